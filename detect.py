@@ -1,0 +1,217 @@
+"""Finds objects in pictures: draws them, and writes them as COCO JSON.
+
+    python detect.py --model model/* --image photo.jpg more.zip
+
+Writes `output_<name>` for each picture, and `detections.json`.
+"""
+
+import itertools
+import json
+import time
+from pathlib import PurePosixPath
+
+import numpy as np
+import valohai
+from absl import logging
+
+import step
+from yolov3_tf2.errors import InputError
+
+PARAMETERS = {
+    "size": {
+        "default": 416,
+        "min": 32,
+        "max": 4096,
+        "description": "Side of the network's input in pixels, a multiple of 32.",
+    },
+    "score_threshold": {
+        "default": 0.5,
+        "min": 0.0,
+        "max": 1.0,
+        "description": "Boxes of a lower score are dropped.",
+    },
+    "iou_threshold": {
+        "default": 0.5,
+        "min": 0.0,
+        "max": 1.0,
+        "description": "Of two boxes of a class that overlap more than this, the "
+        "weaker is dropped.",
+    },
+    "max_boxes": {
+        "default": 100,
+        "min": 1,
+        "max": 10000,
+        "description": "Boxes kept a picture, the best ones.",
+    },
+    "batch_size": {
+        "default": 8,
+        "min": 1,
+        "max": 1024,
+        "description": "Pictures that go through the network at once.",
+    },
+}
+INPUTS = {
+    "classes": {
+        "default": [],
+        "optional": True,
+        "description": "Class names, one a line, to check the model's own against.",
+    },
+    "model": {
+        "default": [],
+        "optional": False,
+        "description": "The files of the folder model/ that the train or weights step "
+        "wrote.",
+    },
+    "image": {
+        "default": [],
+        "optional": False,
+        "description": "Pictures, zips of pictures, or the TFRecord files that "
+        "convert-superbai wrote.",
+    },
+}
+valohai.prepare(
+    step="detect",
+    image="python:3.11-slim",
+    default_parameters=PARAMETERS,
+    default_inputs=INPUTS,
+)
+
+
+def main():
+    values = step.parameters(PARAMETERS, INPUTS)
+    step.check_size(values["size"])
+    model_folder = step.input_folder("model", "model.json")
+    image_paths = step.input_paths("image")
+    classes = step.input_paths("classes", optional=True)
+
+    # TensorFlow takes seconds to import: what can be refused is refused before.
+    step.import_tensorflow()
+    from yolov3_tf2 import checkpoint, evaluate, pictures, predict
+
+    model, info = checkpoint.load_model(model_folder)
+    check_class_names(classes, info.class_names, model_folder)
+    if info.size != values["size"]:
+        logging.info(
+            "the model was trained at size %d, detecting at %d",
+            info.size,
+            values["size"],
+        )
+    detect = predict.build_detector(
+        model,
+        info.variant,
+        values["size"],
+        score_threshold=values["score_threshold"],
+        iou_threshold=values["iou_threshold"],
+        max_boxes=values["max_boxes"],
+    )
+    total = pictures.count(image_paths)
+    if not total:
+        raise InputError(
+            f"no pictures in {', '.join(map(str, image_paths))}; expected at least one."
+        )
+    images, found, seconds = [], [], Stopwatch()
+    with step.staged_outputs() as folder:
+        names = unique_names()
+        bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
+        for batch in batches(bar, values["batch_size"]):
+            loaded = [pictures.load_rgb(encoded, name) for name, encoded in batch]
+            with seconds:
+                detections = detect([np.asarray(image) for image in loaded])
+            rows = zip(batch, loaded, detections, strict=True)
+            for (name, _), image, detected in rows:
+                output = names(name)
+                images.append(
+                    {
+                        "id": len(images) + 1,
+                        "file_name": name,
+                        "width": image.width,
+                        "height": image.height,
+                        "output": output,
+                    }
+                )
+                found.append(
+                    evaluate.annotations(
+                        len(images), detected.boxes_px, detected.labels, detected.scores
+                    )
+                )
+                save_drawn(folder / output, image, detected, info.class_names)
+        annotations = evaluate.number_annotations(found)
+        results = {
+            "images": images,
+            "categories": evaluate.categories(info.class_names),
+            "annotations": annotations,
+        }
+        text = json.dumps(results, ensure_ascii=False)
+        (folder / "detections.json").write_text(text, encoding="utf-8")
+    logging.info("%d objects found in %d pictures", len(annotations), len(images))
+    step.log_metadata(
+        pictures=len(images),
+        objects=len(annotations),
+        images_per_second=len(images) / (bar.format_dict["elapsed"] or 1),
+        network_images_per_second=len(images) / seconds.total,
+    )
+
+
+class Stopwatch:
+    """Adds up the seconds spent in its `with` blocks, as `total`."""
+
+    def __init__(self):
+        self.total = 0.0
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error):
+        self.total += time.perf_counter() - self._start
+
+
+def check_class_names(paths, class_names, model_folder):
+    """Raises an `InputError` where a class file names other classes than the model."""
+    if not paths:
+        return
+    names = step.read_class_names(paths[0])
+    if names != class_names:
+        raise InputError(
+            f"{paths[0]} names {len(names)} classes ({', '.join(names[:5])}...), but "
+            f"{model_folder / 'model.json'} {len(class_names)} "
+            f"({', '.join(class_names[:5])}...); is the model of another data set? "
+            "Leave the input 'classes' out to use the model's own names."
+        )
+
+
+def batches(iterable, size):
+    """Yields lists of `size` items; the last may be shorter."""
+    iterator = iter(iterable)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def unique_names():
+    """Returns a function from a picture's name to that of its output, each once."""
+    used = set()
+
+    def name_output(name):
+        path = PurePosixPath(name)
+        suffix = path.suffix.lower() if path.suffix.lower() == ".png" else ".jpg"
+        output, number = f"output_{path.stem}{suffix}", 1
+        while output.lower() in used:
+            number += 1
+            output = f"output_{path.stem}-{number}{suffix}"
+        used.add(output.lower())
+        return output
+
+    return name_output
+
+
+def save_drawn(path, image, detected, class_names):
+    """Writes a picture with its detections drawn."""
+    from yolov3_tf2 import draw
+
+    drawn = draw.draw_boxes(
+        image, detected.boxes_px, detected.labels, class_names, detected.scores
+    )
+    drawn.save(path, quality=92)
+
+
+if __name__ == "__main__":
+    step.run(main)

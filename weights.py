@@ -1,0 +1,136 @@
+"""Turns official darknet weights into a TensorFlow checkpoint and proves it.
+
+    python weights.py --model yolov3-tiny --weights yolov3-tiny.weights --image dog.jpg
+
+Writes `model/`: the checkpoint `model.tf.*` and `model.json`.
+"""
+
+import numpy as np
+import valohai
+from absl import logging
+
+import step
+from yolov3_tf2.errors import InputError
+
+PARAMETERS = {
+    "model": {
+        "default": "yolov3",
+        "choices": ["yolov3", "yolov3-spp", "yolov3-tiny"],
+        "description": "The network that the weights belong to.",
+    },
+    "weights_num_classes": {
+        "default": 80,
+        "min": 1,
+        "max": 10000,
+        "description": "Number of classes that the weights were trained on: 80 for the "
+        "official ones.",
+    },
+}
+INPUTS = {
+    "weights": {
+        "default": "https://pjreddie.com/media/files/yolov3.weights",
+        "description": "Darknet weights file of the network.",
+    },
+    "classes": {
+        "default": [],
+        "optional": True,
+        "description": "Class names of the weights, one a line; without it they are "
+        "COCO's where there are 80.",
+    },
+    "image": {
+        "default": [],
+        "optional": True,
+        "description": "Picture to try the converted network on.",
+    },
+}
+valohai.prepare(
+    step="weights",
+    image="python:3.11-slim",
+    default_parameters=PARAMETERS,
+    default_inputs=INPUTS,
+)
+
+# The input that the official networks were trained for, pixels.
+SIZE = 416
+
+
+def main():
+    values = step.parameters(PARAMETERS, INPUTS)
+    path = step.input_paths("weights")[0]
+    classes = step.input_paths("classes", optional=True)
+    class_names = read_class_names(classes, values["weights_num_classes"])
+    image = step.input_paths("image", optional=True)
+
+    # TensorFlow takes seconds to import: what can be refused is refused before.
+    step.import_tensorflow()
+    from yolov3_tf2 import checkpoint, darknet, grid
+    from yolov3_tf2.model import build_model
+
+    variant = grid.VARIANTS[values["model"]]
+    model = build_model(variant, len(class_names))
+    number = darknet.load_weights(path, model, variant, len(class_names))
+    logging.info("%s: %s weights of %s read", path, f"{number:,}", variant.name)
+    if image:
+        try_on_picture(model, variant, class_names, image[0])
+    else:
+        try_on_noise(model)
+    with step.staged_outputs() as folder:
+        checkpoint.save_model(folder / "model", model, class_names, SIZE)
+    step.log_metadata(model=variant.name, classes=len(class_names), weights=number)
+
+
+def read_class_names(paths, number):
+    """Returns the names of `number` classes: those of a file, COCO's, or numbers."""
+    if paths:
+        names = step.read_class_names(paths[0])
+        if len(names) != number:
+            raise InputError(
+                f"{paths[0]}: expected {number} class names, as --weights_num_classes "
+                f"says, got {len(names)}."
+            )
+        return names
+    if number == 80:
+        coco = step.REPOSITORY / "yolov3_tf2" / "coco.names"
+        return step.read_class_names(coco)
+    return [f"class {index}" for index in range(number)]
+
+
+def try_on_picture(model, variant, class_names, path):
+    """Logs what the converted network sees in a picture."""
+    from yolov3_tf2 import pictures, predict
+
+    detect = predict.build_detector(
+        model, variant, SIZE, score_threshold=0.25, iou_threshold=0.45, max_boxes=20
+    )
+    array = np.asarray(pictures.load_rgb(path.read_bytes(), path))
+    (found,) = detect([array])
+    logging.info("%s: %d objects of a score over 0.25", path, len(found.scores))
+    for box, score, label in zip(*found, strict=True):
+        corners = ", ".join(f"{value:.0f}" for value in box)
+        logging.info("  %s %.2f at %s", class_names[label], score, corners)
+    if not len(found.scores):
+        logging.warning(
+            "nothing found: is there none of its classes in the picture, or are these "
+            "the weights of another network of the same size?"
+        )
+
+
+def try_on_noise(model):
+    """Raises an `InputError` unless the outputs for a fixed picture are finite."""
+    picture = np.random.default_rng(0).random((1, SIZE, SIZE, 3), "float32")
+    outputs = [np.asarray(logits) for logits in model(picture, training=False)]
+    for logits in outputs:
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"the converted {model.name} gives outputs that are not finite; the "
+                "weights file is damaged, or of another network of the same size."
+            )
+    logging.info(
+        "tried on a picture of noise: outputs finite, from %.1f to %.1f",
+        min(logits.min() for logits in outputs),
+        max(logits.max() for logits in outputs),
+    )
+
+
+if __name__ == "__main__":
+    step.run(main)

@@ -1,0 +1,169 @@
+"""A trained model as files: `model.tf.*`, a TensorFlow checkpoint, and `model.json`.
+
+The checkpoint's keys are layer names (`backbone_00_conv/kernel`), so that
+`tf.train.load_checkpoint` reads it without this project, and a layer is found by its
+name whatever else the network has. `model.json` says what the numbers belong to.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from yolov3_tf2 import grid
+from yolov3_tf2 import model as network
+from yolov3_tf2.errors import InputError
+
+NAME = "model.tf"
+FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", "model.json")
+_KEY = "{}/{}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class ModelInfo(NamedTuple):
+    """What `model.json` says.
+
+    Attributes:
+        variant: a `grid.Variant`.
+        class_names: list of strings in the order of the class logits.
+        size: width and height of the network's input, pixels.
+    """
+
+    variant: grid.Variant
+    class_names: list[str]
+    size: int
+
+
+def save_model(folder, model, class_names, size):
+    """Writes `model` into `folder`, which is made; its name is its variant's.
+
+    The `.json` is written last: a folder that has it has the whole model.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / NAME, model)
+    info = {"variant": model.name, "classes": list(class_names), "size": int(size)}
+    text = json.dumps(info, ensure_ascii=False, indent=1)
+    (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def save_weights(prefix, model):
+    """Writes the variables of `model` to `<prefix>.index` and `<prefix>.data-*`."""
+    layers = {
+        layer.name: tf.train.Checkpoint(**{v.name: v.value for v in layer.variables})
+        for layer in network.layers_of(model, *network.PARTS)
+    }
+    tf.train.Checkpoint(**layers).write(str(prefix))
+
+
+def read_info(folder):
+    """Reads `model.json` of a model's folder and checks that its files are there.
+
+    Raises:
+        InputError: a file is missing, or `model.json` does not say what it should.
+    """
+    folder = Path(folder)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder}: expected the three files of a model ({', '.join(FILES)}), "
+            f"{', '.join(missing)} missing; give all files of the folder model/ that "
+            "weights.py or train.py wrote."
+        )
+    path = folder / "model.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        variant, class_names, size = info["variant"], info["classes"], info["size"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected JSON with variant, classes and size, got an error: "
+            f"{error!r}; was it written by another program?"
+        ) from error
+    if variant not in grid.VARIANTS:
+        raise InputError(
+            f"{path}: expected a variant of {', '.join(grid.VARIANTS)}, "
+            f"got {variant!r}."
+        )
+    return ModelInfo(grid.VARIANTS[variant], [str(name) for name in class_names], size)
+
+
+def load_model(folder):
+    """Builds the model of `folder` with its weights; returns it and its `ModelInfo`.
+
+    Raises:
+        InputError: see `read_info` and `load_weights`.
+    """
+    info = read_info(folder)
+    model = network.build_model(info.variant, len(info.class_names))
+    load_weights(folder, model, network.PARTS)
+    return model, info
+
+
+def load_weights(folder, model, parts):
+    """Copies the layers of `parts` from the checkpoint in `folder` into `model`.
+
+    Every layer is looked up and its shapes are compared before the first is copied.
+
+    Args:
+        folder: where `model.tf.*` lies.
+        model: the result of `build_model`.
+        parts: names out of `model.PARTS`.
+
+    Returns:
+        The number of parameters copied.
+
+    Raises:
+        InputError: the checkpoint is damaged, lacks a layer, or has other shapes.
+    """
+    prefix = Path(folder) / NAME
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = reader.get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{prefix}.index: not a readable TensorFlow checkpoint ({error}); was it "
+            "cut off while it was copied?"
+        ) from error
+    layers = network.layers_of(model, *parts)
+    variables = {
+        _KEY.format(layer.name, variable.name): variable
+        for layer in layers
+        for variable in layer.variables
+    }
+    for key, variable in variables.items():
+        found = shapes.get(key)
+        if found != list(variable.shape):
+            raise InputError(
+                f"{prefix}: expected {key.split('/.')[0]} of shape "
+                f"{tuple(variable.shape)} for {model.name}, got "
+                f"{'nothing' if found is None else tuple(found)}; is it the checkpoint "
+                "of another variant or class count than model.json says?"
+            )
+    try:
+        values = {key: reader.get_tensor(key) for key in variables}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{prefix}.data-00000-of-00001: not readable ({error}); was it cut off "
+            "while it was copied?"
+        ) from error
+    for key, variable in variables.items():
+        variable.assign(values[key])
+    return sum(value.size for value in values.values())
+
+
+def save_epoch(folder, epoch, model, class_names, size):
+    """Writes the model after an epoch to `<folder>/epoch-<n>/`; drops the one before.
+
+    The new folder gets its name when it is complete, and the old one goes after that:
+    at any moment there is a whole one.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = list(folder.glob("epoch-*"))
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(partial, model, class_names, size)
+    partial.replace(folder / f"epoch-{epoch:04d}")
+    for path in before:
+        shutil.rmtree(path)

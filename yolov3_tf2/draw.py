@@ -1,0 +1,92 @@
+"""Draws boxes, class names and scores on a picture, in any script and at any size."""
+
+import colorsys
+import functools
+import importlib.util
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont
+
+# Noto Sans CJK has Latin, Korean, Japanese and Chinese; its Korean face is the second.
+_FONT_PACKAGE, _FONT_FILE, _FONT_INDEX = "manimgx_fonts_cjk", "NotoSansCJK-VF.otf.ttc", 1
+
+
+def class_colour(label):
+    """Returns the colour of a class, (red, green, blue) in 0 to 255.
+
+    Hues a golden angle apart: neighbours differ however many classes there are.
+    """
+    hue = (0.02 + label * 0.61803398875) % 1.0
+    value = (1.0, 0.85, 0.7)[label // 8 % 3]
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85, value))
+
+
+def draw_boxes(image, boxes_px, labels, class_names, scores=None):
+    """Returns a copy of a picture with boxes drawn on it.
+
+    Lines and letters grow with the picture. Names stay inside it, above their box
+    where there is room and else inside; the highest score is drawn last, on top.
+
+    Args:
+        image: a `PIL.Image.Image`, RGB.
+        boxes_px: xyxy in pixels of `image`, one a box.
+        labels: class index of each box.
+        class_names: list of strings.
+        scores: score of each box in [0, 1], None to write names alone.
+    """
+    image = image.copy()
+    canvas = ImageDraw.Draw(image)
+    shorter = min(image.size)
+    line = max(1, round(shorter / 200))
+    font = _font(max(11, round(shorter / 32)))
+    order = range(len(boxes_px))
+    if scores is not None:
+        order = sorted(order, key=lambda i: scores[i])
+    for i in order:
+        label = int(labels[i])
+        text = class_names[label]
+        if scores is not None:
+            text += f" {scores[i]:.2f}"
+        _draw_box(canvas, image.size, boxes_px[i], class_colour(label), line)
+        _draw_text(canvas, image.size, boxes_px[i], text, class_colour(label), font)
+    return image
+
+
+def _draw_box(canvas, size, box, colour, line):
+    left, top, right, bottom = box
+    right, bottom = min(right, size[0] - 1), min(bottom, size[1] - 1)
+    canvas.rectangle(
+        (left, top, max(left, right), max(top, bottom)), outline=colour, width=line
+    )
+
+
+def _draw_text(canvas, size, box, text, colour, font):
+    ascent, descent = font.getmetrics()
+    # The metrics of CJK fonts leave a third of a line free above Latin letters.
+    height = round((ascent + descent) * 0.8)
+    width = canvas.textlength(text, font=font) + height // 3
+    left = max(0, min(box[0], size[0] - width))
+    top = box[1] - height
+    if top < 0:
+        top = max(0, min(box[1], size[1] - height))
+    canvas.rectangle((left, top, left + width, top + height), fill=colour)
+    red, green, blue = colour
+    # Perceived brightness (ITU-R BT.601) decides for black or white letters.
+    is_bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+    canvas.text(
+        (left + height // 6, top + height / 2),
+        text,
+        fill="black" if is_bright else "white",
+        font=font,
+        anchor="lm",
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _font(pixels):
+    # Found without importing the package, which needs nothing but its file.
+    (folder,) = importlib.util.find_spec(_FONT_PACKAGE).submodule_search_locations
+    path = str(Path(folder) / _FONT_FILE)
+    font = ImageFont.truetype(path, pixels, index=_FONT_INDEX)
+    font.set_variation_by_name("Bold")
+    return font

@@ -1,0 +1,225 @@
+"""The grid of YOLOv3: anchors, boxes to training targets, logits to boxes.
+
+YOLOv3 (https://arxiv.org/abs/1804.02767, section 2.1) lays a grid over the input at
+two or three strides. A cell has three anchors; each predicts one box:
+
+    x = (column + sigmoid(tx)) / columns      w = anchor_w * exp(tw)
+    y = (row    + sigmoid(ty)) / rows         h = anchor_h * exp(th)
+
+`encode` and `decode` stand side by side: one is the inverse of the other.
+"""
+
+from dataclasses import dataclass
+
+from keras import ops
+
+from yolov3_tf2 import boxes as box_ops
+
+# exp(10) is 22,026 anchors wide: no real box, and far from overflow, whose inf - inf
+# would turn an IoU into NaN.
+MAX_LOG_SIZE = 10.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of darknet's three networks.
+
+    Attributes:
+        name: `yolov3`, `yolov3-spp` or `yolov3-tiny`.
+        anchors: per output scale, coarse first, the anchors' (width, height) in
+            pixels of the network's input, whatever its size.
+        strides: per output scale, pixels of the input a cell.
+    """
+
+    name: str
+    anchors: tuple[tuple[tuple[int, int], ...], ...]
+    strides: tuple[int, ...]
+
+    def num_anchors(self, scale):
+        """The number of anchors a cell at one scale."""
+        return len(self.anchors[scale])
+
+    def grid_size(self, scale, image_size):
+        """Rows, and columns, of one scale for a square input of `image_size` pixels."""
+        return image_size // self.strides[scale]
+
+
+_YOLOV3_ANCHORS = (
+    ((116, 90), (156, 198), (373, 326)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((10, 13), (16, 30), (33, 23)),
+)
+# The published cfg gives the fine head anchors 0, 1, 2 of its list; the official
+# weights were trained with 1, 2, 3, which is worth 12 to 20 points of AP50 on COCO.
+_TINY_ANCHORS = (
+    ((81, 82), (135, 169), (344, 319)),
+    ((23, 27), (37, 58), (81, 82)),
+)
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("yolov3", _YOLOV3_ANCHORS, (32, 16, 8)),
+        Variant("yolov3-spp", _YOLOV3_ANCHORS, (32, 16, 8)),
+        Variant("yolov3-tiny", _TINY_ANCHORS, (32, 16)),
+    )
+}
+
+
+def encode(boxes, labels, variant, image_size):
+    """Turns the boxes of a batch into training targets.
+
+    Each box goes to the cell under its centre, at the scale and anchor whose shape
+    fits it best (IoU of the two shapes laid on each other, as darknet's
+    `yolo_layer.c`). Where two boxes want the same cell and anchor, the better fit has
+    it and the other takes the next best anchor of its own that is free, so that no
+    box is lost before all anchors over its centre are taken.
+
+    Args:
+        boxes: `[batch, boxes, 4]` xyxy, fractions of the input. A box without area
+            is padding.
+        labels: `[batch, boxes]` class indices.
+        variant: a `Variant`.
+        image_size: width and height of the square input, pixels.
+
+    Returns:
+        A pair: the targets, a tuple of `[batch, rows, cols, anchors, 6]` float32 per
+        scale, coarse first, holding xyxy, objectness (0 or 1) and label; and the
+        number of boxes that found no free anchor, `[batch]` float32.
+    """
+    boxes = ops.cast(boxes, "float32")
+    labels = ops.cast(labels, "float32")
+    batch, num_boxes = ops.shape(boxes)[0], ops.shape(boxes)[1]
+    sizes = boxes[..., 2:] - boxes[..., :2]  # [batch, boxes, 2]
+    is_box = ops.all(sizes > 0, axis=-1)  # [batch, boxes]
+    fit, slots, num_slots = _fit_and_slots(boxes, sizes, variant, image_size)
+
+    # Every box proposes its best anchor, then its second best, and so on. A round is
+    # settled for all boxes at once; a slot given in an earlier round stays given.
+    num_anchors = fit.shape[-1]
+    by_fit = ops.argsort(-fit, axis=-1)  # [batch, boxes, anchors], best first
+    ranked_slots = ops.take_along_axis(slots, by_fit, axis=-1)
+    ranked_fit = ops.take_along_axis(fit, by_fit, axis=-1)
+    index = ops.arange(num_boxes)
+    is_earlier = index[None, :] < index[:, None]  # [boxes, rivals]
+    given = ops.full((batch, num_boxes), -1, dtype="int32")
+    for rank in range(num_anchors):
+        pending = ops.logical_and(is_box, given < 0)
+        wish, wish_fit = ranked_slots[..., rank], ranked_fit[..., rank]
+        # A box that is not pending wishes for nothing: -2 equals no slot.
+        wish = ops.where(pending, wish, -2)
+        same_wish = wish[:, :, None] == wish[:, None, :]  # [batch, boxes, rivals]
+        rival_fit, own_fit = wish_fit[:, None, :], wish_fit[:, :, None]
+        rival_wins = ops.logical_or(
+            rival_fit > own_fit, ops.logical_and(rival_fit == own_fit, is_earlier)
+        )
+        beaten = ops.any(ops.logical_and(same_wish, rival_wins), axis=-1)
+        taken = ops.any(wish[:, :, None] == given[:, None, :], axis=-1)
+        wins = ops.logical_and(
+            pending, ops.logical_not(ops.logical_or(beaten, taken))
+        )
+        given = ops.where(wins, wish, given)
+    lost = ops.sum(ops.cast(ops.logical_and(is_box, given < 0), "float32"), axis=-1)
+
+    # One slot more than there are catches the boxes without a slot, and is cut off.
+    given = ops.where(given < 0, num_slots, given)
+    rows_of_batch = ops.broadcast_to(ops.arange(batch)[:, None], (batch, num_boxes))
+    values = ops.concatenate(
+        [boxes, ops.ones_like(boxes[..., :1]), labels[..., None]], axis=-1
+    )
+    flat = ops.scatter(
+        ops.reshape(ops.stack([rows_of_batch, given], axis=-1), (-1, 2)),
+        ops.reshape(values, (-1, 6)),
+        (batch, num_slots + 1, 6),
+    )
+    targets, start = [], 0
+    for scale in range(len(variant.strides)):
+        cells = variant.grid_size(scale, image_size)
+        anchors = variant.num_anchors(scale)
+        end = start + cells * cells * anchors
+        shape = (-1, cells, cells, anchors, 6)
+        targets.append(ops.reshape(flat[:, start:end], shape))
+        start = end
+    return tuple(targets), lost
+
+
+def _fit_and_slots(boxes, sizes, variant, image_size):
+    """Rates every anchor for every box, and finds its place in the flat targets.
+
+    Returns:
+        The IoU of box and anchor shapes `[batch, boxes, anchors of all scales]`, the
+        index of the anchor at the box's cell `[batch, boxes, anchors]` int32, and the
+        number of all slots.
+    """
+    fit, slots, start = [], [], 0
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    for scale, anchors_px in enumerate(variant.anchors):
+        anchors = ops.convert_to_tensor(anchors_px, dtype="float32") / image_size
+        shared = ops.prod(ops.minimum(sizes[:, :, None, :], anchors), axis=-1)
+        together = ops.prod(sizes, axis=-1)[:, :, None] + ops.prod(anchors, axis=-1)
+        fit.append(shared / (together - shared))
+        cells = variant.grid_size(scale, image_size)
+        # A centre on the right or bottom edge belongs to the last cell.
+        cell = ops.clip(ops.cast(ops.floor(centres * cells), "int32"), 0, cells - 1)
+        first = (cell[..., 1] * cells + cell[..., 0]) * len(anchors_px) + start
+        slots.append(first[..., None] + ops.arange(len(anchors_px), dtype="int32"))
+        start += cells * cells * len(anchors_px)
+    return ops.concatenate(fit, axis=-1), ops.concatenate(slots, axis=-1), start
+
+
+def decode(logits, variant, scale):
+    """Turns the logits of one scale into boxes and probabilities.
+
+    Args:
+        logits: `[batch, rows, cols, anchors, 5 + classes]`, see `build_model`.
+        variant: a `Variant`.
+        scale: index of the scale, 0 the coarsest.
+
+    Returns:
+        boxes `[batch, rows, cols, anchors, 4]` xyxy as fractions of the input;
+        objectness `[batch, rows, cols, anchors]` and class probabilities
+        `[batch, rows, cols, anchors, classes]`, both in [0, 1]. Float32.
+    """
+    logits = ops.cast(logits, "float32")
+    boxes = decode_boxes(logits[..., :4], variant, scale)
+    return boxes, ops.sigmoid(logits[..., 4]), ops.sigmoid(logits[..., 5:])
+
+
+def decode_boxes(offsets, variant, scale):
+    """Returns xyxy boxes, fractions, of `offsets` `[..., 4]`: tx, ty, tw, th logits."""
+    corner, grid, anchors = _frame(offsets, variant, scale)
+    centres = (ops.sigmoid(offsets[..., :2]) + corner) / grid
+    sizes = ops.exp(ops.minimum(offsets[..., 2:4], MAX_LOG_SIZE)) * anchors
+    return box_ops.xywh_to_xyxy(ops.concatenate([centres, sizes], axis=-1))
+
+
+def encode_boxes(boxes, variant, scale):
+    """The inverse of `decode_boxes`, as targets of a loss on its logits.
+
+    Args:
+        boxes: `[batch, rows, cols, anchors, 4]` xyxy, fractions, each in the cell of
+            its centre.
+
+    Returns:
+        `[batch, rows, cols, anchors, 4]`: sigmoid(tx), sigmoid(ty), which are the
+        centre's place in its cell in [0, 1], then tw, th. Of a box without area tw
+        and th are far below zero but finite.
+    """
+    corner, grid, anchors = _frame(boxes, variant, scale)
+    boxes_xywh = box_ops.xyxy_to_xywh(boxes)
+    in_cell = boxes_xywh[..., :2] * grid - corner
+    log_size = ops.log(ops.maximum(boxes_xywh[..., 2:], 1e-9) / anchors)
+    return ops.concatenate([in_cell, log_size], axis=-1)
+
+
+def _frame(tensor, variant, scale):
+    """Cell corners `[rows, cols, 1, 2]`, grid size `[2]` and anchors `[anchors, 2]`.
+
+    All x then y; the anchors are fractions of the input, whose size the grid tells.
+    """
+    rows, cols = ops.shape(tensor)[1], ops.shape(tensor)[2]
+    column, row = ops.meshgrid(ops.arange(cols), ops.arange(rows))  # [rows, cols]
+    corner = ops.cast(ops.stack([column, row], axis=-1)[:, :, None, :], "float32")
+    grid = ops.cast(ops.stack([cols, rows]), "float32")
+    anchors_px = ops.convert_to_tensor(variant.anchors[scale], dtype="float32")
+    return corner, grid, anchors_px / (grid * variant.strides[scale])

@@ -1,0 +1,186 @@
+"""Picture files: open one, turn it upright, walk through files, zips and TFRecords."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from yolov3_tf2.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are mirrored or turned
+
+# What tf.io.decode_image reads itself. MPO is a JPEG with more pictures behind it.
+_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
+_ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND"}
+
+
+def is_picture_name(name):
+    """Tells whether a file's name ends as a picture's does, in any case."""
+    return PurePosixPath(name).suffix.lower() in EXTENSIONS
+
+
+def is_hidden(name):
+    """Tells whether a path is one that macOS or an editor left, and no picture."""
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+
+
+def open_picture(encoded, where):
+    """Opens a picture without decoding its pixels.
+
+    Args:
+        encoded: the bytes of the file.
+        where: what to call the picture in an error.
+
+    Returns:
+        A `PIL.Image.Image`.
+
+    Raises:
+        InputError: the bytes are no picture.
+    """
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise _unreadable(where, encoded, error) from error
+
+
+def load_rgb(encoded, where):
+    """Decodes a picture as RGB, upright as its EXIF orientation asks for.
+
+    Raises:
+        InputError: the bytes are no picture, or one that is cut off.
+    """
+    image = open_picture(encoded, where)
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(where, encoded, error) from error
+
+
+def prepare(encoded, where, labelled_size=None):
+    """Makes a picture what a record holds: a JPEG or PNG, upright, without EXIF turns.
+
+    The bytes of an upright JPEG or PNG stay as they are and are not decoded. Boxes
+    are drawn on what a browser shows, so a picture with an EXIF orientation is turned
+    as it asks, unless `labelled_size` says that the boxes belong to the unturned one.
+
+    Args:
+        encoded: the bytes of the file.
+        where: what to call the picture in an error.
+        labelled_size: (width, height) that the labels were drawn on, if known.
+
+    Returns:
+        (bytes, `jpeg` or `png`, width, height).
+
+    Raises:
+        InputError: the bytes are no picture, one that is cut off, or one of another
+            size than `labelled_size` in either orientation.
+    """
+    image = open_picture(encoded, where)
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    raw = image.size
+    turned = raw[::-1] if orientation in (5, 6, 7, 8) else raw
+    if labelled_size and labelled_size not in (raw, turned):
+        raise InputError(
+            f"{where} is {raw[0]}x{raw[1]}, but the export says "
+            f"{labelled_size[0]}x{labelled_size[1]}: the pictures are of another "
+            "project, or were resized."
+        )
+    kind = _FORMATS.get(image.format)
+    if kind and orientation == 1:
+        if _ENDS[kind] not in encoded[-1024:]:
+            load_rgb(encoded, where)  # Cut off, or only padded? Decoding tells.
+        return encoded, kind, *raw
+    if labelled_size and labelled_size == raw != turned:
+        image.getexif()[_ORIENTATION] = 1
+        rgb = image.convert("RGB")
+    else:
+        rgb = load_rgb(encoded, where)
+    buffer = io.BytesIO()
+    if kind == "jpeg":
+        rgb.save(buffer, "JPEG", quality=95)
+    else:
+        kind = "png"
+        rgb.save(buffer, "PNG")
+    return buffer.getvalue(), kind, *rgb.size
+
+
+def walk(paths) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the bytes of every picture in `paths`, in their order.
+
+    Args:
+        paths: list of `pathlib.Path`: pictures, zips of pictures (streamed, never
+            extracted) and TFRecord files of `records.py`.
+
+    Raises:
+        InputError: a zip or TFRecord file is damaged.
+    """
+    for path in map(Path, paths):
+        if path.suffix == ".tfrecord":
+            yield from _walk_records(path)
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in _picture_entries(archive):
+                    yield name, read_entry(archive, name)
+        else:
+            yield path.name, path.read_bytes()
+
+
+def count(paths):
+    """Counts what `walk` will yield, without reading the pictures."""
+    from yolov3_tf2 import records
+
+    total = 0
+    for path in map(Path, paths):
+        if path.suffix == ".tfrecord":
+            total += records.count(path)
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                total += len(_picture_entries(archive))
+        else:
+            total += 1
+    return total
+
+
+def read_entry(archive, name):
+    """Reads one entry of an open zip.
+
+    Raises:
+        InputError: its checksum is wrong, or it is encrypted.
+    """
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
+        raise InputError(
+            f"{archive.filename}: cannot read '{name}': {error}; is the archive "
+            "damaged or encrypted?"
+        ) from error
+
+
+def _picture_entries(archive):
+    return [
+        name
+        for name in archive.namelist()
+        if is_picture_name(name) and not is_hidden(name)
+    ]
+
+
+def _walk_records(path):
+    # Imported here: pictures and zips need no TensorFlow.
+    import tensorflow as tf
+
+    from yolov3_tf2 import records
+
+    for serialized in tf.data.TFRecordDataset(str(path)):
+        record = records.parse(serialized)
+        yield record["source_id"].numpy().decode(), record["encoded"].numpy()
+
+
+def _unreadable(where, encoded, error):
+    return InputError(
+        f"{where}: expected a picture, got {len(encoded):,} bytes starting with "
+        f"{encoded[:12]!r} ({error}); is it cut off, or another kind of file?"
+    )

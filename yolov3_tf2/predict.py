@@ -1,0 +1,124 @@
+"""Inference: pictures to boxes, scores and labels in the pixels of the originals."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from yolov3_tf2 import grid
+from yolov3_tf2.letterbox import letterbox, letterbox_to_boxes
+
+
+class Detections(NamedTuple):
+    """What was found in one picture, the highest score first.
+
+    Attributes:
+        boxes_px: `[detections, 4]` xyxy in pixels of the original, inside it.
+        scores: `[detections]` objectness times class probability, in [0, 1].
+        labels: `[detections]` class indices.
+    """
+
+    boxes_px: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def select(logits, variant, *, score_threshold, iou_threshold, max_boxes):
+    """Turns the logits of all scales into the boxes that are kept.
+
+    Non-maximum suppression is per class, as darknet's (`box.c`): a box of one class
+    never suppresses a box of another, and a box may be kept for several classes.
+
+    Args:
+        logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
+        variant: a `grid.Variant`.
+        score_threshold: boxes of a lower score are dropped.
+        iou_threshold: of two boxes of a class with a larger IoU the weaker is dropped.
+        max_boxes: boxes kept a picture.
+
+    Returns:
+        boxes `[batch, max_boxes, 4]` xyxy, fractions of the input, unclipped; scores
+        and labels `[batch, max_boxes]`; number of boxes that are real `[batch]`.
+    """
+    boxes, scores = [], []
+    for scale, scale_logits in enumerate(logits):
+        scale_boxes, objectness, classes = grid.decode(scale_logits, variant, scale)
+        batch, num_classes = tf.shape(classes)[0], classes.shape[-1]
+        boxes.append(tf.reshape(scale_boxes, (batch, -1, 1, 4)))
+        scores.append(
+            tf.reshape(objectness[..., None] * classes, (batch, -1, num_classes))
+        )
+    boxes, scores, labels, number = tf.image.combined_non_max_suppression(
+        tf.concat(boxes, axis=1),
+        tf.concat(scores, axis=1),
+        max_output_size_per_class=max_boxes,
+        max_total_size=max_boxes,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        clip_boxes=False,
+    )
+    return boxes, scores, labels, number
+
+
+def build_detector(model, variant, size, **thresholds):
+    """Builds a function from pictures to their detections.
+
+    Args:
+        model: the result of `build_model`.
+        variant: its `grid.Variant`.
+        size: side of the network's input, pixels.
+        **thresholds: see `select`.
+
+    Returns:
+        A function from a list of `[height, width, 3]` uint8 RGB arrays, each of any
+        size, to a list of `Detections`.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
+    def network(images):
+        return select(model(images, training=False), variant, **thresholds)
+
+    def detect(arrays):
+        images = tf.stack([letterbox(array, size) for array in arrays])
+        selected = [tensor.numpy() for tensor in network(images)]
+        return [
+            to_picture(*(part[i] for part in selected), array.shape[1::-1], size)
+            for i, array in enumerate(arrays)
+        ]
+
+    return detect
+
+
+def to_picture(boxes, scores, labels, number, picture_size, size):
+    """Maps what `select` kept of one letterboxed picture back to its own pixels.
+
+    Args:
+        boxes, scores, labels, number: one row each of the results of `select`.
+        picture_size: (width, height) of the picture, pixels.
+        size: side of the network's input, pixels.
+
+    Returns:
+        `Detections`.
+    """
+    return Detections(
+        boxes_to_picture(boxes[:number], picture_size, size),
+        scores[:number],
+        labels[:number].astype("int32"),
+    )
+
+
+def boxes_to_picture(boxes, picture_size, size):
+    """Maps boxes from fractions of the input to pixels of the picture, clipped to it.
+
+    Args:
+        boxes: `[boxes, 4]` xyxy.
+        picture_size: (width, height) of the picture, pixels.
+        size: side of the network's input, pixels.
+
+    Returns:
+        `[boxes, 4]` float32 array.
+    """
+    width, height = int(picture_size[0]), int(picture_size[1])
+    limits = np.array([width, height, width, height], "float32")
+    boxes = letterbox_to_boxes(boxes, width, height, size).numpy()
+    return np.clip(boxes * limits, 0, limits)

@@ -1,0 +1,125 @@
+"""The TFRecord schema between the steps: write an example, parse an example.
+
+The feature names are those of the TensorFlow Object Detection API, so that other
+tools read the files too. Boxes are fractions of the picture; the picture is stored
+upright, as JPEG or PNG, without an EXIF orientation.
+"""
+
+import struct
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from yolov3_tf2.errors import InputError
+
+_BBOX = "image/object/bbox/"
+_FEATURES = {
+    "image/encoded": tf.io.FixedLenFeature([], tf.string),
+    "image/source_id": tf.io.FixedLenFeature([], tf.string),
+    "image/height": tf.io.FixedLenFeature([], tf.int64),
+    "image/width": tf.io.FixedLenFeature([], tf.int64),
+    **{
+        _BBOX + side: tf.io.VarLenFeature(tf.float32)
+        for side in ("xmin", "ymin", "xmax", "ymax")
+    },
+    "image/object/class/text": tf.io.VarLenFeature(tf.string),
+}
+
+
+class Record(NamedTuple):
+    """One labelled picture.
+
+    Attributes:
+        source_id: `<dataset>/<data_key>`, the picture's identity in the Suite.
+        encoded: bytes of a JPEG or PNG.
+        format: `jpeg` or `png`.
+        width, height: pixels.
+        boxes_px: list of xyxy in pixels.
+        labels: list of indices into `class_names`.
+    """
+
+    source_id: str
+    encoded: bytes
+    format: str
+    width: int
+    height: int
+    boxes_px: list[tuple[float, float, float, float]]
+    labels: list[int]
+
+
+def serialize(record, class_names):
+    """Returns the bytes of the `tf.train.Example` of a `Record`."""
+
+    def ints(*values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    def floats(values):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    def texts(*values):
+        values = [v if isinstance(v, bytes) else v.encode("utf-8") for v in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    width, height = record.width, record.height
+    features = {
+        "image/encoded": texts(record.encoded),
+        "image/format": texts(record.format),
+        "image/filename": texts(record.source_id),
+        "image/source_id": texts(record.source_id),
+        "image/height": ints(height),
+        "image/width": ints(width),
+        _BBOX + "xmin": floats([box[0] / width for box in record.boxes_px]),
+        _BBOX + "ymin": floats([box[1] / height for box in record.boxes_px]),
+        _BBOX + "xmax": floats([box[2] / width for box in record.boxes_px]),
+        _BBOX + "ymax": floats([box[3] / height for box in record.boxes_px]),
+        "image/object/class/text": texts(*[class_names[i] for i in record.labels]),
+        "image/object/class/label": ints(*record.labels),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(serialized):
+    """Parses one example; runs eagerly and inside tf.data.
+
+    Returns:
+        A dict: `encoded`, `source_id` strings; `width`, `height` int64 pixels;
+        `boxes` `[boxes, 4]` float32 xyxy, fractions; `class_names` `[boxes]` strings.
+    """
+    example = tf.io.parse_single_example(serialized, _FEATURES)
+    sides = [
+        tf.sparse.to_dense(example[_BBOX + side])
+        for side in ("xmin", "ymin", "xmax", "ymax")
+    ]
+    return {
+        "encoded": example["image/encoded"],
+        "source_id": example["image/source_id"],
+        "width": example["image/width"],
+        "height": example["image/height"],
+        "boxes": tf.stack(sides, axis=-1),
+        "class_names": tf.sparse.to_dense(example["image/object/class/text"], ""),
+    }
+
+
+def count(path):
+    """Counts the records of a TFRecord file by their length fields, without reading.
+
+    Raises:
+        InputError: the file does not end where its last record does.
+    """
+    # Framing: uint64 length, uint32 checksum of it, the bytes, uint32 checksum.
+    size, end, number = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while end < size:
+            file.seek(end)
+            header = file.read(12)
+            if len(header) == 12:
+                end += 16 + struct.unpack("<Q", header[:8])[0]
+            if len(header) < 12 or end > size:
+                raise InputError(
+                    f"{path}: expected a TFRecord file, got one that breaks off in "
+                    f"record {number} ({size:,} bytes); was it cut off while it was "
+                    "copied, or is it another kind of file?"
+                )
+            number += 1
+    return number
