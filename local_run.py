@@ -42,7 +42,7 @@ SAMPLE_PARAMETERS = {
     ("weights", "model"): "yolov3-tiny",
     ("train", "transfer"): "none",
     ("train", "size"): "160",
-    ("train", "epochs"): "10",
+    ("train", "epochs"): "7",
     ("train", "batch_size"): "16",
     ("detect", "size"): "160",
 }

@@ -22,7 +22,7 @@ import step
 SHAPES = ("circle", "square", "triangle")
 COLOURS = ((226, 78, 66), (62, 142, 222), (92, 178, 90), (240, 186, 62), (150, 98, 200))
 PICTURE_SIZE = 160
-NUM_TRAIN, NUM_TEST = 240, 60
+NUM_TRAIN, NUM_TEST = 480, 60
 DATASET = "shapes"
 
 

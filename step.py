@@ -132,7 +132,7 @@ def check_size(size):
 def input_paths(name, optional=False):
     """Returns the files of an input as a list of `pathlib.Path`.
 
-    On one's own machine, an input that was not given is taken from the newest local
+    On one's own machine, a required input that was not given is taken from the newest local
     outputs of the step that feeds it in `valohai.yaml`, and the log says so.
 
     Raises:
@@ -163,7 +163,8 @@ def input_paths(name, optional=False):
             f"input '{name}' of {step_name}: expected a file, got {named}, which does "
             "not exist; is the path right?"
         )
-    if not found and not os.environ.get("VH_JOB_ID"):
+    # An optional input that was left out stays out: it belongs to what was given.
+    if not found and not optional and not os.environ.get("VH_JOB_ID"):
         found = _newest_local_outputs(step_name, name)
     if not found and not optional:
         raise InputError(_how_to_get(step_name, name))
