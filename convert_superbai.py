@@ -12,6 +12,7 @@ import valohai
 from absl import logging
 
 import step
+import step_inputs
 
 PARAMETERS = {
     "test_fraction": {
@@ -47,22 +48,25 @@ PREVIEW_PICTURES = 16
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
-    images, labels = step.input_paths("images"), step.input_paths("labels")
+    images, labels = (
+        step_inputs.input_paths("images"),
+        step_inputs.input_paths("labels"),
+    )
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import plots, superbai
+    from yolov3_tf2 import plots, splits, superbai
 
     with (
         superbai.Export(images, labels[0]) as export,
         step.staged_outputs() as folder,
     ):
-        splits, how_split = superbai.split_items(export.items, values["test_fraction"])
+        by_split, how_split = splits.split_items(export.items, values["test_fraction"])
         classes = folder / "classes.txt"
         classes.write_text("\n".join(export.class_names) + "\n", encoding="utf-8")
         every = max(1, len(export.items) // PREVIEW_PICTURES)
         shown, boxes = [], {}
-        for split, items in splits.items():
+        for split, items in by_split.items():
             boxes[split] = Counter()
             for number, record in enumerate(
                 write_records(export, items, folder / split, split)
@@ -73,7 +77,7 @@ def main():
                     shown.append(record)
         mosaic = plots.records_mosaic(shown, export.class_names)
         mosaic.save(folder / "preview.jpg", quality=90)
-    report(export, splits, how_split, boxes)
+    report(export, by_split, how_split, boxes)
 
 
 def write_records(export, items, folder, split):
@@ -91,13 +95,13 @@ def write_records(export, items, folder, split):
             yield record
 
 
-def report(export, splits, how_split, boxes):
+def report(export, by_split, how_split, boxes):
     """Logs what was converted and what was left out, as text and as metadata."""
     train, test = boxes["train"], boxes["test"]
     width = max(map(len, [*export.class_names, "pictures"])) + 2
     rows = [
         ("", "train", "test"),
-        ("pictures", len(splits["train"]), len(splits["test"])),
+        ("pictures", len(by_split["train"]), len(by_split["test"])),
         ("boxes", train.total(), test.total()),
         *((f"  {name}", train[name], test[name]) for name in export.class_names),
     ]
@@ -108,8 +112,8 @@ def report(export, splits, how_split, boxes):
     if not train.total():
         logging.warning("no picture for training has a box: nothing can be learned")
     step.log_metadata(
-        pictures_train=len(splits["train"]),
-        pictures_test=len(splits["test"]),
+        pictures_train=len(by_split["train"]),
+        pictures_test=len(by_split["test"]),
         boxes_train=train.total(),
         boxes_test=test.total(),
         **{f"train/{name}": train[name] for name in export.class_names},

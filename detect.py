@@ -15,6 +15,7 @@ import valohai
 from absl import logging
 
 import step
+import step_inputs
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -80,9 +81,9 @@ valohai.prepare(
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
     step.check_size(values["size"])
-    model_folder = step.input_folder("model", "model.json")
-    image_paths = step.input_paths("image")
-    classes = step.input_paths("classes", optional=True)
+    model_folder = step_inputs.input_folder("model", "model.json")
+    image_paths = step_inputs.input_paths("image")
+    classes = step_inputs.input_paths("classes", optional=True)
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
@@ -169,7 +170,7 @@ def check_class_names(paths, class_names, model_folder):
     """Raises an `InputError` where a class file names other classes than the model."""
     if not paths:
         return
-    names = step.read_class_names(paths[0])
+    names = step_inputs.read_class_names(paths[0])
     if names != class_names:
         raise InputError(
             f"{paths[0]} names {len(names)} classes ({', '.join(names[:5])}...), but "

@@ -10,6 +10,7 @@ import valohai
 from absl import logging
 
 import step
+import step_inputs
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -83,9 +84,12 @@ KEPT_PARTS = {"darknet": ["backbone"], "no_output": ["backbone", "neck"], "none"
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
     step.check_size(values["size"])
-    class_names = step.read_class_names(step.input_paths("classes")[0])
-    train_paths, test_paths = step.input_paths("train"), step.input_paths("test")
-    model_folder = step.input_folder("model", "model.json")
+    class_names = step_inputs.read_class_names(step_inputs.input_paths("classes")[0])
+    train_paths, test_paths = (
+        step_inputs.input_paths("train"),
+        step_inputs.input_paths("test"),
+    )
+    model_folder = step_inputs.input_folder("model", "model.json")
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()

@@ -10,6 +10,7 @@ import valohai
 from absl import logging
 
 import step
+import step_inputs
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -56,10 +57,10 @@ SIZE = 416
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
-    path = step.input_paths("weights")[0]
-    classes = step.input_paths("classes", optional=True)
+    path = step_inputs.input_paths("weights")[0]
+    classes = step_inputs.input_paths("classes", optional=True)
     class_names = read_class_names(classes, values["weights_num_classes"])
-    image = step.input_paths("image", optional=True)
+    image = step_inputs.input_paths("image", optional=True)
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
@@ -82,7 +83,7 @@ def main():
 def read_class_names(paths, number):
     """Returns the names of `number` classes: those of a file, COCO's, or numbers."""
     if paths:
-        names = step.read_class_names(paths[0])
+        names = step_inputs.read_class_names(paths[0])
         if len(names) != number:
             raise InputError(
                 f"{paths[0]}: expected {number} class names, as --weights_num_classes "
@@ -90,8 +91,8 @@ def read_class_names(paths, number):
             )
         return names
     if number == 80:
-        coco = step.REPOSITORY / "yolov3_tf2" / "coco.names"
-        return step.read_class_names(coco)
+        coco = step_inputs.REPOSITORY / "yolov3_tf2" / "coco.names"
+        return step_inputs.read_class_names(coco)
     return [f"class {index}" for index in range(number)]
 
 

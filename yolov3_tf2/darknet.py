@@ -83,8 +83,7 @@ def _likely_cause(size, header_bytes, expected):
         for other in grid.VARIANTS.values():
             # The number of parameters is linear in the number of classes.
             one, two = (
-                network.build_model(other, classes).count_params()
-                for classes in (1, 2)
+                network.build_model(other, classes).count_params() for classes in (1, 2)
             )
             classes, remainder = divmod(count - one, two - one)
             if remainder == 0 and 0 <= classes < 10_000:

@@ -8,7 +8,11 @@ from pathlib import Path
 from PIL import ImageDraw, ImageFont
 
 # Noto Sans CJK has Latin, Korean, Japanese and Chinese; its Korean face is the second.
-_FONT_PACKAGE, _FONT_FILE, _FONT_INDEX = "manimgx_fonts_cjk", "NotoSansCJK-VF.otf.ttc", 1
+_FONT_PACKAGE, _FONT_FILE, _FONT_INDEX = (
+    "manimgx_fonts_cjk",
+    "NotoSansCJK-VF.otf.ttc",
+    1,
+)
 
 
 def class_colour(label):

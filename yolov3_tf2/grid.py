@@ -115,9 +115,7 @@ def encode(boxes, labels, variant, image_size):
         )
         beaten = ops.any(ops.logical_and(same_wish, rival_wins), axis=-1)
         taken = ops.any(wish[:, :, None] == given[:, None, :], axis=-1)
-        wins = ops.logical_and(
-            pending, ops.logical_not(ops.logical_or(beaten, taken))
-        )
+        wins = ops.logical_and(pending, ops.logical_not(ops.logical_or(beaten, taken)))
         given = ops.where(wins, wish, given)
     lost = ops.sum(ops.cast(ops.logical_and(is_box, given < 0), "float32"), axis=-1)
 

@@ -66,7 +66,9 @@ def _transform(width, height, size):
     """Scale and offset `[4]` that map fractions of the picture to the square's."""
     inner_width, inner_height, left, top = (
         tf.cast(value, tf.float32)
-        for value in _placement(*(tf.cast(side, tf.int32) for side in (width, height)), size)
+        for value in _placement(
+            *(tf.cast(side, tf.int32) for side in (width, height)), size
+        )
     )
     scale = tf.stack([inner_width, inner_height] * 2) / size
     offset = tf.stack([left, top] * 2) / size

@@ -58,9 +58,7 @@ def _scale_loss(logits, targets, true_boxes, variant, scale):
     xy = ops.sum(_cross_entropy(offsets[..., :2], logits[..., :2]), axis=-1)
     wh = ops.sum(ops.square(offsets[..., 2:] - logits[..., 2:4]), axis=-1) / 2
 
-    pred_boxes = ops.stop_gradient(
-        grid.decode_boxes(logits[..., :4], variant, scale)
-    )
+    pred_boxes = ops.stop_gradient(grid.decode_boxes(logits[..., :4], variant, scale))
     best_iou = ops.max(
         box_ops.iou(pred_boxes[..., None, :], true_boxes[:, None, None, None, :, :]),
         axis=-1,

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -20,12 +21,6 @@ _ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND"}
 def is_picture_name(name):
     """Tells whether a file's name ends as a picture's does, in any case."""
     return PurePosixPath(name).suffix.lower() in EXTENSIONS
-
-
-def is_hidden(name):
-    """Tells whether a path is one that macOS or an editor left, and no picture."""
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
 
 
 def open_picture(encoded, where):
@@ -123,8 +118,8 @@ def walk(paths) -> Iterator[tuple[str, bytes]]:
             yield from _walk_records(path)
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for name in _picture_entries(archive):
-                    yield name, read_entry(archive, name)
+                for name in _list_pictures(archive):
+                    yield name, archives.read_entry(archive, name)
         else:
             yield path.name, path.read_bytes()
 
@@ -139,33 +134,14 @@ def count(paths):
             total += records.count(path)
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                total += len(_picture_entries(archive))
+                total += len(_list_pictures(archive))
         else:
             total += 1
     return total
 
 
-def read_entry(archive, name):
-    """Reads one entry of an open zip.
-
-    Raises:
-        InputError: its checksum is wrong, or it is encrypted.
-    """
-    try:
-        return archive.read(name)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
-        raise InputError(
-            f"{archive.filename}: cannot read '{name}': {error}; is the archive "
-            "damaged or encrypted?"
-        ) from error
-
-
-def _picture_entries(archive):
-    return [
-        name
-        for name in archive.namelist()
-        if is_picture_name(name) and not is_hidden(name)
-    ]
+def _list_pictures(archive):
+    return [name for name in archives.list_files(archive) if is_picture_name(name)]
 
 
 def _walk_records(path):

@@ -7,21 +7,16 @@ and `labels/<label_id>.json`. It comes in three spellings: legacy (no version;
 appends one more extension: `a.jpg.jpg`. Nothing is extracted to disk.
 """
 
-import hashlib
 import json
 import math
-import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from yolov3_tf2 import pictures
+from yolov3_tf2 import archives, pictures
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.records import Record
-
-TRAIN_TAGS = {"train"}
-TEST_TAGS = {"test", "validation", "valid", "val"}
 
 
 class Item(NamedTuple):
@@ -66,8 +61,8 @@ class Export:
 
     def __init__(self, images_paths, labels_path):
         self.left_out = Counter()
-        self._labels = _open_zip(labels_path)
-        self._images = [_open_zip(path) for path in images_paths]
+        self._labels = archives.open_zip(labels_path)
+        self._images = [archives.open_zip(path) for path in images_paths]
         self._root = self._find_root()
         project = self._load_json(self._root + "project.json")
         _check_project(project, self._labels.filename)
@@ -95,7 +90,7 @@ class Export:
         label = self._load_json(item.label_name)
         boxes, labels = self._read_boxes(label, item.label_name)
         where = f"{item.archive.filename}: {item.entry}"
-        encoded = pictures.read_entry(item.archive, item.entry)
+        encoded = archives.read_entry(item.archive, item.entry)
         encoded, kind, width, height = pictures.prepare(
             encoded, where, item.labelled_size
         )
@@ -119,7 +114,7 @@ class Export:
     def _find_root(self):
         """Finds `project.json`, and with it a folder that wraps the whole export."""
         name = self._labels.filename
-        entries = _entries(self._labels)
+        entries = archives.list_files(self._labels)
         found = [e for e in entries if PurePosixPath(e).name == "project.json"]
         if not found:
             has_pictures = any(map(pictures.is_picture_name, entries))
@@ -134,7 +129,7 @@ class Export:
                 )
             )
         for archive in self._images:
-            names = _entries(archive)
+            names = archives.list_files(archive)
             if not any(map(pictures.is_picture_name, names)):
                 raise InputError(
                     f"{archive.filename} holds no pictures among its {len(names)} "
@@ -144,7 +139,7 @@ class Export:
         return min(found, key=lambda e: e.count("/")).removesuffix("project.json")
 
     def _load_json(self, name):
-        text = pictures.read_entry(self._labels, name)
+        text = archives.read_entry(self._labels, name)
         try:
             return json.loads(text.decode("utf-8-sig"))
         except ValueError as error:
@@ -154,7 +149,7 @@ class Export:
 
     def _read_items(self):
         name, root = self._labels.filename, self._root
-        entries = set(_entries(self._labels))
+        entries = set(archives.list_files(self._labels))
         metas = sorted(
             e for e in entries if e.startswith(f"{root}meta/") and e.endswith(".json")
         )
@@ -163,7 +158,7 @@ class Export:
                 f"{name}: expected a meta/<dataset>/<data_key>.json for every picture, "
                 "got none; an `spb download` folder? Use the Export of the Suite."
             )
-        index = _PictureIndex(self._images)
+        index = archives.PictureIndex(self._images, pictures.is_picture_name)
         by_identity, missing = {}, []
         for meta_name in metas:
             meta = self._load_json(meta_name)
@@ -245,131 +240,6 @@ class Export:
         return boxes, labels
 
 
-def split_items(items, test_fraction):
-    """Splits items into training and test by their tags, or by their names.
-
-    Where a picture carries a tag `test`, `validation` or `train`, the tags decide, and
-    a picture without one is for training. Where none does, `test_fraction` of them
-    are taken by a hash of their names: the same ones in every run.
-
-    Returns:
-        A dict of lists: `train` and `test`, in the order of `items`; and a sentence on
-        how they were split.
-
-    Raises:
-        InputError: a picture has tags of both, or a split is left empty.
-    """
-    is_test = set()
-    for item in items:
-        if item.tags & TEST_TAGS:
-            if item.tags & TRAIN_TAGS:
-                raise InputError(
-                    f"{item.source_id} has the tags {', '.join(sorted(item.tags))}: "
-                    "keep either 'train' or 'test'."
-                )
-            is_test.add(item.source_id)
-    how = "split by the tags of the pictures"
-    if not any(item.tags & (TRAIN_TAGS | TEST_TAGS) for item in items):
-        by_hash = sorted(
-            items, key=lambda i: hashlib.sha256(i.source_id.encode()).digest()
-        )
-        number = max(1, round(test_fraction * len(items)))
-        is_test = {item.source_id for item in by_hash[:number]}
-        how = (
-            f"no picture is tagged 'train' or 'test': {test_fraction:.0%} taken for "
-            "testing by a hash of their names"
-        )
-    splits = {
-        "train": [item for item in items if item.source_id not in is_test],
-        "test": [item for item in items if item.source_id in is_test],
-    }
-    for split, members in splits.items():
-        if not members:
-            raise InputError(
-                f"no pictures left for {split} (of {len(items)}, {how}); tag some "
-                f"'{split}' in the Suite, or remove all 'train' and 'test' tags."
-            )
-    return splits, how
-
-
-class _PictureIndex:
-    """Finds the picture of a (dataset, data_key) among the entries of the zips."""
-
-    def __init__(self, archives):
-        self._by_name = {}
-        self._position = {}
-        for archive in archives:
-            for entry in _entries(archive):
-                if not pictures.is_picture_name(entry):
-                    continue
-                self._position[archive, entry] = len(self._position)
-                path = _normalise(entry)
-                base = PurePosixPath(path)
-                # Under its name and its name without the extension that the Suite
-                # may have appended.
-                for name in {base.name, base.stem}:
-                    self._by_name.setdefault(name, []).append((archive, entry, path))
-        self.num_entries = len(self._position)
-
-    def position(self, item):
-        """The place of an item's picture in the order of the zips."""
-        return self._position[item.archive, item.entry]
-
-    def find(self, dataset, key):
-        """Returns (archive, entry), or None where there is no such picture.
-
-        Raises:
-            InputError: several entries fit equally well.
-        """
-        ranked = {}
-        for archive, entry, path in self._by_name.get(PurePosixPath(key).name, ()):
-            for rank, name in enumerate((f"{dataset}/{key}", key)):
-                for extra, ending in enumerate((path, path[: path.rfind(".")])):
-                    if f"/{ending}".endswith(f"/{name}"):
-                        ranked.setdefault((rank, extra), []).append((archive, entry))
-        if not ranked:
-            return None
-        best = ranked[min(ranked)]
-        if len(best) > 1:
-            raise InputError(
-                f"'{key}' of dataset '{dataset}' matches {len(best)} pictures: "
-                + ", ".join(f"{a.filename}: {e}" for a, e in best)
-            )
-        return best[0]
-
-    def check_used_once(self, items):
-        """Raises an `InputError` if two items have the same picture."""
-        used = {}
-        for item in items:
-            other = used.setdefault((item.archive, item.entry), item)
-            if other is not item:
-                raise InputError(
-                    f"{item.archive.filename}: {item.entry} is the picture of both "
-                    f"{other.source_id} and {item.source_id}; expected one for each."
-                )
-
-
-def _open_zip(path):
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        with path.open("rb") as file:
-            start = file.read(12)
-        raise InputError(
-            f"{path} is not a zip archive (starts with {start!r}, {error}): the "
-            "download is cut off, or its link had expired; export again."
-        ) from error
-
-
-def _entries(archive):
-    """Names of the files in a zip, without folders and what macOS adds."""
-    return [
-        name
-        for name in archive.namelist()
-        if not name.endswith("/") and not pictures.is_hidden(name)
-    ]
-
-
 def _check_project(project, name):
     kind = project.get("type", "image-default")
     if kind not in ("image-default", "image-siesta") or "object_tracking" in project:
@@ -380,7 +250,7 @@ def _check_project(project, name):
 
 
 def _read_classes(project, name):
-    """Returns the box classes' names, and a dict of ("id" or "name", value) to index."""
+    """Returns the box classes, and a dict of ("id" or "name", value) to their index."""
     if "object_detection" in project:
         found = [
             (thing.get("name"), thing.get("id"), thing.get("annotation_type"))
@@ -417,19 +287,13 @@ def _read_classes(project, name):
 
 
 def _identity(meta, path):
-    """Returns (dataset, data_key) of a meta, normalised; `path` is its own below meta/."""
+    """Returns (dataset, data_key) of a meta whose own path below meta/ is `path`."""
     folder, _, rest = path.partition("/")
     dataset = str(meta.get("dataset") or folder)
-    key = _normalise(str(meta.get("data_key") or rest.removesuffix(".json")))
+    key = archives.normalise(str(meta.get("data_key") or rest.removesuffix(".json")))
     if ".." in PurePosixPath(key).parts:
         raise InputError(f"meta/{path}: data_key '{key}' leaves the archive.")
-    return _normalise(dataset), key
-
-
-def _normalise(path):
-    """One spelling of a path: forward slashes, none in front, composed characters."""
-    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
-    return "/".join(part for part in path.split("/") if part)
+    return archives.normalise(dataset), key
 
 
 def _tags(meta):

@@ -1,0 +1,266 @@
+"""Runs one step on this machine as a Valohai worker would.
+
+The step is a process with the folders, config files and environment of a worker; what
+the edges of the pipeline name lies in its inputs. See `local_run.py` for the folders.
+"""
+
+import fnmatch
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import valohai_yaml
+import yaml
+from tqdm import tqdm
+
+from yolov3_tf2.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent
+
+
+@dataclass
+class Node:
+    """One step of a run.
+
+    Attributes:
+        name: its name in the pipeline.
+        step: the `valohai_yaml.objs.Step` that it runs.
+        parameters: values by name, typed; those given and the step's defaults.
+        inputs: lists of paths or URLs by name; those given and the step's defaults.
+        metadata: the JSON lines that it printed.
+    """
+
+    name: str
+    step: valohai_yaml.objs.Step
+    parameters: dict
+    inputs: dict[str, list[str]]
+    metadata: list[dict] = field(default_factory=list)
+
+
+def run_node(state, run, node, edges):
+    """Runs one step to its end; returns its exit status."""
+    folder = state / "runs" / run / node.name
+    outputs = state / "outputs" / run / node.name
+    for path in (folder / "config", folder / "inputs", outputs):
+        path.mkdir(parents=True)
+    files = {name: _fetch(state, node, name) for name in node.inputs}
+    for edge in edges:
+        if edge.target_node == node.name:
+            files[edge.target_key] = []  # Edges replace what an input has of its own.
+    for edge in edges:
+        if edge.target_node == node.name:
+            source = state / "outputs" / run / edge.source_node
+            files[edge.target_key] += _edge_files(source, edge)
+    inputs = {}
+    for name, paths in files.items():
+        linked = [_link(path, folder / "inputs" / name) for path in paths]
+        if linked:
+            inputs[name] = {"files": linked}
+    ids = {key: str(uuid.uuid4()) for key in ("execution", "project", "pipeline")}
+    _write_config(
+        folder / "config",
+        inputs=inputs,
+        parameters=node.parameters,
+        execution={
+            "valohai.execution-id": ids["execution"],
+            "valohai.execution-step": node.step.name,
+            "valohai.pipeline-id": ids["pipeline"],
+        },
+        runtime={},
+    )
+    environment = {
+        **os.environ,
+        **{v.key: str(v.value or "") for v in node.step.environment_variables.values()},
+        "VH_CONFIG_DIR": str(folder / "config"),
+        "VH_INPUTS_DIR": str(folder / "inputs"),
+        "VH_OUTPUTS_DIR": str(outputs),
+        "VH_REPOSITORY_DIR": str(REPOSITORY),
+        "VH_JOB_ID": f"exec-{ids['execution']}",
+        "VH_EXECUTION_ID": ids["execution"],
+        "VH_PROJECT_ID": ids["project"],
+        "VH_PIPELINE_ID": ids["pipeline"],
+        "VH_PIPELINE_NODE_ID": str(uuid.uuid4()),
+        # `python` of the step's command is the one that runs this.
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+        ),
+        "PYTHONUNBUFFERED": "1",
+    }
+    # What a worker installs into a fresh container is the user's to install here.
+    commands = [
+        command
+        for command in node.step.build_command(node.parameters)
+        if not command.startswith("pip install")
+    ]
+    return _stream(" && ".join(commands), environment, folder, node)
+
+
+def _stream(command, environment, folder, node):
+    """Runs a shell command; its lines go to the terminal, a log and the metadata."""
+    with (
+        (folder / "log.txt").open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            shell=True,
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        for line in process.stdout:
+            log.write(line)
+            metadata = _metadata(line)
+            if metadata is not None:
+                node.metadata.append(metadata)
+                line = f"{summary(metadata)}\n"
+            if line.strip():
+                print(f"    {line}", end="", flush=True)
+    text = "".join(json.dumps(m, ensure_ascii=False) + "\n" for m in node.metadata)
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    return process.returncode
+
+
+def _metadata(line):
+    """The dict of a line that is one JSON object, None for any other."""
+    if not line.startswith("{"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _fetch(state, node, name):
+    """Returns the files of a node's own input as paths; URLs are downloaded once.
+
+    Raises:
+        InputError: a file is missing or a download failed.
+    """
+    found = []
+    for value in node.inputs[name]:
+        if "://" in value:
+            found.append(_download(state, value, f"--{node.name}.{name}"))
+            continue
+        path = Path(value).expanduser()
+        paths = [path] if path.exists() else _glob(path)
+        if paths == [path] and path.is_dir():
+            paths = sorted(p for p in path.iterdir() if p.is_file())
+        if not paths:
+            raise InputError(
+                f"--{node.name}.{name}: expected a file, got {value}, which does not "
+                "exist; is the path right?"
+            )
+        found += paths
+    return found
+
+
+def _glob(pattern):
+    anchor = Path(pattern.anchor)
+    return sorted(anchor.glob(str(pattern.relative_to(anchor))))
+
+
+def _download(state, url, where):
+    folder = state / "downloads" / uuid.uuid5(uuid.NAMESPACE_URL, url).hex
+    path = folder / (url.partition("?")[0].rpartition("/")[2] or "download")
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    say(f"downloading {url}")
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=60) as response,
+            partial.open("wb") as file,
+            tqdm(
+                total=int(response.headers.get("Content-Length") or 0) or None,
+                unit="B",
+                unit_scale=True,
+            ) as bar,
+        ):
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+                bar.update(len(chunk))
+            if bar.total and bar.n != bar.total:
+                raise urllib.error.URLError(f"{bar.n:,} of {bar.total:,} bytes came")
+    except OSError as error:  # URLError among them.
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{url} cannot be downloaded ({error}); give a file of your own with "
+            f"{where}=FILE."
+        ) from error
+    partial.rename(path)
+    return path
+
+
+def _edge_files(outputs, edge):
+    """The files below a step's outputs that an edge carries.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = sorted(
+        path
+        for path in outputs.rglob("*")
+        if path.is_file()
+        and fnmatch.fnmatch(path.relative_to(outputs).as_posix(), edge.source_key)
+        and not path.name.startswith(".")
+    )
+    if not found:
+        raise InputError(
+            f"{edge.source_node} wrote nothing that {edge.source_key} fits, which "
+            f"{edge.target_node} needs as its input '{edge.target_key}'."
+        )
+    return found
+
+
+def _link(path, folder):
+    """Puts a file into an input's folder; returns its entry in inputs.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / path.name
+    if target.exists():
+        raise InputError(
+            f"two files of the input '{folder.name}' are named {path.name}: {path} and "
+            "another; expected different names."
+        )
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        # Another disk, or one without links.
+        shutil.copyfile(path, target)
+    return {
+        "name": path.name,
+        "path": str(target),
+        "size": target.stat().st_size,
+        "uri": path.resolve().as_uri(),
+        "metadata": [],
+        "checksums": {},
+    }
+
+
+def _write_config(folder, **contents):
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def summary(metadata):
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in metadata.items()
+    )
+
+
+def say(text):
+    """Prints a line at once, though the output may be a file."""
+    print(text, flush=True)

@@ -1,0 +1,150 @@
+"""The inputs of the step scripts: those given, or the newest local outputs."""
+
+import os
+import sys
+from pathlib import Path
+
+import requests
+import valohai
+import valohai_yaml
+from absl import logging
+
+from yolov3_tf2.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent
+LOCAL_OUTPUTS = Path(".valohai/outputs")
+
+
+def input_paths(name, optional=False):
+    """Returns the files of an input as a list of `pathlib.Path`.
+
+    On one's own machine, a required input that was not given is taken from the newest
+    local outputs of the step that feeds it in `valohai.yaml`, and the log says so.
+
+    Raises:
+        InputError: a file that was named is missing, or an input that is not optional
+            has no files.
+    """
+    step_name = valohai.internals.global_state.step_name
+    try:
+        # Archives stay closed: the steps read them without extracting.
+        found = [Path(p) for p in valohai.inputs(name).paths(process_archives=False)]
+    except requests.RequestException as error:
+        raise InputError(
+            f"input '{name}' of {step_name}: the download failed ({error}); give a "
+            f"file of your own with --{name} FILE."
+        ) from error
+    except ValueError as error:
+        if "no URI" not in str(error):
+            raise
+        raise InputError(
+            f"input '{name}' of {step_name} is a folder; give the files in it, as in "
+            f"--{name} FOLDER/*."
+        ) from error
+    missing = [path for path in found if not path.is_file()]
+    given = _given_on_command_line(name)
+    if missing or (given and not found):
+        named = ", ".join(map(str, missing)) or ", ".join(given)
+        raise InputError(
+            f"input '{name}' of {step_name}: expected a file, got {named}, which does "
+            "not exist; is the path right?"
+        )
+    # An optional input that was left out stays out: it belongs to what was given.
+    if not found and not optional and not os.environ.get("VH_JOB_ID"):
+        found = _newest_local_outputs(step_name, name)
+    if not found and not optional:
+        raise InputError(_how_to_get(step_name, name))
+    return found
+
+
+def input_folder(name, marker):
+    """Returns the folder of an input's files, None where it has no file `marker`."""
+    for path in input_paths(name):
+        if path.name == marker:
+            return path.parent
+    raise InputError(
+        f"input '{name}': expected a file {marker} among the files given, got none; "
+        "give all files of the folder that the earlier step wrote."
+    )
+
+
+def read_class_names(path):
+    """Reads a class file: one name a line.
+
+    Raises:
+        InputError: there is no name in it, or one twice.
+    """
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"{path}: expected one class name a line, got none.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: the class names {', '.join(twice)} occur twice.")
+    return names
+
+
+def _given_on_command_line(name):
+    """The values that follow `--name` in the arguments, up to the next option."""
+    values, taking = [], False
+    for argument in sys.argv[1:]:
+        if argument.startswith("--"):
+            option, _, value = argument[2:].partition("=")
+            taking = option == name
+            values += [value] if taking and value else []
+        elif taking:
+            values.append(argument)
+    return values
+
+
+def _feeding_edges(step_name, name):
+    """The edges of the pipelines in valohai.yaml that end in an input of a step."""
+    text = (REPOSITORY / "valohai.yaml").read_text(encoding="utf-8")
+    config = valohai_yaml.parse(text)
+    edges = [
+        edge
+        for pipeline in config.pipelines.values()
+        for edge in pipeline.edges
+        if (edge.target_node, edge.target_key) == (step_name, name)
+    ]
+    return config, edges
+
+
+def _newest_local_outputs(step_name, name):
+    """The files of the newest local run that an edge into this input would bring."""
+    _, edges = _feeding_edges(step_name, name)
+    runs = {}
+    for edge in edges:
+        for path in LOCAL_OUTPUTS.glob(f"*/{edge.source_node}/{edge.source_key}"):
+            run = path.relative_to(LOCAL_OUTPUTS).parts[0]
+            if path.is_file() and not path.name.startswith("."):
+                runs.setdefault(run, []).append(path)
+    if not runs:
+        return []
+    newest = max(runs, key=lambda run: max(p.stat().st_mtime for p in runs[run]))
+    found = sorted(runs[newest])
+    logging.info(
+        "%s: taken from the newest local outputs, %s (%d %s)",
+        name,
+        os.path.commonpath([path.parent for path in found]),
+        len(found),
+        "file" if len(found) == 1 else "files",
+    )
+    return found
+
+
+def _how_to_get(step_name, name):
+    message = f"{step_name}: input '{name}' is missing. Give it with --{name} FILE"
+    config, edges = _feeding_edges(step_name, name)
+    for edge in edges:
+        source = config.steps[edge.source_node]
+        command = source.command[-1] if source.command else ""
+        script = command.split()[1].removeprefix("./")
+        needs = " ".join(
+            f"--{source_name} FILE"
+            for source_name, spec in source.inputs.items()
+            if not spec.optional and not spec.default
+            and not _feeding_edges(edge.source_node, source_name)[1]
+        )  # fmt: skip
+        message += f", or make it with: python {script} {needs}".rstrip()
+    return message + "."

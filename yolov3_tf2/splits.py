@@ -1,0 +1,55 @@
+"""Splits labelled pictures into those for training and those for testing."""
+
+import hashlib
+
+from yolov3_tf2.errors import InputError
+
+TRAIN_TAGS = {"train"}
+TEST_TAGS = {"test", "validation", "valid", "val"}
+
+
+def split_items(items, test_fraction):
+    """Splits items into training and test by their tags, or by their names.
+
+    Where a picture carries a tag `test`, `validation` or `train`, the tags decide, and
+    a picture without one is for training. Where none does, `test_fraction` of them
+    are taken by a hash of their names: the same ones in every run.
+
+    Returns:
+        A dict of lists: `train` and `test`, in the order of `items`; and a sentence on
+        how they were split.
+
+    Raises:
+        InputError: a picture has tags of both, or a split is left empty.
+    """
+    is_test = set()
+    for item in items:
+        if item.tags & TEST_TAGS:
+            if item.tags & TRAIN_TAGS:
+                raise InputError(
+                    f"{item.source_id} has the tags {', '.join(sorted(item.tags))}: "
+                    "keep either 'train' or 'test'."
+                )
+            is_test.add(item.source_id)
+    how = "split by the tags of the pictures"
+    if not any(item.tags & (TRAIN_TAGS | TEST_TAGS) for item in items):
+        by_hash = sorted(
+            items, key=lambda i: hashlib.sha256(i.source_id.encode()).digest()
+        )
+        number = max(1, round(test_fraction * len(items)))
+        is_test = {item.source_id for item in by_hash[:number]}
+        how = (
+            f"no picture is tagged 'train' or 'test': {test_fraction:.0%} taken for "
+            "testing by a hash of their names"
+        )
+    splits = {
+        "train": [item for item in items if item.source_id not in is_test],
+        "test": [item for item in items if item.source_id in is_test],
+    }
+    for split, members in splits.items():
+        if not members:
+            raise InputError(
+                f"no pictures left for {split} (of {len(items)}, {how}); tag some "
+                f"'{split}' in the Suite, or remove all 'train' and 'test' tags."
+            )
+    return splits, how
