@@ -142,7 +142,8 @@ def load_weights(folder, model, parts):
             )
     try:
         values = {key: reader.get_tensor(key) for key in variables}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        # IndexError is what the reader makes of a file that ends too early.
         raise InputError(
             f"{prefix}.data-00000-of-00001: not readable ({error}); was it cut off "
             "while it was copied?"

@@ -81,11 +81,14 @@ def _likely_cause(size, header_bytes, expected):
     count, rest = divmod(size - header_bytes, 4)
     if rest == 0:
         for other in grid.VARIANTS.values():
-            # The number of parameters is linear in the number of classes.
-            one, two = (
-                network.build_model(other, classes).count_params() for classes in (1, 2)
+            model = network.build_model(other, 1)
+            # Each class adds a filter, kernel and bias, to every anchor.
+            a_class = sum(
+                conv.kernel.shape[2] * 3 + 3
+                for conv, bn in network.convolutions(model)
+                if bn is None
             )
-            classes, remainder = divmod(count - one, two - one)
+            classes, remainder = divmod(count - model.count_params(), a_class)
             if remainder == 0 and 0 <= classes < 10_000:
                 return f"it has the size of {other.name} with {classes + 1} classes."
     if count < expected:

@@ -1,0 +1,48 @@
+"""Fixtures that several test files share; what is slow to make is made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real data and weights beside the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the real data is not here: no folder {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(shared):
+    """The official yolov3-tiny weights."""
+    path = shared / "weights" / "yolov3-tiny.weights"
+    if not path.is_file():
+        pytest.skip(f"the official weights are not here: no file {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """Runs a script as a user does; returns the finished process."""
+
+    def run(script, *arguments, outputs=None, cwd=REPOSITORY, **environment):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
+        if outputs:
+            clean["VH_OUTPUTS_DIR"] = str(outputs)
+        return subprocess.run(
+            [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
+            cwd=cwd,
+            env={**clean, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    return run

@@ -1,0 +1,41 @@
+"""OpenCV's darknet importer as the reference that was not written here."""
+
+import cv2
+import darknet_cfg
+import numpy as np
+
+from yolov3_tf2.model import convolutions
+
+
+class OpenCvDarknet:
+    """A darknet network run by OpenCV."""
+
+    def __init__(self, name, size, num_classes, weights_path):
+        cfg = darknet_cfg.CFGS[name](size, num_classes).encode()
+        self.net = cv2.dnn.readNetFromDarknet(
+            np.frombuffer(cfg, np.uint8), np.fromfile(weights_path, np.uint8)
+        )
+        names = self.net.getLayerNames()
+        # The layer before each [yolo] puts the channels last: the raw outputs.
+        self.raw = [names[i - 1] for i, n in enumerate(names) if n.startswith("yolo")]
+
+    def outputs(self, images):
+        """Raw outputs `[batch, rows, cols, channels]` of `images`, coarse first."""
+        self.net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        return self.net.forward(self.raw)
+
+
+def flat(logits):
+    """Our logits with anchors and depth in one axis, as darknet has them."""
+    return np.reshape(logits, (*np.shape(logits)[:3], -1))
+
+
+def calibrate(model, images):
+    """Gives the BatchNorms of a random model the statistics of `images`."""
+    norms = [bn for _, bn in convolutions(model) if bn is not None]
+    momentum = norms[0].momentum
+    for bn in norms:
+        bn.momentum = 0.0
+    model(images, training=True)
+    for bn in norms:
+        bn.momentum = momentum

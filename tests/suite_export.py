@@ -1,0 +1,170 @@
+"""Small exports of the Suite for tests, in each of its three spellings.
+
+`build` returns the entries of both zips as dicts from name to content: bytes as they
+are, anything else as JSON. A test bends these dicts before `open_export` writes them.
+"""
+
+import io
+import json
+import zipfile
+from functools import cache
+
+from PIL import Image
+
+from yolov3_tf2 import superbai
+
+SPELLINGS = ("legacy", "0.3.1", "0.6.5")
+CLASSES = (("car", "box"), ("person", "box"), ("road", "polygon"))
+WIDTH, HEIGHT = 64, 48
+_POINTS = [{"x": 0, "y": 0}, {"x": 9, "y": 0}, {"x": 9, "y": 9}]
+
+
+@cache
+def picture(colour=(90, 120, 150), kind="JPEG", size=(WIDTH, HEIGHT)):
+    """The bytes of a picture of one colour."""
+    return encode(Image.new("RGB", size, colour), kind)
+
+
+def encode(image, kind, **options):
+    """The bytes of a `PIL.Image.Image`."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def box(x, y, width, height, name="car"):
+    """An object with a box, pixels of its left upper corner and its size."""
+    coord = {"x": x, "y": y, "width": width, "height": height}
+    return {"name": name, "kind": "box", "coord": coord}
+
+
+def shape(kind, name="road"):
+    """An object that is no box."""
+    coord = {"cx": 9, "cy": 9, "width": 4, "height": 4, "angle": 30}
+    return {"name": name, "kind": kind, "coord": coord if kind == "rbox" else _POINTS}
+
+
+def labelled(
+    key,
+    *things,
+    dataset="ds",
+    entry=None,
+    encoded=None,
+    tags=(),
+    status="SUBMITTED",
+    size=None,
+):
+    """A labelled picture: what `build` takes a list of.
+
+    Args:
+        key: its data key.
+        *things: its objects, of `box` and `shape`.
+        entry: its name in the zip of pictures, as the Suite does it if None.
+        encoded: the bytes of its file, a picture of one colour if None.
+        size: (width, height) as its image_info, which is empty if None.
+    """
+    return {
+        "key": key,
+        "things": things,
+        "dataset": dataset,
+        "entry": entry or f"{dataset}/{key}.jpg",
+        "encoded": encoded or picture(),
+        "tags": list(tags),
+        "status": status,
+        "image_info": dict(zip(("width", "height"), size or (), strict=False)),
+    }
+
+
+def build(pictures, spelling="0.6.5", classes=CLASSES):
+    """Returns the entries of the zip of pictures, and those of the zip of labels.
+
+    The label of the first picture is `labels/0.json`, that of the second is
+    `labels/1.json`.
+    """
+    images = {item["entry"]: item["encoded"] for item in pictures}
+    labels = {"project.json": project(spelling, classes), "meta/": b"", "labels/": b""}
+    for number, item in enumerate(pictures):
+        label = f"labels/{number}.json"
+        labels[meta_name(item["key"], item["dataset"])] = {
+            "data_key": item["key"],
+            "dataset": item["dataset"],
+            "image_info": item["image_info"],
+            "label_id": str(number),
+            "label_path": [label],
+            "tags": item["tags"],
+            "status": item["status"],
+        }
+        objects = [_object(thing, spelling, classes) for thing in item["things"]]
+        content = {"objects": objects, "categories": {}}
+        labels[label] = {"result": content} if spelling == "legacy" else content
+    return images, labels
+
+
+def meta_name(key, dataset="ds"):
+    """The entry of a picture's meta in the zip of labels."""
+    return f"meta/{dataset}/{key.lstrip('/')}.json"
+
+
+def project(spelling="0.6.5", classes=CLASSES):
+    """The content of `project.json` with `classes`, pairs of name and type."""
+    if spelling == "legacy":
+        objects = [
+            {"class_name": name, "class_id": number, "info": {"shapes": {kind: {}}}}
+            for number, (name, kind) in enumerate(classes)
+        ]
+        return {"groups": [], "objects": objects}
+    object_classes = [
+        {"id": f"id-{number}", "name": name, "annotation_type": kind}
+        for number, (name, kind) in enumerate(classes)
+    ]
+    return {
+        "type": "image-siesta",
+        "version": spelling,
+        "data_type": "image",
+        "object_detection": {"object_classes": object_classes},
+    }
+
+
+def write_zip(path, entries, compression=zipfile.ZIP_DEFLATED):
+    """Writes a zip of `entries` and returns its path."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(
+                name, content if isinstance(content, bytes) else _json(content)
+            )
+    return path
+
+
+def open_export(folder, images, labels):
+    """Writes `images.zip` and `labels.zip` into a folder and opens them."""
+    return superbai.Export(
+        [write_zip(folder / "images.zip", images)],
+        write_zip(folder / "labels.zip", labels),
+    )
+
+
+def read_all(folder, images, labels):
+    """Returns the records of an export by their `source_id`, and what was left out."""
+    with open_export(folder, images, labels) as export:
+        records = [export.read(item) for item in export.items]
+        return {record.source_id: record for record in records}, export.left_out
+
+
+def _json(content):
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _object(thing, spelling, classes):
+    name, kind, coord = thing["name"], thing["kind"], thing["coord"]
+    if spelling == "legacy":
+        return {"id": 1, "class": name, "shape": {kind: coord}}
+    class_id = "id-unknown"
+    if (name, kind) in classes:
+        class_id = f"id-{classes.index((name, kind))}"
+    keys = {
+        "0.3.1": ("classId", "className", "annotationType"),
+        "0.6.5": ("class_id", "class_name", "annotation_type"),
+    }[spelling]
+    inner = {"points": coord} if kind == "polygon" else coord
+    values = zip(keys, (class_id, name, kind), strict=True)
+    return {**dict(values), "annotation": {"coord": inner}}

@@ -1,0 +1,114 @@
+"""Checkpoints: by inverse, with TensorFlow's own reader, and every wrong folder."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yolov3_tf2 import checkpoint, grid
+from yolov3_tf2 import model as network
+from yolov3_tf2.errors import InputError
+
+TINY = grid.VARIANTS["yolov3-tiny"]
+NAMES = ["cat", "자동차"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder of a model with random numbers, and the model."""
+    model = network.build_model(TINY, len(NAMES))
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(rng.normal(size=variable.shape))
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    checkpoint.save_model(folder, model, NAMES, 320)
+    return folder, model
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A copy of that folder, to be bent."""
+    return shutil.copytree(saved[0], tmp_path / "model")
+
+
+def test_what_is_saved_is_loaded(saved):
+    folder, model = saved
+    loaded, info = checkpoint.load_model(folder)
+    assert info == (TINY, NAMES, 320)
+    for ours, theirs in zip(loaded.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(checkpoint.FILES)
+
+
+def test_keys_are_layer_names(saved):
+    reader = tf.train.load_checkpoint(str(saved[0] / "model.tf"))
+    kernel = reader.get_tensor("backbone_00_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE")
+    np.testing.assert_array_equal(kernel, saved[1].variables[0])
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_missing_file(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=f"{name} missing"):
+        checkpoint.load_model(copy)
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_truncated_file(copy, name):
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=name):
+        checkpoint.load_model(copy)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"classes": ["one"]}, r"output_09_conv/kernel .* \(1, 1, 512, 18\) .* 21\)"),
+        ({"variant": "yolov3"}, "expected .* for yolov3, got .*another variant"),
+        ({"variant": "yolov9"}, "expected a variant of yolov3, .* got 'yolov9'"),
+    ],
+)
+def test_json_that_does_not_fit_the_checkpoint(copy, change, message):
+    path = copy / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        checkpoint.load_model(copy)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"variant": "yolov3"}'])
+def test_json_of_another_program(copy, text):
+    (copy / "model.json").write_text(text)
+    with pytest.raises(InputError, match="expected JSON with variant, classes and"):
+        checkpoint.load_model(copy)
+
+
+def test_parts_are_kept_for_another_class_count(saved):
+    folder, model = saved
+    other = network.build_model(TINY, 5)
+    before = {v.path: v.numpy() for v in other.variables}
+    kept = checkpoint.load_weights(folder, other, ["backbone", "neck"])
+    theirs = {v.path: v.numpy() for v in model.variables}
+    outputs = network.layers_of(other, "output")
+    assert kept == other.count_params() - sum(x.count_params() for x in outputs)
+    for variable in other.variables:
+        expected = before if variable.path.startswith("output") else theirs
+        np.testing.assert_array_equal(variable, expected[variable.path])
+
+
+def test_nothing_is_copied_when_a_layer_does_not_fit(saved):
+    other = network.build_model(TINY, 5)
+    before = [v.numpy() for v in other.variables]
+    with pytest.raises(InputError, match="output"):
+        checkpoint.load_weights(saved[0], other, network.PARTS)
+    for variable, value in zip(other.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_epochs_replace_each_other(saved, tmp_path):
+    for epoch in (1, 2):
+        checkpoint.save_epoch(tmp_path, epoch, saved[1], NAMES, 320)
+        assert [p.name for p in tmp_path.iterdir()] == [f"epoch-000{epoch}"]
+        checkpoint.load_model(tmp_path / f"epoch-000{epoch}")

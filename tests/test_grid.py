@@ -1,0 +1,182 @@
+"""Targets and decoding: by hand, by inverse, at the edges, inside tf.data."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yolov3_tf2 import grid
+
+TINY = grid.VARIANTS["yolov3-tiny"]
+FULL = grid.VARIANTS["yolov3"]
+
+
+def positives(targets):
+    """The cells that hold a box: list of (scale, row, column, anchor, values)."""
+    found = []
+    for scale, tensor in enumerate(targets):
+        array = np.asarray(tensor)[0]
+        for row, col, anchor in np.argwhere(array[..., 4] > 0):
+            found.append((scale, row, col, anchor, array[row, col, anchor]))
+    return found
+
+
+def box_of_anchor(variant, scale, anchor, size, x, y):
+    """A box of exactly an anchor's shape around the point x, y, fractions."""
+    w, h = np.array(variant.anchors[scale][anchor]) / size
+    return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+
+
+@pytest.mark.parametrize("variant", grid.VARIANTS.values(), ids=lambda v: v.name)
+def test_a_box_of_an_anchors_shape_takes_that_anchor(variant):
+    size = 416
+    for scale, anchors in enumerate(variant.anchors):
+        for anchor in range(len(anchors)):
+            box = box_of_anchor(variant, scale, anchor, size, 0.52, 0.3)
+            targets, lost = grid.encode([[box]], [[7]], variant, size)
+            cells = size // variant.strides[scale]
+            ((s, row, col, a, values),) = positives(targets)
+            # yolov3-tiny has 81x82 on both scales; the coarse one comes first.
+            if anchors[anchor] == (81, 82):
+                assert s == 0
+            else:
+                assert (s, a) == (scale, anchor)
+                assert (row, col) == (int(0.3 * cells), int(0.52 * cells))
+            np.testing.assert_allclose(values, [*box, 1, 7], atol=1e-6)
+            assert lost.numpy().tolist() == [0]
+
+
+def test_anchors_are_pixels_of_the_input_whatever_its_size():
+    box = [[[0.4, 0.4, 0.4 + 116 / 608, 0.4 + 90 / 608]]]
+    targets, _ = grid.encode(box, [[0]], FULL, 608)
+    ((scale, _, _, anchor, _),) = positives(targets)
+    assert (scale, anchor) == (0, 0)
+    offsets = grid.encode_boxes(targets[0][..., :4], FULL, 0)
+    at = np.asarray(offsets)[np.asarray(targets[0])[..., 4] > 0]
+    np.testing.assert_allclose(at[0, 2:], [0, 0], atol=1e-5)  # log of 1
+
+
+@pytest.mark.parametrize("variant", grid.VARIANTS.values(), ids=lambda v: v.name)
+def test_decode_inverts_encode(variant):
+    rng = np.random.default_rng(1)
+    centres, sizes = (
+        rng.uniform(0.2, 0.8, (1, 12, 2)),
+        rng.uniform(0.02, 0.4, (1, 12, 2)),
+    )
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
+    labels = rng.integers(0, 4, (1, 12))
+    targets, lost = grid.encode(boxes, labels, variant, 320)
+    decoded = []
+    for scale, target in enumerate(targets):
+        offsets = np.asarray(grid.encode_boxes(target[..., :4], variant, scale))
+        xy = np.clip(offsets[..., :2], 1e-7, 1 - 1e-7)
+        logits = np.concatenate([np.log(xy / (1 - xy)), offsets[..., 2:]], -1)
+        found = np.asarray(grid.decode_boxes(logits.astype("float32"), variant, scale))
+        decoded.append(found[np.asarray(target)[..., 4] > 0])
+    decoded = np.concatenate(decoded)
+    assert lost.numpy().tolist() == [0]
+    assert len(decoded) == 12
+    order, expected = np.lexsort(decoded.T), np.lexsort(boxes[0].T)
+    np.testing.assert_allclose(decoded[order], boxes[0][expected], atol=1e-4)
+
+
+def test_decode_by_hand():
+    # Column 1 of 2, row 0 of 2 at stride 32; sigmoid(0) = 0.5, exp(0) = 1.
+    logits = np.full((1, 2, 2, 3, 7), -30, "float32")
+    logits[0, 0, 1, 0] = [0, 0, 0, np.log(2), 30, 0, -30]
+    boxes, objectness, classes = grid.decode(logits, FULL, 0)
+    w, h = 116 / 64, 2 * 90 / 64
+    np.testing.assert_allclose(
+        np.asarray(boxes)[0, 0, 1, 0],
+        [0.75 - w / 2, 0.25 - h / 2, 0.75 + w / 2, 0.25 + h / 2],
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(objectness[0, 0, 1, 0], 1, atol=1e-6)
+    np.testing.assert_allclose(classes[0, 0, 1, 0], [0.5, 0], atol=1e-6)
+
+
+def test_decode_stays_finite_for_absurd_logits():
+    logits = np.full((1, 1, 1, 3, 6), 1e4, "float32")
+    boxes, objectness, classes = grid.decode(logits, FULL, 0)
+    for tensor in (boxes, objectness, classes):
+        assert np.isfinite(tensor).all()
+
+
+def test_two_boxes_in_one_cell_both_have_a_place():
+    first = box_of_anchor(FULL, 0, 0, 416, 0.51, 0.51)
+    better = [v + 0.001 for v in first]
+    worse = [first[0] - 0.02, first[1], first[2] + 0.02, first[3]]
+    for boxes in ([worse, better], [better, worse]):
+        targets, lost = grid.encode([boxes], [[0, 1]], FULL, 416)
+        found = positives(targets)
+        assert len(found) == 2 and lost.numpy().tolist() == [0]
+        # The better fit has the anchor that both want.
+        (winner,) = [v for s, _, _, a, v in found if (s, a) == (0, 0)]
+        np.testing.assert_allclose(winner[:4], better, atol=1e-6)
+
+
+def test_more_boxes_than_anchors_are_counted_as_lost():
+    box = box_of_anchor(FULL, 0, 0, 416, 0.51, 0.51)
+    targets, lost = grid.encode([[box] * 12], [list(range(12))], FULL, 416)
+    found = positives(targets)
+    assert len(found) == 9 and lost.numpy().tolist() == [3]
+    assert len({values[5] for *_, values in found}) == 9
+
+
+def test_the_order_of_the_boxes_changes_nothing():
+    rng = np.random.default_rng(2)
+    # Centres so close that many want the same cells.
+    centres, sizes = (
+        rng.uniform(0.4, 0.6, (1, 20, 2)),
+        rng.uniform(0.1, 0.5, (1, 20, 2)),
+    )
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
+    labels = np.arange(20)[None]
+    order = rng.permutation(20)
+    one, _ = grid.encode(boxes, labels, FULL, 416)
+    two, _ = grid.encode(boxes[:, order], labels[:, order], FULL, 416)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("x, y", [(0, 0), (1, 1), (1, 0.5), (0.5, 1)])
+@pytest.mark.parametrize("size", [416, 512])
+def test_a_centre_on_the_border_belongs_to_a_cell(x, y, size):
+    box = [[[x - 0.1, y - 0.1, x + 0.1, y + 0.1]]]
+    targets, lost = grid.encode(box, [[0]], FULL, size)
+    ((scale, row, col, _, _),) = positives(targets)
+    last = size // FULL.strides[scale] - 1
+    assert row == min(int(y * (last + 1)), last)
+    assert col == min(int(x * (last + 1)), last)
+    assert lost.numpy().tolist() == [0]
+
+
+def test_padding_and_pictures_without_boxes():
+    boxes = np.zeros((2, 3, 4), "float32")
+    boxes[0, 1] = [0.1, 0.1, 0.3, 0.3]
+    boxes[1, 2] = [0.3, 0.3, 0.2, 0.5]  # turned round: no area, so padding
+    targets, lost = grid.encode(boxes, np.zeros((2, 3)), TINY, 64)
+    assert sum(np.asarray(t)[0, ..., 4].sum() for t in targets) == 1
+    assert sum(np.asarray(t)[1, ..., 4].sum() for t in targets) == 0
+    assert lost.numpy().tolist() == [0, 0]
+
+
+def test_batched_equals_single_and_tf_data_equals_eager():
+    rng = np.random.default_rng(3)
+    centres, sizes = rng.uniform(0.2, 0.8, (4, 6, 2)), rng.uniform(0.02, 0.4, (4, 6, 2))
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
+    boxes = boxes.astype("float32")
+    labels = rng.integers(0, 4, (4, 6))
+    batched, _ = grid.encode(boxes, labels, FULL, 96)
+    dataset = tf.data.Dataset.from_tensor_slices((boxes, labels)).batch(3)
+    in_graph = [t for t, _ in dataset.map(lambda b, k: grid.encode(b, k, FULL, 96))]
+    for scale in range(3):
+        single = [
+            grid.encode(boxes[i : i + 1], labels[i : i + 1], FULL, 96)[0]
+            for i in range(4)
+        ]
+        np.testing.assert_array_equal(
+            batched[scale], np.concatenate([s[scale] for s in single])
+        )
+        np.testing.assert_array_equal(
+            batched[scale], np.concatenate([t[scale] for t in in_graph])
+        )

@@ -1,0 +1,190 @@
+"""The loss: against darknet's gradients, by hand, by invariance, at the edges."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yolov3_tf2 import boxes as box_ops
+from yolov3_tf2 import grid, loss
+
+FULL = grid.VARIANTS["yolov3"]
+SIZE, NUM_CLASSES = 64, 3
+
+
+def random_case(seed=0, num_boxes=4, batch=2):
+    rng = np.random.default_rng(seed)
+    logits = [
+        rng.normal(0, 1, (batch, SIZE // s, SIZE // s, 3, 5 + NUM_CLASSES)).astype("f")
+        for s in FULL.strides
+    ]
+    centres = rng.uniform(0.2, 0.8, (batch, num_boxes, 2))
+    sizes = rng.uniform(0.1, 0.4, (batch, num_boxes, 2))
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1).astype("f")
+    labels = rng.integers(0, NUM_CLASSES, (batch, num_boxes))
+    return logits, boxes, labels
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def darknet_delta(logits, targets, boxes, scale):
+    """Darknet's `-delta` of one picture, in loops as `yolo_layer.c` has them."""
+    rows, cols, anchors, _ = logits.shape
+    gradient = np.zeros_like(logits)
+    for row in range(rows):
+        for col in range(cols):
+            for anchor in range(anchors):
+                t = logits[row, col, anchor]
+                w, h = np.array(FULL.anchors[scale][anchor]) / SIZE
+                x, y = (sigmoid(t[0]) + col) / cols, (sigmoid(t[1]) + row) / rows
+                pw, ph = np.exp(t[2]) * w, np.exp(t[3]) * h
+                pred = np.array([x - pw / 2, y - ph / 2, x + pw / 2, y + ph / 2])
+                target = targets[row, col, anchor]
+                best = max(float(box_ops.iou(pred.astype("f"), b)) for b in boxes)
+                if target[4] == 0:
+                    gradient[row, col, anchor, 4] = 0 if best > 0.7 else sigmoid(t[4])
+                    continue
+                left, top, right, bottom = target[:4]
+                tw, th = right - left, bottom - top
+                tx = (left + right) / 2 * cols - col
+                ty = (top + bottom) / 2 * rows - row
+                s = 2 - tw * th
+                gradient[row, col, anchor, :4] = s * np.array(
+                    [
+                        sigmoid(t[0]) - tx,
+                        sigmoid(t[1]) - ty,
+                        t[2] - np.log(tw / w),
+                        t[3] - np.log(th / h),
+                    ]
+                )
+                gradient[row, col, anchor, 4] = sigmoid(t[4]) - 1
+                one_hot = np.eye(NUM_CLASSES)[int(target[5])]
+                gradient[row, col, anchor, 5:] = sigmoid(t[5:]) - one_hot
+    return gradient
+
+
+def test_gradients_are_darknets():
+    logits, boxes, labels = random_case()
+    targets, _ = grid.encode(boxes, labels, FULL, SIZE)
+    # Every anchor of one cell a scale predicts the first box: to be ignored where the
+    # box is not its own.
+    for scale, x in enumerate(logits):
+        everywhere = np.broadcast_to(boxes[0, 0], (*x.shape[:-1], 4))
+        offsets = np.asarray(grid.encode_boxes(everywhere, FULL, scale))
+        in_cell = (offsets[0, ..., :2] > 0) & (offsets[0, ..., :2] < 1)
+        row, col = np.argwhere(in_cell[:, :, 0].all(axis=-1))[0]
+        at = offsets[0, row, col]
+        x[0, row, col, :, :2] = np.log(at[:, :2] / (1 - at[:, :2]))
+        x[0, row, col, :, 2:4] = at[:, 2:]
+    variables = [tf.Variable(x) for x in logits]
+    with tf.GradientTape() as tape:
+        parts = loss.yolo_loss(variables, targets, boxes, FULL)
+        total = tf.reduce_sum(sum(parts.values()))
+    gradients = tape.gradient(total, variables)
+    assert sum(int((np.asarray(g)[..., 4] == 0).sum()) for g in gradients) >= 8
+    for scale, gradient in enumerate(gradients):
+        for i in range(2):
+            expected = darknet_delta(
+                logits[scale][i], np.asarray(targets[scale])[i], boxes[i], scale
+            )
+            np.testing.assert_allclose(gradient[i], expected, rtol=2e-4, atol=2e-5)
+
+
+def logits_of(targets, scale, score=8.0):
+    """Logits that predict the targets of a scale, and nothing elsewhere."""
+    targets = np.asarray(targets[scale])
+    offsets = np.asarray(grid.encode_boxes(targets[..., :4], FULL, scale))
+    xy = np.clip(offsets[..., :2], 1e-4, 1 - 1e-4)
+    shape = (*targets.shape[:-1], 5 + NUM_CLASSES)
+    logits = np.full(shape, -score, "f")
+    at = targets[..., 4] > 0
+    logits[..., :4] = 0
+    logits[at, :2] = np.log(xy / (1 - xy))[at]
+    logits[at, 2:4] = offsets[..., 2:][at]
+    logits[at, 4] = score
+    logits[at, 5:] = np.where(
+        np.eye(NUM_CLASSES)[targets[at, 5].astype(int)], score, -score
+    )
+    return logits
+
+
+def test_a_box_predicted_at_another_scale_is_not_background():
+    boxes = np.array([[[0.3, 0.3, 0.6, 0.6]]], "f")
+    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    (scale,) = [s for s in range(3) if np.asarray(targets[s])[..., 4].any()]
+    other = (scale + 1) % 3
+    logits = [logits_of(targets, s) for s in range(3)]
+    before = loss.yolo_loss(logits, targets, boxes, FULL)["loss_objectness"]
+
+    # The other scale sees the same box, with certainty.
+    cells = SIZE // FULL.strides[other]
+    cell = int(0.45 * cells)
+    wh = 0.3 / (np.array(FULL.anchors[other][0]) / SIZE)
+    offset = np.clip(0.45 * cells - cell, 1e-4, 1 - 1e-4)
+    logits[other][0, cell, cell, 0, :2] = np.log(offset / (1 - offset))
+    logits[other][0, cell, cell, 0, 2:4] = np.log(wh)
+    logits[other][0, cell, cell, 0, 4] = 8
+    after = loss.yolo_loss(logits, targets, boxes, FULL)["loss_objectness"]
+    assert float(after[0]) == pytest.approx(float(before[0]), abs=1e-2)
+
+    # The same certainty beside the box is background, and costs about 8.
+    logits[other][0, cell, cell, 0, 2:4] -= 2
+    wrong = loss.yolo_loss(logits, targets, boxes, FULL)["loss_objectness"]
+    assert float(wrong[0] - after[0]) == pytest.approx(8, abs=0.1)
+
+
+def test_a_single_class_is_learned():
+    boxes = np.array([[[0.3, 0.3, 0.6, 0.6]]], "f")
+    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    logits = [np.zeros((*np.asarray(t).shape[:-1], 6), "f") for t in targets]
+    part = loss.yolo_loss(logits, targets, boxes, FULL)["loss_class"]
+    assert float(part[0]) == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_small_boxes_weigh_more():
+    parts = []
+    for side in (0.1, 0.8):
+        boxes = np.array([[[0.5 - side / 2] * 2 + [0.5 + side / 2] * 2]], "f")
+        targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+        logits = [logits_of(targets, s) for s in range(3)]
+        for x in logits:
+            x[..., 2] += 1  # Half a squared error of 1 wherever there is a box.
+        parts.append(float(loss.yolo_loss(logits, targets, boxes, FULL)["loss_wh"][0]))
+    np.testing.assert_allclose(parts, [0.5 * (2 - 0.01), 0.5 * (2 - 0.64)], rtol=1e-4)
+
+
+def test_the_order_of_boxes_and_batching_change_nothing():
+    logits, boxes, labels = random_case(seed=4)
+    order = [2, 0, 3, 1]
+
+    def total(logits, boxes, labels):
+        targets, _ = grid.encode(boxes, labels, FULL, SIZE)
+        parts = loss.yolo_loss(logits, targets, boxes, FULL)
+        return np.sum([np.asarray(p) for p in parts.values()], axis=0)
+
+    whole = total(logits, boxes, labels)
+    np.testing.assert_allclose(
+        total(logits, boxes[:, order], labels[:, order]), whole, rtol=1e-5
+    )
+    single = [
+        total([x[i : i + 1] for x in logits], boxes[i : i + 1], labels[i : i + 1])[0]
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(single, whole, rtol=1e-5)
+
+
+def test_no_boxes_and_extreme_logits_stay_finite():
+    boxes = np.zeros((1, 1, 4), "f")
+    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    for value in (0.0, 1e4, -1e4):
+        variables = [
+            tf.Variable(np.full((*np.asarray(t).shape[:-1], 8), value, "f"))
+            for t in targets
+        ]
+        with tf.GradientTape() as tape:
+            parts = loss.yolo_loss(variables, targets, boxes, FULL)
+            total = tf.add_n([tf.reduce_sum(p) for p in parts.values()])
+        assert np.isfinite(total)
+        assert float(tf.reduce_sum(parts["loss_xy"])) == 0
+        assert all(np.isfinite(g).all() for g in tape.gradient(total, variables))

@@ -1,0 +1,98 @@
+"""The networks: against OpenCV's darknet, parameter counts, names."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from yolov3_tf2 import darknet, grid
+from yolov3_tf2 import model as network
+from yolov3_tf2.letterbox import letterbox
+
+NAMES = list(grid.VARIANTS)
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    # The sizes of the official files: (bytes - 20 of header) / 4.
+    [("yolov3", 62_001_757), ("yolov3-spp", 63_052_381), ("yolov3-tiny", 8_858_734)],
+)
+def test_parameters_are_those_of_the_official_files(name, count):
+    model = network.build_model(grid.VARIANTS[name], 80)
+    assert model.count_params() == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_raw_outputs_equal_opencv_with_random_weights(name, tmp_path):
+    keras.utils.set_random_seed(1)
+    images = np.random.default_rng(0).random((2, 160, 160, 3), "float32")
+    model = network.build_model(grid.VARIANTS[name], 80)
+    reference.calibrate(model, images)
+    darknet.write_weights(tmp_path / "random.weights", model)
+    opencv = reference.OpenCvDarknet(name, 160, 80, tmp_path / "random.weights")
+    expected = opencv.outputs(images[:1])
+    outputs = [reference.flat(x) for x in model(images[:1], training=False)]
+    largest = max(np.abs(x).max() for x in expected)
+    assert largest > 1  # Statistics that died would agree about nothing.
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= 1e-3 * largest
+
+
+@pytest.mark.slow
+def test_raw_outputs_equal_opencv_with_official_weights(tiny_weights, shared):
+    import zipfile
+
+    variant = grid.VARIANTS["yolov3-tiny"]
+    model = network.build_model(variant, 80)
+    darknet.load_weights(tiny_weights, model, variant, 80)
+    opencv = reference.OpenCvDarknet("yolov3-tiny", 416, 80, tiny_weights)
+    predict = tf.function(lambda images: model(images, training=False))
+    with zipfile.ZipFile(shared / "data/coco-mini/images.zip") as archive:
+        for name in archive.namelist()[:20]:
+            image = tf.io.decode_jpeg(archive.read(name), channels=3)
+            images = letterbox(image, 416).numpy()[None]
+            outputs = [reference.flat(x) for x in predict(images)]
+            for ours, theirs in zip(outputs, opencv.outputs(images), strict=True):
+                np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_shapes_for_any_size(name):
+    variant = grid.VARIANTS[name]
+    model = network.build_model(variant, 2)
+    outputs = model(np.zeros((1, 64, 96, 3), "float32"))
+    for output, stride in zip(outputs, variant.strides, strict=True):
+        assert tuple(output.shape) == (1, 64 // stride, 96 // stride, 3, 7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_with_variables_belong_to_a_part(name):
+    model = network.build_model(grid.VARIANTS[name], 3)
+    named = network.layers_of(model, *network.PARTS)
+    assert sum(w.shape.num_elements() for x in named for w in x.variables) == (
+        model.count_params()
+    )
+    outputs = network.layers_of(model, "output")
+    assert len(outputs) == len(grid.VARIANTS[name].strides)
+
+
+def test_a_new_network_expects_few_objects():
+    model = network.build_model(grid.VARIANTS["yolov3-tiny"], 3)
+    logits = model(np.random.default_rng(0).random((1, 64, 64, 3), "float32"))
+    objectness = keras.ops.sigmoid(logits[0][..., 4])
+    np.testing.assert_allclose(objectness, network.OBJECT_PRIOR, atol=0.02)
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    model = network.build_model(grid.VARIANTS["yolov3-tiny"], 3)
+    backbone = network.layers_of(model, "backbone")
+    for layer in backbone:
+        layer.trainable = False
+    before = [w.numpy() for layer in backbone for w in layer.variables]
+    model(np.random.default_rng(0).random((2, 64, 64, 3), "float32"), training=True)
+    after = [w.numpy() for layer in backbone for w in layer.variables]
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,84 @@
+"""Splits by tags and by names, over items that have nothing else."""
+
+import random
+from typing import NamedTuple
+
+import pytest
+
+from yolov3_tf2 import splits
+from yolov3_tf2.errors import InputError
+
+
+class Item(NamedTuple):
+    source_id: str
+    tags: frozenset[str] = frozenset()
+
+
+def items(*tags):
+    """One item for each of `tags`, strings of words."""
+    return [Item(f"ds/{n}.jpg", frozenset(t.split())) for n, t in enumerate(tags)]
+
+
+def names(by_split):
+    return {split: [i.source_id for i in by_split[split]] for split in by_split}
+
+
+@pytest.mark.parametrize("tag", ["test", "validation", "valid", "val"])
+def test_tags_decide_and_the_rest_is_for_training(tag):
+    by_split, how = splits.split_items(items("train", tag, "", "night"), 0.5)
+    expected = {"train": ["ds/0.jpg", "ds/2.jpg", "ds/3.jpg"], "test": ["ds/1.jpg"]}
+    assert names(by_split) == expected
+    assert "tags" in how
+
+
+def test_other_tags_do_not_decide():
+    by_split, how = splits.split_items(items("night", "day", "rain", "sun"), 0.25)
+    assert [len(by_split["train"]), len(by_split["test"])] == [3, 1]
+    assert "25%" in how
+
+
+def test_tags_of_both_are_refused():
+    with pytest.raises(InputError, match=r"ds/1\.jpg has the tags test, train"):
+        splits.split_items(items("train", "train test", "test"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("number", "fraction", "in_test"),
+    [(10, 0.2, 2), (100, 0.25, 25), (3, 0.01, 1), (2, 0.5, 1), (10, 0.9, 9)],
+)
+def test_fraction_of_untagged_pictures(number, fraction, in_test):
+    by_split, _ = splits.split_items(items(*[""] * number), fraction)
+    assert len(by_split["test"]) == in_test
+    assert len(by_split["train"]) == number - in_test
+
+
+def test_fraction_takes_the_same_pictures_in_any_order():
+    given = items(*[""] * 50)
+    first, _ = splits.split_items(given, 0.2)
+    shuffled = random.Random(0).sample(given, len(given))
+    again, _ = splits.split_items(shuffled, 0.2)
+    assert set(again["test"]) == set(first["test"])
+    # Each split keeps the order that it was given.
+    assert again["train"] == [item for item in shuffled if item in again["train"]]
+    assert names(splits.split_items(given, 0.2)[0]) == names(first)
+
+
+def test_a_larger_fraction_keeps_the_pictures_of_a_smaller_one():
+    given = items(*[""] * 50)
+    small, _ = splits.split_items(given, 0.1)
+    large, _ = splits.split_items(given, 0.3)
+    assert set(small["test"]) < set(large["test"])
+
+
+@pytest.mark.parametrize(
+    ("tags", "empty", "number"),
+    [(["test", "test"], "train", 2), (["train", ""], "test", 2), ([""], "train", 1)],
+)
+def test_an_empty_split_is_refused(tags, empty, number):
+    with pytest.raises(InputError, match=f"no pictures left for {empty} .of {number}"):
+        splits.split_items(items(*tags), 0.2)
+
+
+def test_a_large_fraction_of_few_pictures_leaves_one_for_training():
+    by_split, _ = splits.split_items(items("", ""), 0.9)
+    assert [len(by_split["train"]), len(by_split["test"])] == [1, 1]
