@@ -1,6 +1,7 @@
 """Fixtures that several test files share; what is slow to make is made once."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def run_script():
         if outputs:
             clean["VH_OUTPUTS_DIR"] = str(outputs)
         return subprocess.run(
-            [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
+            [sys.executable, str(cwd / script), *map(str, arguments)],
             cwd=cwd,
             env={**clean, **environment},
             capture_output=True,
@@ -46,3 +47,20 @@ def run_script():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A copy of the project to run it in: what it writes stays out of this one."""
+    folder = tmp_path_factory.mktemp("checkout") / "train-superbai"
+    unwanted = shutil.ignore_patterns(".*", "tests", "__pycache__", "venv")
+    return Path(shutil.copytree(REPOSITORY, folder, ignore=unwanted))
+
+
+@pytest.fixture(scope="session")
+def sample_run(checkout, run_script):
+    """A finished `python pipeline.py` on the built-in sample: process and outputs."""
+    process = run_script("pipeline.py", cwd=checkout)
+    assert process.returncode == 0, process.stdout + process.stderr
+    (run,) = (checkout / ".valohai" / "outputs").iterdir()
+    return process, run

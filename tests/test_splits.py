@@ -77,8 +77,3 @@ def test_a_larger_fraction_keeps_the_pictures_of_a_smaller_one():
 def test_an_empty_split_is_refused(tags, empty, number):
     with pytest.raises(InputError, match=f"no pictures left for {empty} .of {number}"):
         splits.split_items(items(*tags), 0.2)
-
-
-def test_a_large_fraction_of_few_pictures_leaves_one_for_training():
-    by_split, _ = splits.split_items(items("", ""), 0.9)
-    assert [len(by_split["train"]), len(by_split["test"])] == [1, 1]

@@ -1,0 +1,132 @@
+"""The input pipeline, on records written here."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from yolov3_tf2 import grid, records
+from yolov3_tf2.dataset import build_dataset, iterate
+from yolov3_tf2.errors import InputError
+
+TINY = grid.VARIANTS["yolov3-tiny"]
+NAMES = ["cat", "dog"]
+
+
+def png(width, height, colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path, rows, names=NAMES):
+    """Writes records of (width, height, grey value, boxes in pixels, labels)."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, (width, height, grey, boxes, labels) in enumerate(rows):
+            record = records.Record(
+                f"ds/{number}.png",
+                png(width, height, (grey,) * 3),
+                "png",
+                width,
+                height,
+                boxes,
+                labels,
+            )
+            writer.write(records.serialize(record, names))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write(
+        tmp_path / "a.tfrecord",
+        [
+            (100, 50, 10, [(10, 10, 40, 30), (50, 0, 100, 50)], [1, 0]),
+            (64, 64, 20, [], []),
+            (30, 90, 30, [(0, 0, 30, 90)], [1]),
+        ],
+    )
+
+
+def test_batches(path):
+    batches = list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+    assert [b["images"].shape[0] for b in batches] == [2, 1]
+    first = batches[0]
+    assert first["images"].dtype == tf.float32
+    # 100x50 becomes 64x32; its top falls on a corner of the coarsest cells, 0.
+    np.testing.assert_allclose(first["images"][0, :32], 10 / 255, atol=1e-6)
+    np.testing.assert_allclose(first["images"][0, 32:], 0.5)
+    np.testing.assert_allclose(
+        first["boxes"][0, :2], [[0.1, 0.1, 0.4, 0.3], [0.5, 0, 1, 0.5]], atol=1e-6
+    )
+    assert first["labels"][0, :2].numpy().tolist() == [1, 0]
+    assert first["sizes"].numpy().tolist() == [[100, 50], [64, 64]]
+    # What is not a box has no area.
+    assert not first["boxes"][1].numpy().any()
+    assert first["lost"].numpy().tolist() == [0, 0]
+    placed = [np.asarray(t)[..., 4].sum(axis=(1, 2, 3)) for t in first["targets"]]
+    assert np.sum(placed, axis=0).tolist() == [2, 0]
+    expected, _ = grid.encode(first["boxes"], first["labels"], TINY, 64)
+    for ours, theirs in zip(first["targets"], expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_labels_follow_the_class_file_and_not_the_record(path):
+    (batch,) = iterate(build_dataset([path], ["dog", "cat"], TINY, 64, 3))
+    assert batch["labels"][0, :2].numpy().tolist() == [0, 1]
+
+
+def test_a_batch_without_any_box(tmp_path):
+    path = write(tmp_path / "none.tfrecord", [(64, 64, 0, [], [])] * 2)
+    (batch,) = iterate(build_dataset([path], NAMES, TINY, 64, 2))
+    assert batch["boxes"].shape[1] >= 1 and not batch["boxes"].numpy().any()
+    assert not any(np.asarray(t).any() for t in batch["targets"])
+
+
+def test_shuffling_is_repeatable_and_changes_between_passes(tmp_path):
+    rows = [(8, 8, value, [], []) for value in range(50)]
+    path = write(tmp_path / "many.tfrecord", rows)
+
+    def order(dataset):
+        images = np.concatenate([b["images"] for b in iterate(dataset)])
+        return np.round(images[:, 0, 0, 0] * 255).astype(int).tolist()
+
+    one, two = (build_dataset([path], NAMES, TINY, 32, 8, shuffle_seed=1) for _ in "ab")
+    first, second = order(one), order(one)
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert [order(two), order(two)] == [first, second]
+    unshuffled = build_dataset([path], NAMES, TINY, 32, 8)
+    assert order(unshuffled) == list(range(50))
+
+
+def test_a_class_that_the_class_file_lacks(path):
+    with pytest.raises(InputError, match=r"not in the class file.*cat.*ds/0.png"):
+        list(iterate(build_dataset([path], ["dog"], TINY, 64, 2)))
+
+
+def test_a_damaged_record(path):
+    data = bytearray(path.read_bytes())
+    data[40] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="corrupted record"):
+        list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+
+
+def test_a_picture_that_cannot_be_decoded(tmp_path):
+    path = tmp_path / "bad.tfrecord"
+    record = records.Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(records.serialize(record, NAMES))
+    with pytest.raises(InputError, match="a record cannot be used: .*image"):
+        list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+
+
+def test_records_of_another_schema(tmp_path):
+    path = tmp_path / "other.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tf.train.Example().SerializeToString())
+    with pytest.raises(InputError, match="a record cannot be used: .*image/"):
+        list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))

@@ -1,0 +1,69 @@
+"""Letterboxing: by hand, by inverse, at the edges, inside tf.data."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yolov3_tf2.letterbox import (
+    GREY,
+    boxes_to_letterbox,
+    letterbox,
+    letterbox_to_boxes,
+)
+
+
+@pytest.mark.parametrize(
+    "width, height, inner",
+    # left, top, right, bottom of the picture in a square of 128; corners fall on 32s.
+    [
+        (128, 128, (0, 0, 128, 128)),
+        (200, 100, (0, 32, 128, 96)),
+        (100, 200, (32, 0, 96, 128)),
+        (640, 480, (0, 0, 128, 96)),
+        (10, 1, (0, 32, 128, 44)),
+        (5000, 1, (0, 32, 128, 33)),
+        (1, 1, (0, 0, 128, 128)),
+    ],
+)
+def test_where_the_picture_lies(width, height, inner):
+    square = letterbox(np.full((height, width, 3), 255, "uint8"), 128).numpy()
+    left, top, right, bottom = inner
+    expected = np.full((128, 128, 3), GREY, "float32")
+    expected[top:bottom, left:right] = 1
+    np.testing.assert_allclose(square, expected, atol=1e-5)
+    box = np.array([[0.0, 0, 1, 1]], "float32")
+    mapped = boxes_to_letterbox(box, width, height, 128)
+    np.testing.assert_allclose(mapped[0] * 128, inner, atol=1e-4)
+
+
+@pytest.mark.parametrize("width, height", [(640, 480), (33, 517), (416, 416)])
+def test_boxes_come_back(width, height):
+    boxes = np.random.default_rng(0).random((9, 4)).astype("float32")
+    there = boxes_to_letterbox(boxes, width, height, 416)
+    back = letterbox_to_boxes(there, width, height, 416)
+    np.testing.assert_allclose(back, boxes, atol=1e-5)
+
+
+def test_a_bright_rectangle_stays_under_its_box():
+    image = np.zeros((120, 300, 3), "uint8")
+    image[30:90, 60:210] = 255
+    box = np.array([60 / 300, 30 / 120, 210 / 300, 90 / 120], "float32")
+    square = letterbox(image, 224).numpy()
+    left, top, right, bottom = boxes_to_letterbox(box, 300, 120, 224).numpy() * 224
+    bright = np.argwhere(square[..., 0] > 0.75)
+    np.testing.assert_allclose(bright.min(axis=0), [top, left], atol=1)
+    np.testing.assert_allclose(bright.max(axis=0) + 1, [bottom, right], atol=1)
+
+
+def test_tf_data_equals_eager():
+    image = np.random.default_rng(0).integers(0, 255, (30, 50, 3)).astype("uint8")
+    dataset = tf.data.Dataset.from_tensors(image).map(lambda x: letterbox(x, 64))
+    (in_graph,) = dataset
+    np.testing.assert_allclose(in_graph, letterbox(image, 64), atol=1e-6)
+
+
+def test_fine_stripes_average_and_do_not_alias():
+    image = np.zeros((512, 512, 3), "uint8")
+    image[:, ::2] = 255
+    square = letterbox(image, 128).numpy()
+    np.testing.assert_allclose(square[:, 2:-2], 0.5, atol=0.02)

@@ -1,0 +1,352 @@
+"""Pictures: what a record holds of each kind, which way up, and what is refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import suite_export
+import tensorflow as tf
+from PIL import Image
+from suite_export import encode
+
+from yolov3_tf2 import pictures, records
+from yolov3_tf2.errors import InputError
+
+RED = (250, 10, 10)
+SIZE, TURNED = (64, 48), (48, 64)
+# Where the left upper corner of the stored pixels goes, by EXIF orientation.
+CORNERS = {
+    1: "left upper",
+    2: "right upper",
+    3: "right lower",
+    4: "left lower",
+    5: "left upper",
+    6: "right upper",
+    7: "right lower",
+    8: "left lower",
+}
+
+
+def exif(orientation=None):
+    """What `encode` needs to write an EXIF orientation."""
+    if orientation is None:
+        return {}
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return {"exif": tags}
+
+
+def corner_picture(kind="JPEG", orientation=None):
+    """64 by 48 pixels, blue, the left upper 16 by 16 stored pixels red."""
+    image = Image.new("RGB", SIZE, (10, 10, 250))
+    image.paste(RED, (0, 0, 16, 16))
+    return encode(image, kind, **exif(orientation))
+
+
+def noise(kind, mode="RGB", **options):
+    """A picture that no kind can compress to a few bytes."""
+    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    return encode(Image.fromarray(values).convert(mode), kind, **options)
+
+
+def png_16_bit_rgb(colour, width=4, height=4):
+    """A PNG of 16 bits a channel, which Pillow cannot write."""
+
+    def chunk(name, data):
+        checksum = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
+
+    rows = (b"\0" + struct.pack(">3H", *colour) * width) * height
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b"")
+
+
+def decode(encoded):
+    """Decodes as training does: without a look at EXIF."""
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+
+
+def red_corner(pixels):
+    """Names the corner that is red."""
+    corners = {
+        "left upper": pixels[4, 4],
+        "right upper": pixels[4, -5],
+        "left lower": pixels[-5, 4],
+        "right lower": pixels[-5, -5],
+    }
+    (found,) = [name for name, pixel in corners.items() if pixel[0] > 200]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jpg", True),
+        ("ds/a.JPEG", True),
+        ("a.jpg.PNG", True),
+        ("a.bmp", True),
+        ("a.json", False),
+        ("jpg", False),
+        ("a.jpg/readme", False),
+    ],
+)
+def test_is_picture_name(name, expected):
+    assert pictures.is_picture_name(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("encoded", "kind"),
+    [
+        (corner_picture("JPEG"), "jpeg"),
+        (corner_picture("PNG"), "png"),
+        (corner_picture("JPEG", orientation=1), "jpeg"),
+        (corner_picture("PNG", orientation=1), "png"),
+        (noise("JPEG", "L"), "jpeg"),
+        (noise("JPEG", "CMYK"), "jpeg"),
+        (noise("JPEG", progressive=True), "jpeg"),
+        (noise("PNG", "P"), "png"),
+        (noise("PNG", "RGBA"), "png"),
+        (noise("PNG", "LA"), "png"),
+        (noise("PNG", "1"), "png"),
+        (noise("MPO", save_all=True), "jpeg"),
+    ],
+)
+@pytest.mark.parametrize("labelled_size", [None, SIZE])
+def test_an_upright_jpeg_or_png_stays_as_it_is(encoded, kind, labelled_size):
+    prepared = pictures.prepare(encoded, "a.jpg", labelled_size)
+    assert prepared == (encoded, kind, *SIZE)
+    assert decode(encoded).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
+def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
+    encoded = corner_picture(kind)
+    prepared, new_kind, width, height = pictures.prepare(encoded, f"a.{kind}")
+    assert (new_kind, width, height) == ("png", *SIZE)
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    np.testing.assert_array_equal(decode(prepared), expected)
+    assert red_corner(decode(prepared)) == "left upper"
+
+
+@pytest.mark.parametrize("orientation", CORNERS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_picture_is_turned_upright(kind, orientation):
+    encoded = corner_picture(kind, orientation)
+    size = TURNED if orientation >= 5 else SIZE
+    prepared, new_kind, *new_size = pictures.prepare(encoded, "a.jpg")
+    assert new_kind == ("jpeg" if kind == "JPEG" else "png")
+    assert tuple(new_size) == size
+    assert decode(prepared).shape == (size[1], size[0], 3)
+    assert red_corner(decode(prepared)) == CORNERS[orientation]
+    assert (
+        red_corner(np.asarray(pictures.load_rgb(encoded, "a")))
+        == (CORNERS[orientation])
+    )
+    # Nothing is left that could turn it once more.
+    assert Image.open(io.BytesIO(prepared)).getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    ("labelled_size", "size", "corner"),
+    [
+        (None, TURNED, "right upper"),
+        (TURNED, TURNED, "right upper"),
+        (SIZE, SIZE, "left upper"),
+    ],
+    ids=["unknown", "turned", "as stored"],
+)
+def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
+    encoded = corner_picture(kind, orientation=6)
+    prepared, _, *new_size = pictures.prepare(encoded, "a.jpg", labelled_size)
+    assert tuple(new_size) == size
+    assert decode(prepared).shape == (size[1], size[0], 3)
+    assert red_corner(decode(prepared)) == corner
+    assert Image.open(io.BytesIO(prepared)).getexif().get(0x0112, 1) == 1
+
+
+def test_a_square_picture_is_turned_whatever_its_labelled_size():
+    image = Image.open(io.BytesIO(corner_picture("PNG"))).crop((0, 0, 48, 48))
+    encoded = encode(image, "PNG", **exif(6))
+    prepared, *_ = pictures.prepare(encoded, "a.png", (48, 48))
+    assert red_corner(decode(prepared)) == "right upper"
+
+
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_another_labelled_size_is_refused(orientation):
+    encoded = corner_picture(orientation=orientation)
+    with pytest.raises(InputError, match="a.jpg is 64x48, .* says 128x96"):
+        pictures.prepare(encoded, "images.zip: a.jpg", (128, 96))
+
+
+def test_a_turned_labelled_size_without_orientation_is_refused():
+    with pytest.raises(InputError, match="a.jpg is 64x48, .* says 48x64"):
+        pictures.prepare(corner_picture(), "images.zip: a.jpg", TURNED)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "colour"),
+    [
+        (encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
+        (encode(Image.new("L", (16, 16), 100), "JPEG"), (100, 100, 100)),
+        (encode(Image.new("RGBA", (4, 4), (200, 30, 40, 0)), "PNG"), (200, 30, 40)),
+        (encode(Image.new("LA", (4, 4), (90, 7)), "PNG"), (90, 90, 90)),
+        (encode(Image.new("1", (4, 4), 1), "PNG"), (255, 255, 255)),
+        (encode(Image.new("RGB", (4, 4), RED).quantize(), "PNG"), RED),
+        (encode(Image.new("RGB", (4, 4), RED), "BMP"), RED),
+        (encode(Image.new("RGB", (4, 4), RED), "GIF"), RED),
+        (png_16_bit_rgb((0x8000, 0x1000, 0xFF00)), (128, 16, 255)),
+        (encode(Image.fromarray(np.full((4, 4), 0x8000, "u2")), "PNG"), (128,) * 3),
+        (encode(Image.fromarray(np.full((4, 4), 0x8000, "u2")), "TIFF"), (128,) * 3),
+    ],
+    ids=[
+        "cmyk jpeg",
+        "grey jpeg",
+        "rgba png",
+        "grey alpha png",
+        "one bit png",
+        "palette png",
+        "bmp",
+        "gif",
+        "16-bit rgb png",
+        "16-bit grey png",
+        "16-bit grey tiff",
+    ],
+)
+def test_training_and_detection_see_the_same_colour(encoded, colour):
+    trained = decode(pictures.prepare(encoded, "a")[0])[2, 2]
+    detected = pictures.load_rgb(encoded, "a").getpixel((2, 2))
+    np.testing.assert_allclose(trained, colour, atol=1)
+    np.testing.assert_allclose(detected, colour, atol=1)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bits_are_scaled_in_either_orientation(orientation):
+    image = Image.fromarray(np.full((4, 8), 0x8000, "u2"))
+    encoded = encode(image, "PNG", **exif(orientation))
+    prepared, *_ = pictures.prepare(encoded, "a.png")
+    np.testing.assert_allclose(decode(prepared)[2, 2], (128, 128, 128), atol=1)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [b"", b"not a picture", b"<!DOCTYPE html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"],
+)
+@pytest.mark.parametrize("read", [pictures.prepare, pictures.load_rgb])
+def test_what_is_no_picture_is_refused(read, encoded):
+    with pytest.raises(InputError, match="a.jpg: expected a picture, got") as caught:
+        read(encoded, "images.zip: a.jpg")
+    assert repr(encoded[:12]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "orientation"),
+    [(kind, None) for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")]
+    + [(kind, 6) for kind in ("JPEG", "PNG", "TIFF", "WEBP")],
+)
+@pytest.mark.parametrize("labelled_size", [None, SIZE])
+def test_a_picture_that_is_cut_off_is_refused(kind, orientation, labelled_size):
+    encoded = noise(kind, **exif(orientation))
+    encoded = encoded[: len(encoded) // 2]
+    with pytest.raises(InputError, match="a.jpg: expected a picture, got .* cut off"):
+        pictures.prepare(encoded, "images.zip: a.jpg", labelled_size)
+    with pytest.raises(InputError, match="a.jpg: expected a picture, got .* cut off"):
+        pictures.load_rgb(encoded, "images.zip: a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_missing_last_byte_is_refused_or_mended(kind, cut):
+    # Pillow may read such a picture; TensorFlow does not.
+    try:
+        prepared, *_ = pictures.prepare(noise(kind)[:-cut], "a.jpg")
+    except InputError:
+        return
+    assert decode(prepared).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_whole_picture_with_bytes_behind_it_is_read(kind):
+    encoded = corner_picture(kind)
+    prepared, *_ = pictures.prepare(encoded + bytes(5000), "a.jpg")
+    assert decode(prepared).shape == (48, 64, 3)
+    assert red_corner(decode(prepared)) == "left upper"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_download_that_ends_in_zeros_is_refused_or_mended(kind):
+    encoded = noise(kind)
+    half = len(encoded) // 2
+    try:
+        prepared, *_ = pictures.prepare(encoded[:half] + bytes(half), "a.jpg")
+    except InputError:
+        return
+    assert decode(prepared).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "old", "new"),
+    [
+        (noise("PNG"), b"\0\0\0\x0dIHDR", b"\0\0\0\x03IHDR"),
+        (noise("PNG"), b"IDATx", b"IDAT\xff"),
+        (noise("WEBP", **exif(6)), b"MM\0*", b"MM\xff*"),
+    ],
+    ids=["header of a PNG", "data of a PNG", "EXIF of a WebP"],
+)
+def test_a_damaged_picture_is_refused(encoded, old, new):
+    assert encoded.count(old) == 1
+    with pytest.raises(InputError, match="a.jpg: expected a picture, got"):
+        pictures.prepare(encoded.replace(old, new), "images.zip: a.jpg")
+
+
+def test_walk_and_count(tmp_path):
+    colours = [(number, 0, 0) for number in (10, 20, 30, 40)]
+    encoded = [suite_export.picture(colour, "PNG", (4, 4)) for colour in colours]
+    picture = tmp_path / "a.png"
+    picture.write_bytes(encoded[0])
+    entries = {
+        "ds/": b"",
+        "ds/c.png": encoded[1],
+        "__MACOSX/ds/._c.png": b"",
+        "ds/readme.txt": b"",
+        "ds/b.PNG": encoded[2],
+    }
+    archive = suite_export.write_zip(tmp_path / "images.zip", entries)
+    record = records.Record("데이터/d.png", encoded[3], "png", 4, 4, [], [])
+    tfrecord = tmp_path / "d.tfrecord"
+    with tf.io.TFRecordWriter(str(tfrecord)) as writer:
+        writer.write(records.serialize(record, ["car"]))
+
+    paths = [picture, archive, tfrecord]
+    assert list(pictures.walk(paths)) == [
+        ("a.png", encoded[0]),
+        ("ds/c.png", encoded[1]),
+        ("ds/b.PNG", encoded[2]),
+        ("데이터/d.png", encoded[3]),
+    ]
+    assert pictures.count(paths) == 4
+    assert pictures.count([]) == 0
+
+
+@pytest.mark.parametrize("read", [lambda p: list(pictures.walk(p)), pictures.count])
+def test_walk_and_count_refuse_a_damaged_zip(tmp_path, read):
+    path = suite_export.write_zip(tmp_path / "images.zip", {"a.jpg": b"bytes"})
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\xff\xff"))
+    with pytest.raises(InputError, match=r"images\.zip"):
+        read([path])
+
+
+@pytest.mark.parametrize("damage", ["cut off", "one byte changed"])
+def test_walk_refuses_a_damaged_tfrecord(tmp_path, damage):
+    path = tmp_path / "a.tfrecord"
+    record = records.Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(records.serialize(record, ["car"]))
+    content = bytearray(path.read_bytes())
+    content[40] ^= 255
+    path.write_bytes(content if damage == "one byte changed" else content[:-20])
+    with pytest.raises(InputError, match=r"a\.tfrecord"):
+        list(pictures.walk([path]))

@@ -1,0 +1,110 @@
+"""Inference: NMS by hand, boxes back to pixels, batched equals single."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from PIL import Image
+
+from yolov3_tf2 import grid, predict
+from yolov3_tf2.model import build_model
+
+TINY = grid.VARIANTS["yolov3-tiny"]
+THRESHOLDS = {"score_threshold": 0.3, "iou_threshold": 0.5, "max_boxes": 10}
+
+
+def logits_with(objects, num_classes, size=64):
+    """Logits of yolov3-tiny that see `objects` and nothing else.
+
+    An object is (row, col, anchor, objectness, class scores), at the coarse scale.
+    """
+    logits = [
+        np.full((1, size // s, size // s, 3, 5 + num_classes), -20, "float32")
+        for s in TINY.strides
+    ]
+    for row, col, anchor, objectness, classes in objects:
+        logits[0][0, row, col, anchor, :4] = 0
+        scores = np.array([objectness, *classes])
+        logits[0][0, row, col, anchor, 4:] = np.log(scores / (1 - scores))
+    return logits
+
+
+def select(objects, num_classes=2, **changes):
+    boxes, scores, labels, number = (
+        x.numpy()
+        for x in predict.select(
+            logits_with(objects, num_classes), TINY, **(THRESHOLDS | changes)
+        )
+    )
+    count = int(number[0])
+    return [
+        (int(label), pytest.approx(float(score), abs=1e-4))
+        for label, score in zip(labels[0, :count], scores[0, :count], strict=True)
+    ], boxes[0, :count]
+
+
+def test_scores_are_objectness_times_class_and_sorted():
+    found, _ = select([(0, 0, 0, 0.8, (0.5, 0.001)), (1, 1, 0, 0.9, (0.001, 0.9))])
+    assert found == [(1, 0.81), (0, 0.4)]
+
+
+def test_a_single_class_can_reach_a_score_of_one():
+    found, _ = select([(0, 0, 0, 0.999, (0.999,))], num_classes=1)
+    assert found == [(0, 0.998)]
+
+
+def test_suppression_is_per_class():
+    # Anchors 0 and 1 around one centre: 81x82 in 135x169, an IoU of 0.29; 0.25 is less.
+    same = [(0, 0, 0, 0.9, (0.9, 0.001)), (0, 0, 1, 0.8, (0.9, 0.001))]
+    other = [(0, 0, 0, 0.9, (0.9, 0.001)), (0, 0, 1, 0.8, (0.001, 0.9))]
+    assert len(select(same, iou_threshold=0.25)[0]) == 1
+    assert len(select(same, iou_threshold=0.35)[0]) == 2
+    assert len(select(other, iou_threshold=0.25)[0]) == 2
+
+
+def test_a_box_may_have_two_classes():
+    found, boxes = select([(0, 0, 0, 0.9, (0.9, 0.8))])
+    assert found == [(0, 0.81), (1, 0.72)]
+    np.testing.assert_array_equal(boxes[0], boxes[1])
+
+
+def test_thresholds_and_limits_are_used():
+    objects = [(0, 0, 0, 0.8, (0.5, 0.001)), (1, 1, 0, 0.9, (0.001, 0.9))]
+    assert len(select(objects, score_threshold=0.5)[0]) == 1
+    assert len(select(objects, score_threshold=0.9)[0]) == 0
+    assert len(select(objects, max_boxes=1)[0]) == 1
+
+
+def test_boxes_come_back_in_pixels_inside_the_picture():
+    # 200x100 into 64: 64x32 at the top, so x is fraction * 200, y fraction * 200.
+    boxes = np.array([[0.25, 0.125, 0.5, 0.25], [-1, -1, 2, 2]], "float32")
+    found = predict.to_picture(
+        boxes, np.array([0.9, 0.8]), np.array([1.0, 0.0]), 2, (200, 100), 64
+    )
+    np.testing.assert_allclose(
+        found.boxes_px, [[50, 25, 100, 50], [0, 0, 200, 100]], atol=1e-3
+    )
+    assert found.labels.tolist() == [1, 0]
+
+
+def test_batched_equals_single():
+    keras.utils.set_random_seed(0)
+    model = build_model(TINY, 3)
+    rng = np.random.default_rng(0)
+    reference.calibrate(model, rng.random((4, 96, 96, 3), "float32"))
+    for layer in model.layers:  # Confident noise, so that there are boxes to compare.
+        if layer.name.startswith("output") and layer.weights:
+            layer.kernel.assign(layer.kernel * 60)
+    detect = predict.build_detector(
+        model, TINY, 96, score_threshold=0.05, iou_threshold=0.5, max_boxes=50
+    )
+    arrays = [
+        np.asarray(Image.effect_mandelbrot(size, (-2, -1, 1, 1), 90).convert("RGB"))
+        for size in ((120, 60), (50, 80), (96, 96))
+    ]
+    together = detect(arrays)
+    assert all(len(found.scores) for found in together)
+    for array, batched in zip(arrays, together, strict=True):
+        (single,) = detect([array])
+        for ours, theirs in zip(batched, single, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)

@@ -1,0 +1,775 @@
+"""Exports of the Suite to records: the spellings, the matching, what is refused."""
+
+import json
+import re
+import unicodedata
+import zipfile
+from pathlib import PurePosixPath
+
+import pytest
+import suite_export
+import tensorflow as tf
+from PIL import Image
+from suite_export import box, build, labelled, open_export, read_all, shape
+
+from yolov3_tf2 import splits, superbai
+from yolov3_tf2.errors import InputError
+
+BLUE, RED = (10, 10, 250), (250, 10, 10)
+spellings = pytest.mark.parametrize("spelling", suite_export.SPELLINGS)
+
+
+def real_file(shared, name):
+    """A file of the real data; skips where it is not there."""
+    path = shared / "data" / name
+    if not path.is_file():
+        pytest.skip(f"the real data is not here: no file {path}")
+    return path
+
+
+def refused(folder, images, labels, *expected):
+    """Checks that an export is refused, with `expected` texts in this order."""
+    pattern = ".*".join(map(re.escape, expected))
+    with pytest.raises(InputError, match=f"(?s){pattern}"):
+        read_all(folder, images, labels)
+
+
+# What is read.
+
+
+@spellings
+def test_a_record_by_hand(tmp_path, spelling):
+    encoded = suite_export.picture()
+    pictures = [
+        labelled("a.jpg", box(10, 20, 30, 8.5), box(0, 0, 64, 48, "person"), size=None),
+        labelled("b.jpg", box(1, 2, 3, 4, "person"), shape("polygon"), size=(64, 48)),
+    ]
+    images, labels = build(pictures, spelling)
+    with open_export(tmp_path, images, labels) as export:
+        assert export.class_names == ["car", "person"]
+        assert [item.source_id for item in export.items] == ["ds/a.jpg", "ds/b.jpg"]
+        first, second = map(export.read, export.items)
+    assert first == (
+        "ds/a.jpg",
+        encoded,
+        "jpeg",
+        64,
+        48,
+        [(10, 20, 40, 28.5), (0, 0, 64, 48)],
+        [0, 1],
+    )
+    assert second.boxes_px == [(1, 2, 4, 6)]
+    assert second.labels == [1]
+    assert export.left_out == {"objects of type polygon": 1}
+
+
+def test_items_are_in_the_order_of_the_pictures_zip(tmp_path):
+    images, labels = build([labelled(key) for key in ("b.jpg", "c.jpg", "a.jpg")])
+    with open_export(tmp_path, images, dict(reversed(labels.items()))) as export:
+        assert [item.key for item in export.items] == ["b.jpg", "c.jpg", "a.jpg"]
+
+
+def test_several_zips_of_pictures_are_read_as_one(tmp_path):
+    first, second = [labelled("b.jpg")], [labelled("a.jpg", dataset="other")]
+    images = [
+        suite_export.write_zip(tmp_path / f"{number}.zip", build(pictures)[0])
+        for number, pictures in enumerate((first, second))
+    ]
+    _, labels = build(first + second)
+    path = suite_export.write_zip(tmp_path / "labels.zip", labels)
+    with superbai.Export(images, path) as export:
+        found = [export.read(item).source_id for item in export.items]
+    assert found == ["ds/b.jpg", "other/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "source_id"),
+    [
+        ("a.jpg", "ds/a.jpg", "ds/a.jpg"),
+        ("a.jpg", "ds/a.jpg.jpg", "ds/a.jpg"),
+        ("a.jpg", "My project/a.jpg.jpg", "ds/a.jpg"),
+        ("a.jpg", "a.jpg", "ds/a.jpg"),
+        ("frame1", "ds/frame1.jpg", "ds/frame1"),
+        ("frame1", "ds/frame1", "ds/frame1"),
+        ("a.JPG", "ds/a.JPG", "ds/a.JPG"),
+        ("a.JPG", "ds/a.JPG.jpg", "ds/a.JPG"),
+        ("a.jpg", "ds/a.jpg.JPG", "ds/a.jpg"),
+        ("a.jpg.b.jpg", "ds/a.jpg.b.jpg", "ds/a.jpg.b.jpg"),
+        ("a.jpg.b.jpg", "ds/a.jpg.b.jpg.jpg", "ds/a.jpg.b.jpg"),
+        ("b.png", "ds/b.png.jpg", "ds/b.png"),
+        ("sub/dir/a.jpg", "ds/sub/dir/a.jpg.jpg", "ds/sub/dir/a.jpg"),
+        ("sub/dir/a.jpg", "My project/sub/dir/a.jpg.jpg", "ds/sub/dir/a.jpg"),
+        ("/a.jpg", "ds/a.jpg.jpg", "ds/a.jpg"),
+        ("/sub/a.jpg", "ds/sub/a.jpg", "ds/sub/a.jpg"),
+        ("sub\\a.jpg", "ds/sub/a.jpg", "ds/sub/a.jpg"),
+    ],
+)
+def test_keys_find_their_pictures(tmp_path, key, entry, source_id):
+    pictures = [
+        labelled("other.jpg", encoded=suite_export.picture(BLUE)),
+        labelled(key, box(1, 2, 3, 4), entry=entry, encoded=suite_export.picture(RED)),
+    ]
+    records, left_out = read_all(tmp_path, *build(pictures))
+    assert set(records) == {"ds/other.jpg", source_id}
+    assert records[source_id].encoded == suite_export.picture(RED)
+    assert records[source_id].boxes_px == [(1, 2, 4, 6)]
+    assert not left_out
+
+
+@pytest.mark.parametrize("key_form", ["NFC", "NFD"])
+@pytest.mark.parametrize("entry_form", ["NFC", "NFD"])
+def test_korean_names_in_either_form(tmp_path, key_form, entry_form):
+    name, dataset = "고양이/사진.jpg", "데이터"
+    key, key_dataset = (unicodedata.normalize(key_form, n) for n in (name, dataset))
+    entry = unicodedata.normalize(entry_form, f"{dataset}/{name}.jpg")
+    pictures = [labelled(key, box(1, 2, 3, 4), dataset=key_dataset, entry=entry)]
+    records, _ = read_all(tmp_path, *build(pictures))
+    assert list(records) == [unicodedata.normalize("NFC", f"{dataset}/{name}")]
+
+
+@pytest.mark.parametrize("top", ["", "My project/"])
+def test_the_same_key_in_two_datasets(tmp_path, top):
+    pictures = [
+        labelled(
+            "a.jpg",
+            box(x, 0, 10, 10),
+            dataset=dataset,
+            entry=f"{top}{dataset}/a.jpg.jpg",
+            encoded=suite_export.picture(colour),
+        )
+        for dataset, x, colour in (("day", 10, BLUE), ("night", 20, RED))
+    ]
+    records, _ = read_all(tmp_path, *build(pictures))
+    assert records["day/a.jpg"].encoded == suite_export.picture(BLUE)
+    assert records["day/a.jpg"].boxes_px == [(10, 0, 20, 10)]
+    assert records["night/a.jpg"].encoded == suite_export.picture(RED)
+    assert records["night/a.jpg"].boxes_px == [(20, 0, 30, 10)]
+
+
+@pytest.mark.parametrize("folder", ["ds", "My project"])
+def test_keys_that_end_alike(tmp_path, folder):
+    keys = {"a.jpg": BLUE, "sub/a.jpg": RED}
+    pictures = [
+        labelled(key, entry=f"{folder}/{key}.jpg", encoded=suite_export.picture(colour))
+        for key, colour in keys.items()
+    ]
+    records, _ = read_all(tmp_path, *build(pictures))
+    for key, colour in keys.items():
+        assert records[f"ds/{key}"].encoded == suite_export.picture(colour)
+
+
+@spellings
+def test_a_wrapping_folder_and_what_macos_adds(tmp_path, spelling):
+    wrapped = []
+    for entries in build([labelled("a.jpg", box(1, 2, 3, 4))], spelling):
+        more = {f"export/{name}": content for name, content in entries.items()}
+        for name in entries:
+            path = PurePosixPath("__MACOSX/export", name)
+            more[str(path.with_name(f"._{path.name}"))] = b"\0\5\x16\7"
+        wrapped.append({"export/.DS_Store": b"", ".DS_Store": b"", **more})
+    records, left_out = read_all(tmp_path, *wrapped)
+    assert list(records) == ["ds/a.jpg"]
+    assert records["ds/a.jpg"].boxes_px == [(1, 2, 4, 6)]
+    assert not left_out
+
+
+def test_json_with_a_byte_order_mark(tmp_path):
+    images, labels = build([labelled("사진.jpg", box(1, 2, 3, 4))])
+    for name, content in labels.items():
+        if name.endswith(".json"):
+            labels[name] = json.dumps(content).encode("utf-8-sig")
+    records, _ = read_all(tmp_path, images, labels)
+    assert records["ds/사진.jpg"].boxes_px == [(1, 2, 4, 6)]
+
+
+def test_a_meta_without_dataset_and_key_is_named_by_its_path(tmp_path):
+    images, labels = build([labelled("sub/a.jpg", box(1, 2, 3, 4))])
+    meta = labels[suite_export.meta_name("sub/a.jpg")]
+    del meta["data_key"], meta["dataset"]
+    records, _ = read_all(tmp_path, images, labels)
+    assert list(records) == ["ds/sub/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        None,
+        {},
+        {"categories": {}},
+        {"objects": None},
+        {"objects": []},
+        {"result": None},
+        {"result": {}},
+        {"result": {"objects": []}},
+    ],
+    ids=json.dumps,
+)
+@spellings
+def test_a_label_without_objects_is_a_negative(tmp_path, label, spelling):
+    images, labels = build([labelled("a.jpg")], spelling)
+    labels["labels/0.json"] = label
+    records, left_out = read_all(tmp_path, images, labels)
+    assert records["ds/a.jpg"].boxes_px == records["ds/a.jpg"].labels == []
+    assert not left_out
+
+
+# What is left out, and counted.
+
+
+def test_only_submitted_pictures_are_converted(tmp_path):
+    statuses = ["SUBMITTED", "WORKING", "SKIPPED", "WORKING", "submitted", None]
+    pictures = [
+        labelled(f"{number}.jpg", box(1, 2, 3, 4), status=status)
+        for number, status in enumerate(statuses)
+    ]
+    records, left_out = read_all(tmp_path, *build(pictures))
+    assert set(records) == {"ds/0.jpg", "ds/4.jpg", "ds/5.jpg"}
+    assert left_out["pictures with status WORKING"] == 2
+    assert left_out["pictures with status SKIPPED"] == 1
+
+
+def test_a_picture_is_left_out_for_one_reason(tmp_path):
+    images, labels = build([labelled("a.jpg"), labelled("b.jpg", status="WORKING")])
+    images["ds/c.jpg.jpg"] = suite_export.picture()
+    _, left_out = read_all(tmp_path, images, labels)
+    assert left_out.total() == 2
+
+
+def test_what_was_not_submitted_needs_no_picture_and_no_label(tmp_path):
+    images, labels = build([labelled("a.jpg"), labelled("b.jpg", status="WORKING")])
+    del images["ds/b.jpg.jpg"], labels["labels/1.json"]
+    records, left_out = read_all(tmp_path, images, labels)
+    assert list(records) == ["ds/a.jpg"]
+    assert left_out == {"pictures with status WORKING": 1}
+
+
+def test_pictures_without_a_label_are_counted(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    images |= {"ds/b.jpg": suite_export.picture(), "ds/readme.txt": b""}
+    records, left_out = read_all(tmp_path, images, labels)
+    assert list(records) == ["ds/a.jpg"]
+    assert left_out == {"pictures without a submitted label": 1}
+
+
+@spellings
+def test_other_shapes_are_left_out(tmp_path, spelling):
+    things = [shape("polygon"), box(1, 2, 3, 4), shape("rbox", "car"), shape("polygon")]
+    records, left_out = read_all(
+        tmp_path, *build([labelled("a.jpg", *things)], spelling)
+    )
+    assert records["ds/a.jpg"].boxes_px == [(1, 2, 4, 6)]
+    assert left_out == {"objects of type polygon": 2, "objects of type rbox": 1}
+
+
+# Boxes. The picture has 64 by 48 pixels.
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (box(30, 20, -10, -15), (20, 5, 30, 20)),
+        (box(30, 20, -10, 15), (20, 20, 30, 35)),
+        (box(-10, -5, 30, 20), (0, 0, 20, 15)),
+        (box(60, 40, 100, 100), (60, 40, 64, 48)),
+        (box(-5, -5, 100, 100), (0, 0, 64, 48)),
+        (box(63, 47, 1, 1), (63, 47, 64, 48)),
+        (box(0.25, 0.5, 1.5, 1.25), (0.25, 0.5, 1.75, 1.75)),
+        (box(5, 6, 1e308, 1e308), (5, 6, 64, 48)),
+    ],
+)
+@spellings
+def test_boxes_are_turned_round_and_clipped(tmp_path, drawn, expected, spelling):
+    records, left_out = read_all(tmp_path, *build([labelled("a.jpg", drawn)], spelling))
+    assert records["ds/a.jpg"].boxes_px == [expected]
+    assert not left_out
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        box(10, 10, 0, 0),
+        box(10, 10, 20, 0.5),
+        box(10, 10, -0.5, 20),
+        box(63.5, 10, 20, 20),
+        box(64, 10, 20, 20),
+        box(-30, 10, 20, 20),
+        box(10, 100, 20, 20),
+    ],
+)
+def test_boxes_under_one_pixel_are_left_out(tmp_path, drawn):
+    things = [box(1, 2, 3, 4), drawn, box(5, 6, 7, 8, "person")]
+    records, left_out = read_all(tmp_path, *build([labelled("a.jpg", *things)]))
+    assert records["ds/a.jpg"].boxes_px == [(1, 2, 4, 6), (5, 6, 12, 14)]
+    assert records["ds/a.jpg"].labels == [0, 1]
+    assert left_out == {"boxes under one pixel or outside the picture": 1}
+
+
+@pytest.mark.parametrize("side", ["x", "y", "width", "height"])
+@pytest.mark.parametrize(
+    "value",
+    [None, float("nan"), float("inf"), -float("inf"), "12", True, [], 10**400],
+    ids=["null", "nan", "inf", "-inf", "text", "true", "list", "too large"],
+)
+def test_coordinates_that_are_no_numbers_are_refused(tmp_path, side, value):
+    drawn = box(1, 2, 3, 4)
+    drawn["coord"][side] = value
+    images, labels = build([labelled("a.jpg", box(1, 2, 3, 4), drawn)])
+    refused(tmp_path, images, labels, "labels.zip: labels/0.json object 2: ", side)
+
+
+@pytest.mark.parametrize("side", ["x", "y", "width", "height"])
+@spellings
+def test_missing_coordinates_are_refused(tmp_path, side, spelling):
+    drawn = box(1, 2, 3, 4)
+    del drawn["coord"][side]
+    images, labels = build([labelled("a.jpg", drawn)], spelling)
+    expected = f"labels.zip: labels/0.json object 1: the box has no '{side}'"
+    refused(tmp_path, images, labels, expected)
+
+
+# Classes.
+
+
+def test_classes_keep_the_order_of_the_project(tmp_path):
+    classes = [("zebra", "box"), ("road", "polygon"), ("고양이", "box"), ("ant", "box")]
+    things = [box(1, 2, 3, 4, name) for name in ("ant", "zebra", "고양이")]
+    for spelling in suite_export.SPELLINGS:
+        images, labels = build([labelled("a.jpg", *things)], spelling, classes)
+        with open_export(tmp_path, images, labels) as export:
+            assert export.class_names == ["zebra", "고양이", "ant"]
+            assert export.read(export.items[0]).labels == [2, 0, 1]
+
+
+@pytest.mark.parametrize("spelling", suite_export.SPELLINGS[1:])
+def test_a_class_is_found_by_its_id_and_then_by_its_name(tmp_path, spelling):
+    key = {"0.3.1": "classId", "0.6.5": "class_id"}[spelling]
+    things = [box(1, 2, 3, 4, "old name"), box(1, 2, 3, 4, "person")]
+    images, labels = build([labelled("a.jpg", *things)], spelling)
+    renamed, without_id = labels["labels/0.json"]["objects"]
+    renamed[key] = "id-0"
+    del without_id[key]
+    records, _ = read_all(tmp_path, images, labels)
+    assert records["ds/a.jpg"].labels == [0, 1]
+
+
+@spellings
+def test_classes_without_ids_are_found_by_their_names(tmp_path, spelling):
+    things = [box(1, 2, 3, 4, "car"), box(1, 2, 3, 4, "person")]
+    images, labels = build([labelled("a.jpg", *things)], spelling)
+    project = labels["project.json"]
+    for thing in (
+        *project.get("objects", []),
+        *project.get("object_detection", {}).get("object_classes", []),
+        *labels["labels/0.json"].get("objects", []),
+    ):
+        for key in ("id", "class_id", "classId"):
+            thing.pop(key, None)
+    records, _ = read_all(tmp_path, images, labels)
+    assert records["ds/a.jpg"].labels == [0, 1]
+
+
+@spellings
+def test_one_name_for_a_box_and_a_polygon_class(tmp_path, spelling):
+    classes = [("person", "polygon"), ("car", "box"), ("person", "box")]
+    things = [shape("polygon", "person"), box(1, 2, 3, 4, "person")]
+    images, labels = build([labelled("a.jpg", *things)], spelling, classes)
+    with open_export(tmp_path, images, labels) as export:
+        assert export.class_names == ["car", "person"]
+        record = export.read(export.items[0])
+    assert record.labels == [1]
+    assert export.left_out == {"objects of type polygon": 1}
+
+
+@spellings
+def test_spaces_around_a_class_name_do_not_count(tmp_path, spelling):
+    images, labels = build(
+        [labelled("a.jpg", box(1, 2, 3, 4, " car "))], spelling, [(" car ", "box")]
+    )
+    with open_export(tmp_path, images, labels) as export:
+        assert export.class_names == ["car"]
+        assert export.read(export.items[0]).labels == [0]
+
+
+# Class files hold one name a line.
+@pytest.mark.parametrize(
+    "name", ["", "  ", None, "two\nlines", "two\rlines", "two\u2028lines"], ids=ascii
+)
+def test_a_class_name_must_be_one_line(tmp_path, name):
+    images, labels = build([labelled("a.jpg")], classes=[(name, "box")])
+    refused(tmp_path, images, labels, "labels.zip: project.json", "named")
+
+
+@spellings
+def test_an_unknown_class_is_refused(tmp_path, spelling):
+    things = [box(1, 2, 3, 4), box(1, 2, 3, 4, "truck")]
+    refused(
+        tmp_path,
+        *build([labelled("a.jpg", *things)], spelling),
+        "labels.zip: labels/0.json object 2: class 'truck'",
+        "known: car, person",
+    )
+
+
+@spellings
+def test_a_project_without_box_classes_is_refused(tmp_path, spelling):
+    classes = [("road", "polygon"), ("sky", "polygon"), ("hand", "keypoint")]
+    images, labels = build([labelled("a.jpg")], spelling, classes)
+    expected = "labels.zip: the project has no bounding-box class (found: polygon 2"
+    refused(tmp_path, images, labels, expected)
+
+
+@spellings
+def test_two_box_classes_of_one_name_are_refused(tmp_path, spelling):
+    classes = [("car", "box"), ("car", "polygon"), ("car", "box")]
+    images, labels = build([labelled("a.jpg")], spelling, classes)
+    refused(tmp_path, images, labels, "labels.zip: two box classes", "'car'")
+
+
+# Tags.
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ([], set()),
+        ([{"name": "test"}], {"test"}),
+        (["train"], {"train"}),
+        ([{"name": " Test "}, "NIGHT"], {"test", "night"}),
+        (["contest", {"name": "latest"}], {"contest", "latest"}),
+        (None, set()),
+    ],
+)
+def test_tags_are_strings_or_objects(tmp_path, tags, expected):
+    images, labels = build([labelled("a.jpg")])
+    labels[suite_export.meta_name("a.jpg")]["tags"] = tags
+    with open_export(tmp_path, images, labels) as export:
+        assert export.items[0].tags == expected
+
+
+def test_tags_of_both_splits_are_refused(tmp_path):
+    pictures = [labelled("a.jpg", tags=["test", {"name": "train"}]), labelled("b.jpg")]
+    with (
+        open_export(tmp_path, *build(pictures)) as export,
+        pytest.raises(InputError, match="ds/a.jpg has the tags test, train"),
+    ):
+        splits.split_items(export.items, 0.5)
+
+
+# Archives and projects that cannot be used.
+
+
+@pytest.mark.parametrize("name", ["images.zip", "labels.zip"])
+def test_what_is_no_zip_is_refused(tmp_path, name):
+    images, labels = build([labelled("a.jpg")])
+    suite_export.write_zip(tmp_path / "images.zip", images)
+    suite_export.write_zip(tmp_path / "labels.zip", labels)
+    (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>expired</html>")
+    pattern = f"{re.escape(name)} is not a zip archive .*<!DOCTYPE"
+    with pytest.raises(InputError, match=pattern):
+        superbai.Export([tmp_path / "images.zip"], tmp_path / "labels.zip")
+
+
+def test_swapped_zips_are_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    expected = "labels.zip holds pictures and no project.json: are the inputs"
+    refused(tmp_path, labels, images, expected, "swapped?")
+
+
+def test_zips_without_what_they_should_hold_are_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    text = {"readme.txt": b""}
+    refused(tmp_path, images, text, "labels.zip holds other files and no project.json")
+    refused(tmp_path, text, labels, "images.zip holds no pictures among its 1 files")
+    refused(tmp_path, labels, labels, "images.zip holds no pictures", "swapped?")
+
+
+def test_an_export_without_metas_is_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    # As `spb download` lays it out.
+    labels = {"project.json": labels["project.json"], "ds/a.jpg.json": {}}
+    refused(tmp_path, images, labels, "labels.zip: expected a meta/", "spb download")
+
+
+@pytest.mark.parametrize(
+    ("project", "kind"),
+    [
+        ({"type": "video-siesta", "object_tracking": {}}, "video-siesta"),
+        ({"type": "pointclouds-siesta"}, "pointclouds-siesta"),
+        ({"type": "audio"}, "audio"),
+    ],
+)
+def test_other_projects_are_refused(tmp_path, project, kind):
+    images, labels = build([labelled("a.jpg")])
+    labels["project.json"] = project
+    refused(tmp_path, images, labels, f"labels.zip: project.json is a '{kind}' project")
+
+
+# Pictures and labels that do not fit together.
+
+
+@pytest.mark.parametrize(
+    "key", ["../../etc/passwd.jpg", "sub/../../a.jpg", "..\\a.jpg"]
+)
+def test_a_key_that_leaves_the_archive_is_refused(tmp_path, key):
+    images, labels = build([labelled("a.jpg")])
+    name = suite_export.meta_name("a.jpg")
+    labels[name]["data_key"] = key
+    refused(tmp_path, images, labels, f"{name}: data_key", "leaves the archive")
+
+
+def test_the_archive_of_a_key_that_leaves_it_is_named(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    labels[suite_export.meta_name("a.jpg")]["data_key"] = "../a.jpg"
+    refused(tmp_path, images, labels, "labels.zip", "leaves the archive")
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "/a.jpg"])
+def test_a_picture_that_is_described_twice_is_refused(tmp_path, key):
+    images, labels = build([labelled("a.jpg")])
+    first, second = suite_export.meta_name("a.jpg"), "meta/ds2/a.jpg.json"
+    labels[second] = labels[first] | {"data_key": key}
+    expected = "labels.zip: 'a.jpg' of dataset 'ds' is described twice"
+    refused(tmp_path, images, labels, expected, first, second)
+
+
+def test_an_ambiguous_picture_is_refused(tmp_path):
+    images, labels = build([labelled("a.jpg", entry="p/a.jpg.jpg")])
+    images["q/a.jpg.jpg"] = suite_export.picture(RED)
+    expected = "'a.jpg' of dataset 'ds' matches 2 pictures"
+    refused(
+        tmp_path, images, labels, expected, "images.zip: p/a.jpg.jpg", "q/a.jpg.jpg"
+    )
+
+
+def test_one_picture_of_two_labels_is_refused(tmp_path):
+    pictures = [
+        labelled("a.jpg", dataset=dataset, entry="My project/a.jpg.jpg")
+        for dataset in ("day", "night")
+    ]
+    expected = "images.zip: My project/a.jpg.jpg is the picture of both"
+    refused(tmp_path, *build(pictures), expected, "day/a.jpg", "night/a.jpg")
+
+
+def test_missing_pictures_are_refused(tmp_path):
+    images, labels = build([labelled(f"{number}.jpg") for number in range(15)])
+    for number in range(12):
+        del images[f"ds/{number}.jpg.jpg"]
+    expected = "12 of 15 labelled pictures are not in ", "images.zip", "ds/0.jpg"
+    refused(tmp_path, images, labels, *expected)
+
+
+def test_a_missing_label_is_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    del labels["labels/0.json"]
+    name = suite_export.meta_name("a.jpg")
+    expected = f"labels.zip: {name} points at labels/0.json, which is not in the"
+    refused(tmp_path, images, labels, expected)
+
+
+@pytest.mark.parametrize("label_path", [None, []])
+def test_a_meta_without_a_label_is_refused(tmp_path, label_path):
+    images, labels = build([labelled("a.jpg")])
+    name = suite_export.meta_name("a.jpg")
+    labels[name]["label_path"] = label_path
+    refused(tmp_path, images, labels, f"labels.zip: {name} points at no label")
+
+
+def test_another_size_than_the_labelled_one_is_refused(tmp_path):
+    pictures = [labelled("a.jpg", size=(128, 96))]
+    expected = "images.zip: ds/a.jpg.jpg is 64x48, but the export says 128x96"
+    refused(tmp_path, *build(pictures), expected)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"not a picture",
+        suite_export.picture()[:-50],
+        suite_export.picture(kind="PNG")[:-30],
+        suite_export.picture(kind="BMP")[:-50],
+    ],
+    ids=["empty", "text", "cut off JPEG", "cut off PNG", "cut off BMP"],
+)
+def test_an_unreadable_picture_is_refused(tmp_path, encoded):
+    images, labels = build([labelled("a.jpg")])
+    images["ds/a.jpg.jpg"] = encoded
+    expected = "images.zip: ds/a.jpg.jpg: expected a picture", "cut off"
+    refused(tmp_path, images, labels, *expected)
+
+
+# JSON that is malformed, or well-formed and something else.
+
+
+@pytest.mark.parametrize(
+    "name", ["project.json", suite_export.meta_name("a.jpg"), "labels/0.json"]
+)
+@pytest.mark.parametrize("content", [b"", b'{"objects": [', b"\xff\xfe{}"])
+def test_malformed_json_is_refused(tmp_path, name, content):
+    images, labels = build([labelled("a.jpg")])
+    labels[name] = content
+    refused(tmp_path, images, labels, f"labels.zip: malformed JSON in {name}")
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        None,
+        [],
+        "text",
+        {"type": "image-siesta", "object_detection": None},
+        {"type": "image-siesta", "object_detection": {"object_classes": ["car"]}},
+        {"type": "image-siesta", "object_detection": {"object_classes": 5}},
+        {"objects": ["car"]},
+        {"objects": [{"class_name": "car", "info": "box"}]},
+    ],
+    ids=json.dumps,
+)
+def test_another_project_json_is_refused(tmp_path, project):
+    images, labels = build([labelled("a.jpg")])
+    labels["project.json"] = project
+    refused(tmp_path, images, labels, "labels.zip")
+
+
+@pytest.mark.parametrize("meta", [None, [], "text", 5], ids=json.dumps)
+def test_another_meta_is_refused(tmp_path, meta):
+    images, labels = build([labelled("a.jpg")])
+    name = suite_export.meta_name("a.jpg")
+    labels[name] = meta
+    refused(tmp_path, images, labels, "labels.zip", name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label_path": 5},
+        {"label_path": [None]},
+        {"tags": 5},
+        {"image_info": [64, 48]},
+        {"image_info": {"width": "wide", "height": 48}},
+        {"image_info": {"width": float("nan"), "height": 48}},
+    ],
+    ids=json.dumps,
+)
+def test_a_meta_of_other_types_is_refused(tmp_path, change):
+    images, labels = build([labelled("a.jpg")])
+    name = suite_export.meta_name("a.jpg")
+    labels[name] |= change
+    refused(tmp_path, images, labels, "labels.zip", name)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        [1],
+        "text",
+        5,
+        {"result": [1]},
+        {"objects": {"a": 1}},
+        {"objects": 5},
+        {"objects": [1]},
+        {"objects": [None]},
+        {"objects": [{"class": "car", "shape": ["box"]}]},
+        {"objects": [{"class": "car", "shape": {"box": [1, 2, 3, 4]}}]},
+        {"objects": [{"class": ["car"], "shape": {"box": {}}}]},
+        {"objects": [{"class_id": "id-0", "annotation_type": "box", "annotation": 5}]},
+        {
+            "objects": [
+                {
+                    "class_id": "id-0",
+                    "annotation_type": "box",
+                    "annotation": {"coord": [1, 2, 3, 4]},
+                }
+            ]
+        },
+    ],
+    ids=json.dumps,
+)
+def test_another_label_is_refused(tmp_path, label):
+    images, labels = build([labelled("a.jpg")])
+    labels["labels/0.json"] = label
+    refused(tmp_path, images, labels, "labels.zip", "labels/0.json")
+
+
+# EXIF: boxes and pixels end in one frame.
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn", "expected_size"),
+    [
+        ((48, 64), box(32, 0, 16, 16), (48, 64)),
+        (None, box(32, 0, 16, 16), (48, 64)),
+        ((64, 48), box(0, 0, 16, 16), (64, 48)),
+    ],
+    ids=["turned", "unknown", "as stored"],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_boxes_of_a_turned_picture(tmp_path, kind, size, drawn, expected_size):
+    image = Image.new("RGB", (64, 48), BLUE)
+    image.paste(RED, (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The stored left upper corner is shown at the right.
+    encoded = suite_export.encode(image, kind, exif=exif)
+    pictures = [labelled("a.jpg", drawn, encoded=encoded, size=size)]
+    records, _ = read_all(tmp_path, *build(pictures))
+    record = records["ds/a.jpg"]
+    assert (record.width, record.height) == expected_size
+    pixels = tf.io.decode_image(record.encoded, channels=3).numpy()
+    assert pixels.shape[:2] == expected_size[::-1]
+    ((left, top, right, bottom),) = [map(int, b) for b in record.boxes_px]
+    inside = pixels[top:bottom, left:right]
+    assert inside.shape[:2] == (16, 16)
+    # Red in the box, blue in the three other corners.
+    assert inside[4:12, 4:12, 0].min() > 200
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert sorted(corner[0] > 128 for corner in corners) == [False] * 3 + [True]
+
+
+# Real exports.
+
+
+def read_real(images, labels):
+    """Returns the numbers of items by split, and the records."""
+    with superbai.Export([images], labels) as export:
+        by_split, _ = splits.split_items(export.items, 0.2)
+        records = [export.read(item) for item in export.items]
+    assert not export.left_out
+    return [len(by_split["train"]), len(by_split["test"])], records
+
+
+def test_coco_mini(shared):
+    images = real_file(shared, "coco-mini/images.zip")
+    read = [
+        read_real(images, real_file(shared, f"coco-mini/labels-{spelling}.zip"))
+        for spelling in suite_export.SPELLINGS
+    ]
+    numbers, records = read[0]
+    assert numbers == [80, 79]
+    assert sum(len(record.boxes_px) for record in records) == 547
+    assert read[1] == read[0]
+    assert read[2] == read[0]
+
+
+def test_raccoon(shared):
+    numbers, records = read_real(
+        real_file(shared, "raccoon/images.zip"),
+        real_file(shared, "raccoon/labels-0.6.5.zip"),
+    )
+    assert numbers == [160, 40]
+    assert sum(len(record.boxes_px) for record in records) == 217
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("image-sample.zip", r"no bounding-box class \(found: polygon \d+\)"),
+        ("video-sample.zip", "project.json is a 'video-siesta' project"),
+    ],
+)
+def test_samples_of_the_suite(shared, tmp_path, name, message):
+    labels = real_file(shared, f"suite-samples/{name}")
+    images, _ = build([labelled("a.jpg")])
+    path = suite_export.write_zip(tmp_path / "images.zip", images)
+    assert zipfile.is_zipfile(labels)
+    with pytest.raises(InputError, match=f"{re.escape(name)}.*{message}"):
+        superbai.Export([path], labels)
