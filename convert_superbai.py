@@ -13,6 +13,7 @@ from absl import logging
 
 import step
 import step_inputs
+from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
     "test_fraction": {
@@ -52,6 +53,12 @@ def main():
         step_inputs.input_paths("images"),
         step_inputs.input_paths("labels"),
     )
+
+    if len(labels) != 1:
+        raise InputError(
+            f"input 'labels': expected one zip, got {len(labels)}: "
+            f"{', '.join(map(str, labels))}."
+        )
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()

@@ -10,13 +10,18 @@ from yolov3_tf2.errors import InputError
 
 
 class Item(NamedTuple):
-    source_id: str
+    key: str
     tags: frozenset[str] = frozenset()
+    dataset: str = "ds"
+
+    @property
+    def source_id(self):
+        return f"{self.dataset}/{self.key}"
 
 
 def items(*tags):
     """One item for each of `tags`, strings of words."""
-    return [Item(f"ds/{n}.jpg", frozenset(t.split())) for n, t in enumerate(tags)]
+    return [Item(f"{n}.jpg", frozenset(t.split())) for n, t in enumerate(tags)]
 
 
 def names(by_split):

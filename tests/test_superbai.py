@@ -248,7 +248,7 @@ def test_pictures_without_a_label_are_counted(tmp_path):
     images |= {"ds/b.jpg": suite_export.picture(), "ds/readme.txt": b""}
     records, left_out = read_all(tmp_path, images, labels)
     assert list(records) == ["ds/a.jpg"]
-    assert left_out == {"pictures without a submitted label": 1}
+    assert left_out == {"pictures without a label": 1}
 
 
 @spellings
@@ -479,8 +479,9 @@ def test_zips_without_what_they_should_hold_are_refused(tmp_path):
     images, labels = build([labelled("a.jpg")])
     text = {"readme.txt": b""}
     refused(tmp_path, images, text, "labels.zip holds other files and no project.json")
-    refused(tmp_path, text, labels, "images.zip holds no pictures among its 1 files")
-    refused(tmp_path, labels, labels, "images.zip holds no pictures", "swapped?")
+    refused(tmp_path, text, labels, "1 of 1 labelled pictures are not in", "ds/a.jpg")
+    refused(tmp_path, {}, labels, "images.zip holds no files", "swapped?")
+    refused(tmp_path, labels, labels, "images.zip holds a label export", "swapped?")
 
 
 def test_an_export_without_metas_is_refused(tmp_path):

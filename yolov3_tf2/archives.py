@@ -1,7 +1,9 @@
 """Zip archives: open one, list it, read an entry, find the picture of a data key."""
 
+import lzma
 import unicodedata
 import zipfile
+import zlib
 from pathlib import PurePosixPath
 
 from yolov3_tf2.errors import InputError
@@ -41,7 +43,15 @@ def read_entry(archive, name):
     """
     try:
         return archive.read(name)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,  # bzip2's
+        EOFError,
+        RuntimeError,  # encrypted
+        NotImplementedError,
+    ) as error:
         raise InputError(
             f"{archive.filename}: cannot read '{name}': {error}; is the archive "
             "damaged or encrypted?"
@@ -57,14 +67,12 @@ def normalise(path):
 class PictureIndex:
     """Finds the picture of a (dataset, data_key) among the entries of the zips."""
 
-    def __init__(self, archives, is_picture):
-        """Lists the entries of open zips for which `is_picture(name)` holds."""
+    def __init__(self, archives):
+        """Lists the entries of open zips."""
         self._by_name = {}
         self._position = {}
         for archive in archives:
             for entry in list_files(archive):
-                if not is_picture(entry):
-                    continue
                 self._position[archive, entry] = len(self._position)
                 path = normalise(entry)
                 base = PurePosixPath(path)
@@ -72,7 +80,6 @@ class PictureIndex:
                 # may have appended.
                 for name in {base.name, base.stem}:
                     self._by_name.setdefault(name, []).append((archive, entry, path))
-        self.num_entries = len(self._position)
 
     def position(self, item):
         """The place of an item's picture in the order of the zips."""
@@ -81,15 +88,21 @@ class PictureIndex:
     def find(self, dataset, key):
         """Returns (archive, entry), or None where there is no such picture.
 
+        A path that has the dataset too goes before one that has not, the key as it is
+        before the key with an extension more, and a shallow path before a deep one:
+        `P/a.jpg` is the picture of `a.jpg`, and `P/sub/a.jpg` that of `sub/a.jpg`.
+
         Raises:
             InputError: several entries fit equally well.
         """
         ranked = {}
         for archive, entry, path in self._by_name.get(PurePosixPath(key).name, ()):
+            stem = str(PurePosixPath(path).with_suffix(""))
             for rank, name in enumerate((f"{dataset}/{key}", key)):
-                for extra, ending in enumerate((path, path[: path.rfind(".")])):
+                for extra, ending in enumerate((path, stem)):
                     if f"/{ending}".endswith(f"/{name}"):
-                        ranked.setdefault((rank, extra), []).append((archive, entry))
+                        place = (rank, extra, path.count("/"))
+                        ranked.setdefault(place, []).append((archive, entry))
         if not ranked:
             return None
         best = ranked[min(ranked)]

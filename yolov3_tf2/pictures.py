@@ -1,11 +1,13 @@
 """Picture files: open one, turn it upright, walk through files, zips and TFRecords."""
 
 import io
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps
 
 from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
@@ -15,7 +17,27 @@ _ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are mirrored or turned
 
 # What tf.io.decode_image reads itself. MPO is a JPEG with more pictures behind it.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
-_ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND"}
+# Marker of the end, and PNG's last chunk with its checksum.
+_ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
+_END_SEARCH = 1024  # bytes; some programs write notes of their own behind the end
+
+# What undoes the turn that an orientation asks for.
+_BACK = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+# What Pillow raises for damaged files, depending on where the damage is.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def is_picture_name(name):
@@ -38,7 +60,7 @@ def open_picture(encoded, where):
     """
     try:
         return Image.open(io.BytesIO(encoded))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
 
 
@@ -50,8 +72,13 @@ def load_rgb(encoded, where):
     """
     image = open_picture(encoded, where)
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            # 16 bits a pixel: the upper eight, where Pillow would cut off at 255.
+            values = np.clip(np.asarray(image, "int64"), 0, 65535) >> 8
+            image = Image.fromarray(values.astype("uint8"))
+        return image.convert("RGB")
+    except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
 
 
@@ -75,9 +102,13 @@ def prepare(encoded, where, labelled_size=None):
             size than `labelled_size` in either orientation.
     """
     image = open_picture(encoded, where)
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    raw = image.size
-    turned = raw[::-1] if orientation in (5, 6, 7, 8) else raw
+    orientation = _orientation(image, encoded, where)
+    raw = turned = image.size
+    if orientation in _BACK:
+        if image.format == "TIFF":  # Whose size Pillow gives as it is shown.
+            raw = raw[::-1]
+        else:
+            turned = turned[::-1]
     if labelled_size and labelled_size not in (raw, turned):
         raise InputError(
             f"{where} is {raw[0]}x{raw[1]}, but the export says "
@@ -85,15 +116,14 @@ def prepare(encoded, where, labelled_size=None):
             "project, or were resized."
         )
     kind = _FORMATS.get(image.format)
-    if kind and orientation == 1:
-        if _ENDS[kind] not in encoded[-1024:]:
-            load_rgb(encoded, where)  # Cut off, or only padded? Decoding tells.
+    if kind and orientation == 1 and _ENDS[kind] in encoded[-_END_SEARCH:]:
+        if kind == "png":
+            _check_png(encoded, where)
         return encoded, kind, *raw
+    # Written anew also where only the end is missing: other decoders are stricter.
+    rgb = load_rgb(encoded, where)
     if labelled_size and labelled_size == raw != turned:
-        image.getexif()[_ORIENTATION] = 1
-        rgb = image.convert("RGB")
-    else:
-        rgb = load_rgb(encoded, where)
+        rgb = rgb.transpose(_BACK[orientation])
     buffer = io.BytesIO()
     if kind == "jpeg":
         rgb.save(buffer, "JPEG", quality=95)
@@ -117,7 +147,7 @@ def walk(paths) -> Iterator[tuple[str, bytes]]:
         if path.suffix == ".tfrecord":
             yield from _walk_records(path)
         elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with archives.open_zip(path) as archive:
                 for name in _list_pictures(archive):
                     yield name, archives.read_entry(archive, name)
         else:
@@ -133,7 +163,7 @@ def count(paths):
         if path.suffix == ".tfrecord":
             total += records.count(path)
         elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with archives.open_zip(path) as archive:
                 total += len(_list_pictures(archive))
         else:
             total += 1
@@ -150,9 +180,33 @@ def _walk_records(path):
 
     from yolov3_tf2 import records
 
-    for serialized in tf.data.TFRecordDataset(str(path)):
-        record = records.parse(serialized)
-        yield record["source_id"].numpy().decode(), record["encoded"].numpy()
+    try:
+        for serialized in tf.data.TFRecordDataset(str(path)):
+            record = records.parse(serialized)
+            yield record["source_id"].numpy().decode(), record["encoded"].numpy()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise InputError(
+            f"{path}: a record cannot be read ({error.message.splitlines()[0]}); is it "
+            "damaged, or not a file of convert_superbai.py?"
+        ) from error
+
+
+def _check_png(encoded, where):
+    """Compares the checksums of a PNG, which takes no decoding."""
+    try:
+        open_picture(encoded, where).verify()
+    except _DAMAGE as error:
+        raise _unreadable(where, encoded, error) from error
+
+
+def _orientation(image, encoded, where):
+    """The EXIF orientation of an opened picture, 1 where it has none."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode all of it to look behind the pixels too.
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE as error:
+        raise _unreadable(where, encoded, error) from error
 
 
 def _unreadable(where, encoded, error):

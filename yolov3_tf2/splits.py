@@ -30,21 +30,21 @@ def split_items(items, test_fraction):
                     f"{item.source_id} has the tags {', '.join(sorted(item.tags))}: "
                     "keep either 'train' or 'test'."
                 )
-            is_test.add(item.source_id)
+            is_test.add((item.dataset, item.key))
     how = "split by the tags of the pictures"
     if not any(item.tags & (TRAIN_TAGS | TEST_TAGS) for item in items):
         by_hash = sorted(
             items, key=lambda i: hashlib.sha256(i.source_id.encode()).digest()
         )
-        number = max(1, round(test_fraction * len(items)))
-        is_test = {item.source_id for item in by_hash[:number]}
+        number = max(1, min(round(test_fraction * len(items)), len(items) - 1))
+        is_test = {(item.dataset, item.key) for item in by_hash[:number]}
         how = (
             f"no picture is tagged 'train' or 'test': {test_fraction:.0%} taken for "
             "testing by a hash of their names"
         )
     splits = {
-        "train": [item for item in items if item.source_id not in is_test],
-        "test": [item for item in items if item.source_id in is_test],
+        "train": [i for i in items if (i.dataset, i.key) not in is_test],
+        "test": [i for i in items if (i.dataset, i.key) in is_test],
     }
     for split, members in splits.items():
         if not members:

@@ -1,0 +1,187 @@
+"""Local runs: arguments, inputs, edges; the runs themselves are in test_pipeline."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import valohai_yaml
+
+import local_run
+import local_worker
+from yolov3_tf2.errors import InputError
+
+YAML = """
+- step:
+    name: make
+    image: none
+    command:
+      - pip install nothing
+      - python make.py {parameters}
+    parameters:
+      - {name: number, type: integer, default: 3}
+      - {name: rate, type: float, default: 0.5}
+      - {name: loud, type: flag, default: false, pass-true-as: --loud=true,
+         pass-false-as: --loud=false}
+    inputs:
+      - {name: file, optional: false, default: []}
+      - {name: extra, optional: true}
+- step:
+    name: use
+    image: none
+    command: python use.py {parameters}
+    inputs:
+      - {name: things, optional: false, default: []}
+      - {name: list, optional: false, default: []}
+- pipeline:
+    name: two
+    nodes:
+      - {name: make, step: make, type: execution}
+      - {name: use, step: use, type: execution}
+    edges:
+      - [make.output.things/*, use.input.things]
+      - [make.output.list.txt, use.input.list]
+"""
+MAKE = """
+import json, os, pathlib, sys
+config, out = (pathlib.Path(os.environ[f"VH_{n}_DIR"]) for n in ("CONFIG", "OUTPUTS"))
+parameters = json.loads((config / "parameters.json").read_text())
+inputs = json.loads((config / "inputs.json").read_text())
+(out / "things").mkdir()
+(out / "things" / "a.txt").write_text("a")
+(out / "things" / ".hidden").write_text("no")
+(out / "list.txt").write_text(json.dumps([sys.argv[1:], parameters, inputs]))
+print(json.dumps({"made": 1}))
+print("{not json")
+print("to stderr", file=sys.stderr)
+sys.exit(parameters["number"] - 3)
+"""
+USE = """
+import json, os, pathlib
+inputs = pathlib.Path(os.environ["VH_INPUTS_DIR"])
+print(json.dumps({"files": sorted(p.name for p in inputs.rglob("*.*"))}))
+assert os.environ["VH_JOB_ID"].startswith("exec-")
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two steps, and local_run told that it lies there."""
+    (tmp_path / "valohai.yaml").write_text(YAML)
+    (tmp_path / "make.py").write_text(MAKE)
+    (tmp_path / "use.py").write_text(USE)
+    (tmp_path / "in.txt").write_text("in")
+    monkeypatch.setattr(local_run, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(local_run, "STATE", tmp_path / ".valohai")
+    monkeypatch.setattr(local_worker, "REPOSITORY", tmp_path)
+    # Not the sample: these steps have other names.
+    monkeypatch.setattr(local_run, "_sample", dict)
+    return tmp_path
+
+
+def run(*arguments):
+    return local_run.run_command_line("two", arguments)
+
+
+def test_a_run(project, capsys):
+    assert run(f"--make.file={project / 'in.txt'}", "--make.loud=true") == 0
+    printed = capsys.readouterr().out
+    assert "[1/2] make done" in printed and "[2/2] use done" in printed
+    assert "made 1" in printed and "{not json" in printed and "to stderr" in printed
+    assert "pip" not in printed
+    (outputs,) = (project / ".valohai" / "outputs").iterdir()
+    arguments, parameters, inputs = json.loads(
+        (outputs / "make" / "list.txt").read_text()
+    )
+    assert arguments == ["--number=3", "--rate=0.5", "--loud=true"]
+    assert parameters == {"number": 3, "rate": 0.5, "loud": True}
+    # An optional input without files is not there at all.
+    assert list(inputs) == ["file"]
+    (entry,) = inputs["file"]["files"]
+    assert entry["name"] == "in.txt" and entry["size"] == 2
+    (folder,) = (project / ".valohai" / "runs").iterdir()
+    assert json.loads((folder / "use" / "metadata.jsonl").read_text()) == {
+        "files": ["a.txt", "list.txt"]
+    }
+    assert "to stderr" in (folder / "make" / "log.txt").read_text()
+
+
+def test_a_failing_step_ends_the_run(project, capsys):
+    assert run(f"--make.file={project / 'in.txt'}", "--make.number=7") == 1
+    printed = capsys.readouterr().out
+    assert "[1/2] make failed after" in printed and "exit status 4" in printed
+    assert "use" not in printed.partition("failed")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["make.file=x"], "expected --NODE.NAME=value"),
+        (["--make.file"], "expected --NODE.NAME=value"),
+        (["--file=x"], "expected --NODE.NAME=value"),
+        (["--nope.file=x"], "no node 'nope' .*make, use"),
+        (["--make.nope=x"], "no such parameter or input .*number, rate, loud, file"),
+        (["--make.number=x"], "expected integer, got 'x'"),
+        (["--make.loud=maybe"], "expected flag, got 'maybe'"),
+        ([], "the input 'file' of make is missing; give --make.file=FILE"),
+        (["--make.file=nowhere.txt"], "expected a file, got nowhere.txt"),
+        (["--make.file=http://127.0.0.1:9/x"], "cannot be downloaded .*--make.file="),
+    ],
+)
+def test_bad_arguments(project, capsys, arguments, message):
+    if any("number" in a or "loud" in a for a in arguments):
+        arguments = [*arguments, f"--make.file={project / 'in.txt'}"]
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert pytest.importorskip("re").search(message, error)
+
+
+def test_folders_patterns_and_several_values(project):
+    for name in ("one.zip", "two.zip"):
+        (project / name).write_text(name)
+    node = local_worker.Node(
+        "make",
+        valohai_yaml.parse(YAML).steps["make"],
+        {},
+        {"file": [str(project / "*.zip"), str(project / "in.txt")], "extra": []},
+    )
+    found = local_worker._fetch(project, node, "file")
+    assert [p.name for p in found] == ["one.zip", "two.zip", "in.txt"]
+    given = local_run.parse_arguments(["--a.b=1", "--a.b=2", "--a.c=x=y"])
+    assert given == {("a", "b"): ["1", "2"], ("a", "c"): ["x=y"]}
+
+
+def test_an_edge_that_carries_nothing(project):
+    (project / "make.py").write_text("")
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import local_run, local_worker, pathlib;"
+            f"root = pathlib.Path({str(project)!r});"
+            "local_run.REPOSITORY = local_worker.REPOSITORY = root;"
+            "local_run.STATE = root / '.valohai'; local_run._sample = dict;"
+            f"raise SystemExit(local_run.run_command_line('two', "
+            f"['--make.file={project / 'in.txt'}']))",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert "make wrote nothing that things/* fits, which use needs" in process.stderr
+
+
+def test_downloads_are_kept(project):
+    source = (project / "in.txt").as_uri()
+    one = local_worker._download(project / ".valohai", source, "--make.file")
+    (project / "in.txt").write_text("changed")
+    two = local_worker._download(project / ".valohai", source, "--make.file")
+    assert one == two and two.read_text() == "in"
+
+
+def test_two_files_of_one_name(project):
+    folder = project / "inputs"
+    local_worker._link(project / "in.txt", folder)
+    with pytest.raises(InputError, match="two files of the input 'inputs' are named"):
+        local_worker._link(project / "in.txt", folder)
