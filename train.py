@@ -204,7 +204,9 @@ def describe_devices(strategy):
 
 def bar(description, total):
     """Returns what wraps the batches of an epoch into a progress bar."""
-    return lambda batches: step.progress(batches, desc=description, total=total)
+    return lambda batches: step.progress(
+        batches, desc=description, total=total, unit=" steps"
+    )
 
 
 if __name__ == "__main__":

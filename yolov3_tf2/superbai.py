@@ -152,9 +152,8 @@ class Export:
             ) from error
 
     def _load_object(self, name):
-        return suite_json.as_dict(
-            self._load_json(name), f"{self._labels.filename}: {name}"
-        )
+        where = f"{self._labels.filename}: {name}"
+        return suite_json.as_dict(self._load_json(name), where)
 
     def _read_items(self):
         name, root = self._labels.filename, self._root
@@ -192,9 +191,8 @@ class Export:
                     f"{where} points at {label_name or 'no label'}, which is not in "
                     "the archive."
                 )
-            if suite_json.is_in_consensus(meta, where) and not self._load_json(
-                label_name
-            ):
+            in_consensus = suite_json.is_in_consensus(meta, where)
+            if in_consensus and not self._load_json(label_name):
                 # Its labels are several people's; none is the picture's yet.
                 self.left_out["pictures whose consensus label is not decided"] += 1
                 skipped += 1
