@@ -9,6 +9,7 @@ worker gives it; what an edge of the pipeline names travels along it. Runs lie i
 import graphlib
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,8 @@ SAMPLE_PARAMETERS = {
 
 def run_command_line(pipeline_name, arguments):
     """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status."""
+    # A run that is stopped stops its step too, as one that is interrupted.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return _run(pipeline_name, arguments)
     except InputError as error:
@@ -64,6 +67,12 @@ def _run(pipeline_name, arguments):
         for name in nodes
     }
     order = list(graphlib.TopologicalSorter(sources).static_order())
+    # Before the first step: a file that is missing for the last one ends nothing.
+    for name in order:
+        nodes[name].files = {
+            key: local_worker.fetch(STATE, nodes[name], key)
+            for key in nodes[name].inputs
+        }
 
     # The form of valohai-utils' own local runs, so that steps find these outputs too.
     run = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
@@ -142,6 +151,9 @@ def _build_nodes(config, pipeline, given):
     Raises:
         InputError: `given` names what is not there, or a required input is missing.
     """
+    fed = {
+        (edge.target_node, edge.target_key): edge.source_node for edge in pipeline.edges
+    }
     nodes = {}
     for node in pipeline.nodes:
         step = config.steps[node.step]
@@ -154,6 +166,8 @@ def _build_nodes(config, pipeline, given):
         for name, spec in step.inputs.items():
             default = spec.default or []
             inputs[name] = [default] if isinstance(default, str) else list(default)
+            if (node.name, name) in fed:
+                inputs[name] = []  # What an edge brings replaces the default.
         nodes[node.name] = local_worker.Node(node.name, step, parameters, inputs)
     for (node_name, name), values in given.items():
         node = nodes.get(node_name)
@@ -162,19 +176,25 @@ def _build_nodes(config, pipeline, given):
                 f"--{node_name}.{name}: the pipeline has no node '{node_name}' "
                 f"(it has: {', '.join(nodes)})."
             )
+        where = f"--{node_name}.{name}"
+        if (node_name, name) in fed:
+            raise InputError(
+                f"{where}: the pipeline brings this input from {fed[node_name, name]}; "
+                "to use a file of your own, run the step's script alone."
+            )
         if name in node.inputs:
             node.inputs[name] = values
         elif name in node.step.parameters:
-            node.parameters[name] = _typed(
-                node.step.parameters[name], values[-1], f"--{node_name}.{name}"
-            )
+            parameter = node.step.parameters[name]
+            value = _typed(parameter, values[-1], where)
+            _check_range(parameter, value, where)
+            node.parameters[name] = value
         else:
             known = [*node.step.parameters, *node.inputs]
             raise InputError(
-                f"--{node_name}.{name}: the step has no such parameter or input "
+                f"{where}: the step has no such parameter or input "
                 f"(it has: {', '.join(known)})."
             )
-    fed = {(edge.target_node, edge.target_key) for edge in pipeline.edges}
     for node in nodes.values():
         for name, spec in node.step.inputs.items():
             is_there = node.inputs[name] or spec.optional or (node.name, name) in fed
@@ -184,6 +204,22 @@ def _build_nodes(config, pipeline, given):
                     f"--{node.name}.{name}=FILE."
                 )
     return nodes
+
+
+def _check_range(parameter, value, where):
+    """Raises an `InputError` for a value that the step would refuse when it starts."""
+    if parameter.choices and value not in parameter.choices:
+        raise InputError(
+            f"{where}: expected one of {', '.join(map(str, parameter.choices))}, got "
+            f"{value!r}."
+        )
+    too_low = parameter.min is not None and not value >= parameter.min
+    too_high = parameter.max is not None and not value <= parameter.max
+    if too_low or too_high:
+        raise InputError(
+            f"{where}: expected a value from {parameter.min:g} to {parameter.max:g}, "
+            f"got {value:g}."
+        )
 
 
 def _typed(parameter, text, where):

@@ -8,6 +8,7 @@ import fnmatch
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -34,6 +35,7 @@ class Node:
         step: the `valohai_yaml.objs.Step` that it runs.
         parameters: values by name, typed; those given and the step's defaults.
         inputs: lists of paths or URLs by name; those given and the step's defaults.
+        files: the files of these, see `fetch`.
         metadata: the JSON lines that it printed.
     """
 
@@ -41,6 +43,7 @@ class Node:
     step: valohai_yaml.objs.Step
     parameters: dict
     inputs: dict[str, list[str]]
+    files: dict[str, list[Path]] = field(default_factory=dict)
     metadata: list[dict] = field(default_factory=list)
 
 
@@ -50,10 +53,7 @@ def run_node(state, run, node, edges):
     outputs = state / "outputs" / run / node.name
     for path in (folder / "config", folder / "inputs", outputs):
         path.mkdir(parents=True)
-    files = {name: _fetch(state, node, name) for name in node.inputs}
-    for edge in edges:
-        if edge.target_node == node.name:
-            files[edge.target_key] = []  # Edges replace what an input has of its own.
+    files = {name: list(paths) for name, paths in node.files.items()}
     for edge in edges:
         if edge.target_node == node.name:
             source = state / "outputs" / run / edge.source_node
@@ -116,16 +116,22 @@ def _stream(command, environment, folder, node):
             text=True,
             encoding="utf-8",
             errors="replace",
+            start_new_session=True,
         ) as process,
     ):
-        for line in process.stdout:
-            log.write(line)
-            metadata = _metadata(line)
-            if metadata is not None:
-                node.metadata.append(metadata)
-                line = f"{summary(metadata)}\n"
-            if line.strip():
-                print(f"    {line}", end="", flush=True)
+        try:
+            for line in process.stdout:
+                log.write(line)
+                metadata = _metadata(line)
+                if metadata is not None:
+                    node.metadata.append(metadata)
+                    line = f"{summary(metadata)}\n"
+                if line.strip():
+                    print(f"    {line}", end="", flush=True)
+        except BaseException:
+            # Interrupted: the step, a group of processes of its own, ends with it.
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
     text = "".join(json.dumps(m, ensure_ascii=False) + "\n" for m in node.metadata)
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
     return process.returncode
@@ -141,7 +147,7 @@ def _metadata(line):
         return None
 
 
-def _fetch(state, node, name):
+def fetch(state, node, name):
     """Returns the files of a node's own input as paths; URLs are downloaded once.
 
     Raises:

@@ -12,7 +12,8 @@ from absl import logging
 from yolov3_tf2.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent
-LOCAL_OUTPUTS = Path(".valohai/outputs")
+# Of steps run by hand, wherever that was, and of `python pipeline.py`.
+LOCAL_OUTPUTS = (Path(".valohai/outputs"), REPOSITORY / ".valohai" / "outputs")
 
 
 def input_paths(name, optional=False):
@@ -58,7 +59,11 @@ def input_paths(name, optional=False):
 
 
 def input_folder(name, marker):
-    """Returns the folder of an input's files, None where it has no file `marker`."""
+    """Returns the folder of an input's files.
+
+    Raises:
+        InputError: no file of it is named `marker`.
+    """
     for path in input_paths(name):
         if path.name == marker:
             return path.parent
@@ -113,16 +118,16 @@ def _feeding_edges(step_name, name):
 def _newest_local_outputs(step_name, name):
     """The files of the newest local run that an edge into this input would bring."""
     _, edges = _feeding_edges(step_name, name)
-    runs = {}
+    runs = []
     for edge in edges:
-        for path in LOCAL_OUTPUTS.glob(f"*/{edge.source_node}/{edge.source_key}"):
-            run = path.relative_to(LOCAL_OUTPUTS).parts[0]
-            if path.is_file() and not path.name.startswith("."):
-                runs.setdefault(run, []).append(path)
+        for outputs in LOCAL_OUTPUTS:
+            for folder in outputs.glob(f"*/{edge.source_node}"):
+                paths = [p for p in folder.glob(edge.source_key) if p.is_file()]
+                if paths:
+                    runs.append(sorted(paths))
     if not runs:
         return []
-    newest = max(runs, key=lambda run: max(p.stat().st_mtime for p in runs[run]))
-    found = sorted(runs[newest])
+    found = max(runs, key=lambda paths: max(p.stat().st_mtime for p in paths))
     logging.info(
         "%s: taken from the newest local outputs, %s (%d %s)",
         name,

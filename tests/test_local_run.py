@@ -19,8 +19,8 @@ YAML = """
       - pip install nothing
       - python make.py {parameters}
     parameters:
-      - {name: number, type: integer, default: 3}
-      - {name: rate, type: float, default: 0.5}
+      - {name: number, type: integer, default: 3, min: 0, max: 10}
+      - {name: rate, type: float, default: 0.5, min: 0, max: 1}
       - {name: loud, type: flag, default: false, pass-true-as: --loud=true,
          pass-false-as: --loud=false}
     inputs:
@@ -122,6 +122,9 @@ def test_a_failing_step_ends_the_run(project, capsys):
         (["--nope.file=x"], "no node 'nope' .*make, use"),
         (["--make.nope=x"], "no such parameter or input .*number, rate, loud, file"),
         (["--make.number=x"], "expected integer, got 'x'"),
+        (["--make.number=11"], "expected a value from 0 to 10, got 11"),
+        (["--make.rate=nan"], "expected a value from 0 to 1, got nan"),
+        (["--use.list=x"], "brings this input from make; .* script alone"),
         (["--make.loud=maybe"], "expected flag, got 'maybe'"),
         ([], "the input 'file' of make is missing; give --make.file=FILE"),
         (["--make.file=nowhere.txt"], "expected a file, got nowhere.txt"),
@@ -146,7 +149,7 @@ def test_folders_patterns_and_several_values(project):
         {},
         {"file": [str(project / "*.zip"), str(project / "in.txt")], "extra": []},
     )
-    found = local_worker._fetch(project, node, "file")
+    found = local_worker.fetch(project, node, "file")
     assert [p.name for p in found] == ["one.zip", "two.zip", "in.txt"]
     given = local_run.parse_arguments(["--a.b=1", "--a.b=2", "--a.c=x=y"])
     assert given == {("a", "b"): ["1", "2"], ("a", "c"): ["x=y"]}
