@@ -194,10 +194,12 @@ def unique_names():
     def name_output(name):
         path = PurePosixPath(name)
         suffix = path.suffix.lower() if path.suffix.lower() == ".png" else ".jpg"
-        output, number = f"output_{path.stem}{suffix}", 1
+        # File systems allow 255 bytes, which Korean letters fill three at a time.
+        stem = path.stem.encode("utf-8")[:220].decode("utf-8", "ignore")
+        output, number = f"output_{stem}{suffix}", 1
         while output.lower() in used:
             number += 1
-            output = f"output_{path.stem}-{number}{suffix}"
+            output = f"output_{stem}-{number}{suffix}"
         used.add(output.lower())
         return output
 

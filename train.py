@@ -125,11 +125,12 @@ def main():
             values["epochs"] * steps_per_epoch,
         )
     common = (class_names, info.variant, values["size"], batch_size)
+    fill = strategy.num_replicas_in_sync > 1
     train_set, test_set = (
         strategy.experimental_distribute_dataset(dataset)
         for dataset in (
-            build_dataset(train_paths, *common, shuffle_seed=SEED),
-            build_dataset(test_paths, *common),
+            build_dataset(train_paths, *common, SEED, fill),
+            build_dataset(test_paths, *common, None, fill),
         )
     )
 

@@ -78,7 +78,19 @@ def test_json_that_does_not_fit_the_checkpoint(copy, change, message):
         checkpoint.load_model(copy)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"variant": "yolov3"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "null",
+        "{",
+        '{"variant": "yolov3"}',
+        '{"variant": ["yolov3"], "classes": ["a"], "size": 416}',
+        '{"variant": "yolov3", "classes": 5, "size": 416}',
+        '{"variant": "yolov3", "classes": ["a"], "size": "big"}',
+    ],
+)
 def test_json_of_another_program(copy, text):
     (copy / "model.json").write_text(text)
     with pytest.raises(InputError, match="expected JSON with variant, classes and"):

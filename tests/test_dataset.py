@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from yolov3_tf2 import grid, records
+from yolov3_tf2 import grid, pictures, records
 from yolov3_tf2.dataset import build_dataset, iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.letterbox import letterbox
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
@@ -130,3 +131,25 @@ def test_records_of_another_schema(tmp_path):
         writer.write(tf.train.Example().SerializeToString())
     with pytest.raises(InputError, match="a record cannot be used: .*image/"):
         list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+
+
+def test_the_last_batch_can_be_filled(path):
+    dataset = build_dataset([path], NAMES, TINY, 64, 2, fill_last_batch=True)
+    first, last = iterate(dataset)
+    assert first["weights"].numpy().tolist() == [1, 1]
+    assert last["weights"].numpy().tolist() == [1, 0]
+    for name in ("images", "boxes", "sizes"):
+        np.testing.assert_array_equal(last[name][0], last[name][1])
+
+
+def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
+    noise = Image.effect_noise((64, 64), 120).resize((61, 47)).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "JPEG", quality=80)
+    path = tmp_path / "jpeg.tfrecord"
+    record = records.Record("ds/x", buffer.getvalue(), "jpeg", 61, 47, [], [])
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(records.serialize(record, NAMES))
+    (batch,) = iterate(build_dataset([path], NAMES, TINY, 64, 1))
+    array = np.asarray(pictures.load_rgb(buffer.getvalue(), "x"))
+    np.testing.assert_allclose(batch["images"][0], letterbox(array, 64), atol=1e-6)

@@ -77,10 +77,13 @@ def test_thresholds_and_limits_are_used():
 
 def test_boxes_come_back_in_pixels_inside_the_picture():
     # 200x100 into 64: 64x32 at the top, so x is fraction * 200, y fraction * 200.
-    boxes = np.array([[0.25, 0.125, 0.5, 0.25], [-1, -1, 2, 2]], "float32")
-    found = predict.to_picture(
-        boxes, np.array([0.9, 0.8]), np.array([1.0, 0.0]), 2, (200, 100), 64
+    # The third lies in the grey below the picture, the fourth is padding.
+    boxes = np.array(
+        [[0.25, 0.125, 0.5, 0.25], [-1, -1, 2, 2], [0.2, 0.6, 0.4, 0.9], [0, 0, 0, 0]],
+        "float32",
     )
+    scores, labels = np.array([0.9, 0.8, 0.7, 0]), np.array([1.0, 0, 0, 0])
+    found = predict.to_picture(boxes, scores, labels, 3, (200, 100), 64)
     np.testing.assert_allclose(
         found.boxes_px, [[50, 25, 100, 50], [0, 0, 200, 100]], atol=1e-3
     )

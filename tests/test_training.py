@@ -1,6 +1,11 @@
 """The training loop: learning, its strategies, its failures."""
 
 import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -96,3 +101,43 @@ def test_frozen_layers_stay(two_pictures):
     moved = {v.path for v in model.variables if (v.numpy() != before[v.path]).any()}
     assert moved == {v.path for v in model.trainable_variables}
     assert all(path.startswith("output") for path in moved)
+
+
+def test_a_network_that_broke_in_its_last_step_is_not_kept(two_pictures):
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    trainer = build(strategy, steps=10)
+    dataset = batches(strategy, two_pictures)
+    variances = [v for v in trainer.model.variables if v.name == "moving_variance"]
+    variances[0].assign(variances[0] * np.nan)  # Training does not look at these.
+    with pytest.raises(InputError, match="the loss on the test pictures is nan"):
+        trainer.evaluate(dataset, NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norms, tolerance", [("frozen", 1e-4), ("live", 0.02)])
+def test_two_devices_learn_as_one_does(two_pictures, tmp_path, norms, tolerance):
+    # Nine pictures at a batch of 4 over two devices: the last batch has one.
+    rows = list(tf.data.TFRecordDataset(str(two_pictures)))
+    path = tmp_path / "nine.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number in range(9):
+            writer.write(rows[number % 2].numpy())
+    script = Path(__file__).with_name("two_devices.py")
+    lines = []
+    for devices in (1, 2):
+        process = subprocess.run(
+            [sys.executable, str(script), str(path), str(devices), norms],
+            env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        printed = process.stdout.splitlines()
+        lines.append([json.loads(line) for line in printed if line.startswith("{")])
+    one, two = lines
+    assert len(one) == 2
+    for ours, theirs in zip(one, two, strict=True):
+        names = ours if norms == "frozen" else ("loss", "val_loss")
+        for name in names:
+            close = pytest.approx(theirs[name], rel=tolerance, abs=tolerance)
+            assert ours[name] == close, name

@@ -75,6 +75,10 @@ def read_info(folder):
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         variant, class_names, size = info["variant"], info["classes"], info["size"]
+        if not (isinstance(variant, str) and isinstance(class_names, list)):
+            raise TypeError("variant must be a string and classes a list")
+        if not isinstance(size, int) or size < 1:
+            raise TypeError("size must be a number of pixels")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected JSON with variant, classes and size, got an error: "

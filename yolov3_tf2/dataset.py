@@ -6,11 +6,20 @@ from yolov3_tf2 import grid, records
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.letterbox import boxes_to_letterbox, letterbox
 
-# Encoded pictures, some 100 kB each, and not decoded ones of 2 MB.
-_SHUFFLE_BUFFER = 2048
+# Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
+_SHUFFLE_PICTURES = 2048
+_SHUFFLE_BYTES = 512 * 2**20
 
 
-def build_dataset(paths, class_names, variant, size, batch_size, shuffle_seed=None):
+def build_dataset(
+    paths,
+    class_names,
+    variant,
+    size,
+    batch_size,
+    shuffle_seed=None,
+    fill_last_batch=False,
+):
     """Builds the batches of one pass over TFRecord files.
 
     Args:
@@ -21,13 +30,16 @@ def build_dataset(paths, class_names, variant, size, batch_size, shuffle_seed=No
         batch_size: pictures a batch; the last batch may be smaller.
         shuffle_seed: makes every pass go through the pictures in another order, the
             same ones for the same seed. None keeps their order.
+        fill_last_batch: repeats pictures, with weight 0, until the last batch is as
+            large as the others: every device that shares a batch then has some.
 
     Returns:
         A `tf.data.Dataset` of dicts: `images` `[batch, size, size, 3]`; `boxes`
         `[batch, boxes, 4]` xyxy, fractions of the input, and `labels`
         `[batch, boxes]`, both padded with boxes without area; `targets` and `lost`,
         see `grid.encode`; `sizes` `[batch, 2]`, width and height of the pictures
-        before letterboxing, pixels.
+        before letterboxing, pixels; `weights` `[batch]`, 1 for a picture, 0 for a
+        repeated one.
     """
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
@@ -45,10 +57,7 @@ def build_dataset(paths, class_names, variant, size, batch_size, shuffle_seed=No
             ["classes not in the class file:", unknown, example["source_id"]],
         )
         with tf.control_dependencies([check]):
-            image = tf.io.decode_image(
-                example["encoded"], channels=3, expand_animations=False
-            )
-        image.set_shape((None, None, 3))
+            image = _decode(example["encoded"])
         boxes = boxes_to_letterbox(
             example["boxes"], example["width"], example["height"], size
         )
@@ -64,15 +73,42 @@ def build_dataset(paths, class_names, variant, size, batch_size, shuffle_seed=No
         targets, lost = grid.encode(batch["boxes"], batch["labels"], variant, size)
         return {**batch, "targets": targets, "lost": lost}
 
+    def fill(batch):
+        number = tf.shape(batch["images"])[0]
+        index = tf.range(batch_size if fill_last_batch else number)
+        weights = tf.cast(index < number, tf.float32)
+        if fill_last_batch:
+            batch = {k: tf.gather(v, index % number) for k, v in batch.items()}
+        return {**batch, "weights": weights}
+
     dataset = tf.data.TFRecordDataset([str(path) for path in paths])
     if shuffle_seed is not None:
-        dataset = dataset.shuffle(_SHUFFLE_BUFFER, seed=shuffle_seed)
+        dataset = dataset.shuffle(_shuffle_buffer(paths), seed=shuffle_seed)
     return (
         dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         .padded_batch(batch_size)
+        .map(fill, num_parallel_calls=tf.data.AUTOTUNE)
         .map(add_targets, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _decode(encoded):
+    """Decodes a JPEG or PNG to `[height, width, 3]` uint8, exactly as Pillow does."""
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
+    )
+    image.set_shape((None, None, 3))
+    return image
+
+
+def _shuffle_buffer(paths):
+    """The number of records to shuffle among, so many that memory holds them."""
+    number = sum(records.count(path) for path in paths)
+    mean_bytes = sum(path.stat().st_size for path in paths) / max(number, 1)
+    return max(1, min(_SHUFFLE_PICTURES, int(_SHUFFLE_BYTES / max(mean_bytes, 1))))
 
 
 def iterate(dataset):

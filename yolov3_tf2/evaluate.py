@@ -61,7 +61,7 @@ def average_precision(images, class_names, truth, detections):
 
     Returns:
         A dict: `AP` (mean over IoU 0.50 to 0.95), `AP50`, `AP75`, and for each class
-        that has labels `AP50/<name>`. All are 0 where there is nothing to find.
+        that has labels `AP50/<name>`. The first three are NaN without any labels.
     """
     # pycocotools prints its progress; errors it raises.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -84,7 +84,7 @@ def average_precision(images, class_names, truth, detections):
 
     def mean(values):
         values = values[values > -1]
-        return float(values.mean()) if values.size else 0.0
+        return float(values.mean()) if values.size else float("nan")
 
     ap50 = precision[np.isclose(thresholds, 0.5)]
     results = {

@@ -27,9 +27,7 @@ def letterbox(image, size):
     image = tf.convert_to_tensor(image)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     inner_width, inner_height, left, top = _placement(width, height, size)
-    image = tf.image.resize(
-        tf.cast(image, tf.float32), (inner_height, inner_width), antialias=True
-    )
+    image = tf.image.resize(image, (inner_height, inner_width), antialias=True)
     right, bottom = size - inner_width - left, size - inner_height - top
     image = tf.pad(
         image / 255.0, ((top, bottom), (left, right), (0, 0)), constant_values=GREY

@@ -120,7 +120,11 @@ class _Layers:
             name=f"{name}_conv",
         )(x)
         x = keras.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=f"{name}_bn"
+            momentum=BATCH_NORM_MOMENTUM,
+            epsilon=BATCH_NORM_EPSILON,
+            # Statistics of the whole batch, however many devices share it.
+            synchronized=keras.backend.backend() == "tensorflow",
+            name=f"{name}_bn",
         )(x)
         return keras.layers.LeakyReLU(negative_slope=0.1, name=f"{name}_leaky")(x)
 

@@ -204,9 +204,11 @@ def _orientation(image, encoded, where):
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # Pillow would decode all of it to look behind the pixels too.
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
+    # Some cameras write 0; what is not defined turns nothing.
+    return orientation if orientation in range(2, 9) else 1
 
 
 def _unreadable(where, encoded, error):

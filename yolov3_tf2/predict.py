@@ -100,10 +100,13 @@ def to_picture(boxes, scores, labels, number, picture_size, size):
     Returns:
         `Detections`.
     """
+    boxes_px = boxes_to_picture(boxes[:number], picture_size, size)
+    # A box may lie in the grey beside the picture, and has no area in it then.
+    inside = (boxes_px[:, 2:] > boxes_px[:, :2]).all(axis=-1)
     return Detections(
-        boxes_to_picture(boxes[:number], picture_size, size),
-        scores[:number],
-        labels[:number].astype("int32"),
+        boxes_px[inside],
+        scores[:number][inside],
+        labels[:number][inside].astype("int32"),
     )
 
 

@@ -1,0 +1,50 @@
+"""Trains on one or two logical devices and prints what came out; run as a program.
+
+python two_devices.py RECORDS DEVICES frozen|live
+
+`frozen` keeps the statistics of BatchNorm, whose rounding Adam makes large.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from yolov3_tf2 import grid, training
+from yolov3_tf2.dataset import build_dataset
+from yolov3_tf2.model import build_model
+
+TINY = grid.VARIANTS["yolov3-tiny"]
+NAMES = ["disc", "block"]
+SIZE, BATCH = 96, 4
+
+
+def main():
+    path, devices = Path(sys.argv[1]), int(sys.argv[2])
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration()] * devices
+    tf.config.set_logical_device_configuration(cpu, logical)
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    if devices > 1:
+        strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(devices)])
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = build_model(TINY, len(NAMES))
+        for layer in model.layers:
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = not (is_norm and sys.argv[3] == "frozen")
+        trainer = training.Trainer(model, TINY, SIZE, strategy, 1e-3, 6)
+    # Always filled, so that the statistics of BatchNorm are of the same pictures.
+    dataset = build_dataset([path], NAMES, TINY, SIZE, BATCH, fill_last_batch=True)
+    distributed = strategy.experimental_distribute_dataset(dataset)
+    for _ in range(2):
+        results = trainer.train_epoch(distributed)
+        results.pop("images_per_second")
+        results |= trainer.evaluate(distributed, NAMES)
+        print(json.dumps({k: float(v) for k, v in results.items()}))
+
+
+if __name__ == "__main__":
+    main()
