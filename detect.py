@@ -92,10 +92,12 @@ def main():
     model, info = checkpoint.load_model(model_folder)
     check_class_names(classes, info.class_names, model_folder)
     if info.size != values["size"]:
-        logging.info(
-            "the model was trained at size %d, detecting at %d",
+        logging.warning(
+            "the model was trained at size %d; detecting at %d, which may find less: "
+            "add --size=%d",
             info.size,
             values["size"],
+            info.size,
         )
     detect = predict.build_detector(
         model,
@@ -145,6 +147,12 @@ def main():
         text = json.dumps(results, ensure_ascii=False)
         (folder / "detections.json").write_text(text, encoding="utf-8")
     logging.info("%d objects found in %d pictures", len(annotations), len(images))
+    if not annotations:
+        logging.warning(
+            "none reached the score of %g; lower it with --score_threshold, or train "
+            "for more epochs",
+            values["score_threshold"],
+        )
     step.log_metadata(
         pictures=len(images),
         objects=len(annotations),

@@ -6,18 +6,20 @@ worker gives it; what an edge of the pipeline names travels along it. Runs lie i
 (its inputs, its config files, its log and its metadata).
 """
 
+import contextlib
 import graphlib
 import secrets
-import shutil
-import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import valohai_yaml
 
 import local_worker
+import step
+import step_inputs
 from yolov3_tf2.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent
@@ -42,11 +44,10 @@ SAMPLE_PARAMETERS = {
 
 def run_command_line(pipeline_name, arguments):
     """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status."""
-    # A run that is stopped stops its step too, as one that is interrupted.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    step.exit_when_stopped()  # And its step with it.
     try:
         return _run(pipeline_name, arguments)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -58,15 +59,23 @@ def _run(pipeline_name, arguments):
     text = (REPOSITORY / "valohai.yaml").read_text(encoding="utf-8")
     config = valohai_yaml.parse(text)
     pipeline = config.pipelines[pipeline_name]
+    if "--help" in arguments:
+        _print_help(config, pipeline)
+        return 0
     given = parse_arguments(arguments)
-    if not any(("convert-superbai", name) in given for name in ("images", "labels")):
-        given = _sample() | given
+    is_sample = not any(
+        ("convert-superbai", name) in given for name in ("images", "labels")
+    )
+    if is_sample:
+        given = _sample_values() | given
     nodes = _build_nodes(config, pipeline, given)
     sources = {
         name: {e.source_node for e in pipeline.edges if e.target_node == name}
         for name in nodes
     }
     order = list(graphlib.TopologicalSorter(sources).static_order())
+    if is_sample:
+        _draw_sample()
     # Before the first step: a file that is missing for the last one ends nothing.
     for name in order:
         nodes[name].files = {
@@ -76,6 +85,8 @@ def _run(pipeline_name, arguments):
 
     # The form of valohai-utils' own local runs, so that steps find these outputs too.
     run = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    if is_sample:
+        run += step_inputs.SAMPLE_SUFFIX
     start = time.monotonic()
     for number, name in enumerate(order, start=1):
         local_worker.say(f"[{number}/{len(order)}] {name}: {_describe(nodes[name])}")
@@ -118,7 +129,8 @@ def parse_arguments(arguments):
     for argument in arguments:
         key, equals, value = argument.partition("=")
         node, dot, name = key.removeprefix("--").partition(".")
-        if not (argument.startswith("--") and equals and dot and node and name):
+        parts = (argument.startswith("--"), equals, dot, node, name, value)
+        if not all(parts):
             raise InputError(
                 f"{argument}: expected --NODE.NAME=value, as in --train.epochs=20 or "
                 "--convert-superbai.images=images.zip."
@@ -127,22 +139,46 @@ def parse_arguments(arguments):
     return given
 
 
-def _sample():
-    """Draws the built-in sample, once; returns its inputs and parameters."""
+def _print_help(config, pipeline):
+    print(f"python pipeline.py [--NODE.NAME=value ...]\n\nRuns {pipeline.name} here.")
+    for node in pipeline.nodes:
+        of_step = config.steps[node.step]
+        print(f"\n{node.name}")
+        for name, spec in (*of_step.parameters.items(), *of_step.inputs.items()):
+            default = spec.default if spec.default not in (None, []) else "no default"
+            print(f"  --{node.name}.{name}  ({default})\n      {spec.description}")
+
+
+def _sample_values():
+    """Returns the inputs and parameters of a run on the built-in sample."""
     folder = STATE / "sample"
-    if not folder.is_dir():
-        local_worker.say(f"drawing the built-in sample: {_show(folder)}")
-        partial = folder.with_name("sample.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        command = [sys.executable, str(REPOSITORY / "samples.py"), str(partial)]
-        subprocess.run(command, check=True, cwd=REPOSITORY)
-        partial.rename(folder)
-    else:
-        local_worker.say(
-            f"no images and labels given: the built-in sample, {_show(folder)}"
-        )
     files = {key: [str(folder / name)] for key, name in SAMPLE_FILES.items()}
     return files | {key: [value] for key, value in SAMPLE_PARAMETERS.items()}
+
+
+def _draw_sample():
+    """Draws the built-in sample, once.
+
+    Raises:
+        InputError: it could not be drawn.
+    """
+    folder = STATE / "sample"
+    local_worker.say(f"no images and labels given: using a sample, {_show(folder)}")
+    if folder.is_dir():
+        return
+    STATE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sample-", dir=STATE) as partial:
+        command = [sys.executable, str(REPOSITORY / "samples.py"), f"{partial}/sample"]
+        try:
+            subprocess.run(command, check=True, cwd=REPOSITORY)
+        except subprocess.CalledProcessError as error:
+            raise InputError(
+                f"the built-in sample could not be drawn (exit status "
+                f"{error.returncode}); the reason stands above."
+            ) from error
+        # Another run may have drawn it in the meantime; it draws the same.
+        with contextlib.suppress(OSError):
+            Path(partial, "sample").rename(folder)
 
 
 def _build_nodes(config, pipeline, given):
@@ -156,25 +192,25 @@ def _build_nodes(config, pipeline, given):
     }
     nodes = {}
     for node in pipeline.nodes:
-        step = config.steps[node.step]
+        of_step = config.steps[node.step]
         parameters = {
             name: parameter.default
-            for name, parameter in step.parameters.items()
+            for name, parameter in of_step.parameters.items()
             if parameter.default is not None
         }
         inputs = {}
-        for name, spec in step.inputs.items():
+        for name, spec in of_step.inputs.items():
             default = spec.default or []
             inputs[name] = [default] if isinstance(default, str) else list(default)
             if (node.name, name) in fed:
                 inputs[name] = []  # What an edge brings replaces the default.
-        nodes[node.name] = local_worker.Node(node.name, step, parameters, inputs)
+        nodes[node.name] = local_worker.Node(node.name, of_step, parameters, inputs)
     for (node_name, name), values in given.items():
         node = nodes.get(node_name)
         if node is None:
             raise InputError(
                 f"--{node_name}.{name}: the pipeline has no node '{node_name}' "
-                f"(it has: {', '.join(nodes)})."
+                f"({step.did_you_mean(node_name, list(nodes))})."
             )
         where = f"--{node_name}.{name}"
         if (node_name, name) in fed:
@@ -193,7 +229,7 @@ def _build_nodes(config, pipeline, given):
             known = [*node.step.parameters, *node.inputs]
             raise InputError(
                 f"{where}: the step has no such parameter or input "
-                f"(it has: {', '.join(known)})."
+                f"({step.did_you_mean(name, known)})."
             )
     for node in nodes.values():
         for name, spec in node.step.inputs.items():
@@ -208,6 +244,8 @@ def _build_nodes(config, pipeline, given):
 
 def _check_range(parameter, value, where):
     """Raises an `InputError` for a value that the step would refuse when it starts."""
+    if parameter.name == "size":
+        step.check_size(value)  # What no range can say.
     if parameter.choices and value not in parameter.choices:
         raise InputError(
             f"{where}: expected one of {', '.join(map(str, parameter.choices))}, got "

@@ -21,6 +21,7 @@ import valohai_yaml
 import yaml
 from tqdm import tqdm
 
+import step_inputs
 from yolov3_tf2.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent
@@ -158,10 +159,14 @@ def fetch(state, node, name):
         if "://" in value:
             found.append(_download(state, value, f"--{node.name}.{name}"))
             continue
-        path = Path(value).expanduser()
-        paths = [path] if path.exists() else _glob(path)
-        if paths == [path] and path.is_dir():
-            paths = sorted(p for p in path.iterdir() if p.is_file())
+        paths = step_inputs.glob(value)
+        if len(paths) == 1 and paths[0].is_dir():
+            paths = sorted(p for p in paths[0].iterdir() if p.is_file())
+            if not paths:
+                raise InputError(
+                    f"--{node.name}.{name}: the folder {value} holds no files; "
+                    "folders in it are not looked into."
+                )
         if not paths:
             raise InputError(
                 f"--{node.name}.{name}: expected a file, got {value}, which does not "
@@ -169,11 +174,6 @@ def fetch(state, node, name):
             )
         found += paths
     return found
-
-
-def _glob(pattern):
-    anchor = Path(pattern.anchor)
-    return sorted(anchor.glob(str(pattern.relative_to(anchor))))
 
 
 def _download(state, url, where):

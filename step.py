@@ -30,16 +30,22 @@ def run(main):
         lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
     )
     logging.set_verbosity(logging.INFO)
-    # A step that is stopped cleans up behind itself, as one that is interrupted.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    exit_when_stopped()
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:
+        # An OSError is the machine's: a full disk, a folder that may not be written.
         logging.error("error: %s", error)
         sys.exit(1)
     except KeyboardInterrupt:
         logging.error("interrupted")
         sys.exit(130)
+
+
+def exit_when_stopped():
+    """Lets a process that is told to stop clean up, as one that is interrupted does."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def import_tensorflow():
@@ -81,14 +87,23 @@ def parameters(declared, inputs):
             choices, or the command line has a name that the step does not know.
     """
     known = [*declared, *inputs]
+    follows_input = follows_parameter = False
     for argument in sys.argv[1:]:
-        name = argument.removeprefix("--").partition("=")[0]
+        name, _, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name not in known:
-            close = difflib.get_close_matches(name, known, 1)
             raise InputError(
                 f"{argument}: there is no parameter or input '{name}' "
-                f"({f'did you mean --{close[0]}?' if close else 'known: '}"
-                f"{'' if close else ', '.join(known)})."
+                f"({did_you_mean(name, known)})."
+            )
+        if argument.startswith("--"):
+            follows_input = name in inputs and not value
+            follows_parameter = name in declared and not value
+        elif follows_parameter:
+            follows_parameter = False
+        elif not follows_input:
+            raise InputError(
+                f"{argument}: expected an option before it, as in "
+                f"--{next(iter(inputs))} {argument}."
             )
     values = {}
     for name, spec in declared.items():
@@ -113,6 +128,12 @@ def parameters(declared, inputs):
             )
         values[name] = value
     return values
+
+
+def did_you_mean(name, known):
+    """A hint at the name that was meant, or a list of those that there are."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean --{close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def check_size(size):
@@ -142,6 +163,7 @@ def staged_outputs():
                 shutil.rmtree(target)
             path.replace(target)
         staging.rmdir()
+        logging.info("written to %s", _short(root))
     except BaseException:
         shutil.rmtree(staging)
         # The folders that a local run makes for its outputs, where still empty.
@@ -154,6 +176,13 @@ def staged_outputs():
 def outputs_folder():
     """Returns the folder that the step's outputs go to; makes it."""
     return Path(valohai.outputs().path(".keep")).parent
+
+
+def _short(path):
+    """A path as seen from here, where it lies below."""
+    with suppress(ValueError):
+        return path.resolve().relative_to(Path.cwd())
+    return path
 
 
 def log_metadata(**values):

@@ -15,6 +15,11 @@ REPOSITORY = Path(__file__).resolve().parent
 # Of steps run by hand, wherever that was, and of `python pipeline.py`.
 LOCAL_OUTPUTS = (Path(".valohai/outputs"), REPOSITORY / ".valohai" / "outputs")
 
+# Of the runs whose data is drawn and whose weights are random numbers.
+SAMPLE_SUFFIX = "-sample"
+# Local outputs that inputs were taken from, to the name of the input.
+_TAKEN = {}
+
 
 def input_paths(name, optional=False):
     """Returns the files of an input as a list of `pathlib.Path`.
@@ -42,17 +47,17 @@ def input_paths(name, optional=False):
             f"input '{name}' of {step_name} is a folder; give the files in it, as in "
             f"--{name} FOLDER/*."
         ) from error
-    missing = [path for path in found if not path.is_file()]
     given = _given_on_command_line(name)
+    missing = [path for path in found if not path.is_file()]
+    missing += [value for value in given if "://" not in value and not glob(value)]
     if missing or (given and not found):
-        named = ", ".join(map(str, missing)) or ", ".join(given)
+        missing = missing or given
         raise InputError(
-            f"input '{name}' of {step_name}: expected a file, got {named}, which does "
-            "not exist; is the path right?"
+            f"input '{name}' of {step_name}: expected a file, got "
+            f"{', '.join(map(str, missing))}, which does not exist; is the path right?"
         )
-    # An optional input that was left out stays out: it belongs to what was given.
-    if not found and not optional and not os.environ.get("VH_JOB_ID"):
-        found = _newest_local_outputs(step_name, name)
+    if not found and not os.environ.get("VH_JOB_ID"):
+        found = _newest_local_outputs(step_name, name, optional)
     if not found and not optional:
         raise InputError(_how_to_get(step_name, name))
     return found
@@ -96,10 +101,21 @@ def _given_on_command_line(name):
         if argument.startswith("--"):
             option, _, value = argument[2:].partition("=")
             taking = option == name
-            values += [value] if taking and value else []
+            if taking and "=" in argument:
+                values.append(value)
         elif taking:
             values.append(argument)
     return values
+
+
+def glob(pattern):
+    """Returns the paths that a pattern fits, or the path that it is, in order."""
+    path = Path(pattern).expanduser()
+    if path.exists():
+        return [path]
+    anchor = Path(path.anchor)
+    relative = str(path.relative_to(anchor))
+    return sorted(anchor.glob(relative)) if relative != "." else []
 
 
 def _feeding_edges(step_name, name):
@@ -115,19 +131,31 @@ def _feeding_edges(step_name, name):
     return config, edges
 
 
-def _newest_local_outputs(step_name, name):
-    """The files of the newest local run that an edge into this input would bring."""
+def _newest_local_outputs(step_name, name, optional):
+    """The files of the newest local run that an edge into this input would bring.
+
+    An optional input is taken only from where another was: it belongs to what was
+    given otherwise.
+    """
     _, edges = _feeding_edges(step_name, name)
     runs = []
     for edge in edges:
         for outputs in LOCAL_OUTPUTS:
             for folder in outputs.glob(f"*/{edge.source_node}"):
                 paths = [p for p in folder.glob(edge.source_key) if p.is_file()]
-                if paths:
-                    runs.append(sorted(paths))
+                if paths and (folder in _TAKEN or not optional):
+                    runs.append((folder, sorted(paths)))
     if not runs:
         return []
-    found = max(runs, key=lambda paths: max(p.stat().st_mtime for p in paths))
+    folder, found = max(runs, key=lambda run: max(p.stat().st_mtime for p in run[1]))
+    _TAKEN[folder] = name
+    for other, other_name in _TAKEN.items():
+        if _is_of_sample(other) != _is_of_sample(folder):
+            raise InputError(
+                f"{step_name}: the newest local outputs for '{name}' ({folder}) and "
+                f"for '{other_name}' ({other}) do not belong together: one is of the "
+                f"built-in sample. Run the steps on your data first, or give --{name}."
+            )
     logging.info(
         "%s: taken from the newest local outputs, %s (%d %s)",
         name,
@@ -136,6 +164,10 @@ def _newest_local_outputs(step_name, name):
         "file" if len(found) == 1 else "files",
     )
     return found
+
+
+def _is_of_sample(folder):
+    return folder.parent.name.endswith(SAMPLE_SUFFIX)
 
 
 def _how_to_get(step_name, name):

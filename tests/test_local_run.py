@@ -75,7 +75,8 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(local_run, "STATE", tmp_path / ".valohai")
     monkeypatch.setattr(local_worker, "REPOSITORY", tmp_path)
     # Not the sample: these steps have other names.
-    monkeypatch.setattr(local_run, "_sample", dict)
+    monkeypatch.setattr(local_run, "_sample_values", dict)
+    monkeypatch.setattr(local_run, "_draw_sample", lambda: None)
     return tmp_path
 
 
@@ -119,8 +120,11 @@ def test_a_failing_step_ends_the_run(project, capsys):
         (["make.file=x"], "expected --NODE.NAME=value"),
         (["--make.file"], "expected --NODE.NAME=value"),
         (["--file=x"], "expected --NODE.NAME=value"),
+        (["--make.file="], "expected --NODE.NAME=value"),
         (["--nope.file=x"], "no node 'nope' .*make, use"),
+        (["--mak.file=x"], "no node 'mak' .*did you mean --make"),
         (["--make.nope=x"], "no such parameter or input .*number, rate, loud, file"),
+        (["--make.numbr=1"], "no such parameter or input .*did you mean --number"),
         (["--make.number=x"], "expected integer, got 'x'"),
         (["--make.number=11"], "expected a value from 0 to 10, got 11"),
         (["--make.rate=nan"], "expected a value from 0 to 1, got nan"),
@@ -132,7 +136,7 @@ def test_a_failing_step_ends_the_run(project, capsys):
     ],
 )
 def test_bad_arguments(project, capsys, arguments, message):
-    if any("number" in a or "loud" in a for a in arguments):
+    if any("number=" in a or "loud" in a for a in arguments):
         arguments = [*arguments, f"--make.file={project / 'in.txt'}"]
     assert run(*arguments) == 1
     error = capsys.readouterr().err
@@ -164,7 +168,8 @@ def test_an_edge_that_carries_nothing(project):
             "import local_run, local_worker, pathlib;"
             f"root = pathlib.Path({str(project)!r});"
             "local_run.REPOSITORY = local_worker.REPOSITORY = root;"
-            "local_run.STATE = root / '.valohai'; local_run._sample = dict;"
+            "local_run.STATE = root / '.valohai'; local_run._sample_values = dict;"
+            "local_run._draw_sample = lambda: None;"
             f"raise SystemExit(local_run.run_command_line('two', "
             f"['--make.file={project / 'in.txt'}']))",
         ],
@@ -188,3 +193,21 @@ def test_two_files_of_one_name(project):
     local_worker._link(project / "in.txt", folder)
     with pytest.raises(InputError, match="two files of the input 'inputs' are named"):
         local_worker._link(project / "in.txt", folder)
+
+
+def test_help_lists_what_can_be_set(capsys):
+    assert local_run.run_command_line("train-superbai", ["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "  --train.epochs  (10)\n      Passes over" in printed
+    assert "  --convert-superbai.images  (no default)" in printed
+
+
+def test_sizes_are_checked_before_anything_runs(capsys):
+    assert local_run.run_command_line("train-superbai", ["--detect.size=100"]) == 1
+    assert "expected a multiple of 32, got 100" in capsys.readouterr().err
+
+
+def test_a_folder_without_files(project, capsys):
+    (project / "folder" / "deeper").mkdir(parents=True)
+    assert run(f"--make.file={project / 'folder'}") == 1
+    assert "holds no files" in capsys.readouterr().err

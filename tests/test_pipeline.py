@@ -108,19 +108,36 @@ def test_a_step_alone_takes_the_newest_outputs(sample_run, checkout, run_script)
     taken = f"taken from the newest local outputs, .valohai/outputs/{run.name}"
     assert f"model: {taken}/train/model (3 files)" in process.stderr
     assert f"image: {taken}/convert-superbai/test (1 file)" in process.stderr
+    # And with the pictures, the class names of the same run.
+    assert f"classes: {taken}/convert-superbai (1 file)" in process.stderr
     (own,) = (p for p in run.parent.iterdir() if p != run)
+    assert f"written to .valohai/outputs/{own.name}/detect" in process.stderr
     assert (own / "detect" / "detections.json").is_file()
 
 
 def test_a_failing_step_is_reported(sample_run, checkout, run_script):
-    process = run_script("pipeline.py", "--train.size=100", cwd=checkout)
+    process = run_script("pipeline.py", "--weights.weights_num_classes=3", cwd=checkout)
     assert process.returncode == 1
-    assert "error: --size: expected a multiple of 32, got 100; 96 and 128" in (
-        process.stdout
-    )
-    assert "[3/4] train failed after" in process.stdout
+    assert "error: " in process.stdout
+    assert "it has the size of yolov3-tiny with 80 classes" in process.stdout
+    assert "[2/4] weights failed after" in process.stdout
     assert "exit status 1" in process.stdout
-    assert "[4/4]" not in process.stdout
+    assert "[3/4]" not in process.stdout
+
+
+def test_random_weights_of_the_sample_are_not_taken_for_real_ones(
+    sample_run, checkout, run_script
+):
+    sample = checkout / ".valohai" / "sample"
+    process = run_script(
+        "convert_superbai.py",
+        *("--images", sample / "images.zip", "--labels", sample / "labels.zip"),
+        cwd=checkout,
+    )
+    assert process.returncode == 0, process.stderr
+    process = run_script("train.py", cwd=checkout)
+    assert process.returncode == 1
+    assert "do not belong together: one is of the built-in sample" in process.stderr
 
 
 def test_the_chain_on_real_photographs(checkout, run_script, shared, tiny_weights):

@@ -76,6 +76,8 @@ def outputs(tmp_path):
         ("train.py", ["--size=100"], ["multiple of 32", "got 100", "96 and 128"]),
         ("train.py", ["--transfer=all"], ["darknet, no_output, none", "'all'"]),
         ("train.py", ["--epoch=3"], ["no parameter or input 'epoch'", "--epochs"]),
+        ("detect.py", ["photo.jpg"], ["option before it, as in", "photo.jpg"]),
+        ("train.py", ["--epochs", "3", "4"], ["4: expected an option before it"]),
         ("detect.py", ["--iou_threshold=1.5"], ["from 0 to 1", "got 1.5"]),
         ("detect.py", ["--score_threshold=-1"], ["from 0 to 1", "got -1"]),
         ("weights.py", ["--model=yolov4"], ["yolov3-tiny", "'yolov4'"]),
@@ -118,6 +120,8 @@ def test_missing_inputs_name_the_command_that_makes_them(
         ("weights.py", ["--weights", "nowhere.weights"]),
         ("train.py", ["--classes=nowhere.txt"]),
         ("detect.py", ["--model", "nowhere/model.json"]),
+        ("detect.py", ["--model", "README.md", "nowhere/model.json"]),
+        ("detect.py", ["--model", "README.md", "nowhere/*"]),
     ],
 )
 def test_files_that_do_not_exist(run_script, outputs, script, arguments):

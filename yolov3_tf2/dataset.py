@@ -1,5 +1,7 @@
 """tf.data: TFRecord files to batches of letterboxed pictures, boxes and targets."""
 
+import re
+
 import tensorflow as tf
 
 from yolov3_tf2 import grid, records
@@ -134,7 +136,5 @@ def iterate(dataset):
 
 def _reason(error):
     """The part of a TensorFlow error that says what is wrong, without its graph."""
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    return " ".join(
-        line for line in lines if not line.startswith(("[[", "[Op:", "stack trace"))
-    )[:500]
+    text = re.sub(r"\{\{[^}]*\}\}|\[Op:.*|\[\[.*|assertion failed:", "", error.message)
+    return " ".join(text.split())[:500]
