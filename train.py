@@ -41,10 +41,10 @@ PARAMETERS = {
     },
     "transfer": {
         "default": "darknet",
-        "choices": ["darknet", "no_output", "none"],
+        "choices": ["darknet", "no_output", "heads", "none"],
         "description": "What is kept of the model: its backbone, which stays frozen "
         "(darknet); all but the output layers, everything being trained (no_output); "
-        "nothing (none).",
+        "the output layers too, classes found by their names (heads); nothing (none).",
     },
 }
 INPUTS = {
@@ -78,7 +78,12 @@ valohai.prepare(
 )
 
 SEED = 0
-KEPT_PARTS = {"darknet": ["backbone"], "no_output": ["backbone", "neck"], "none": []}
+KEPT_PARTS = {
+    "darknet": ["backbone"],
+    "no_output": ["backbone", "neck"],
+    "heads": ["backbone", "neck"],
+    "none": [],
+}
 
 
 def main():
@@ -170,6 +175,17 @@ def build_model(info, class_names, model_folder, transfer):
 
     model = network.build_model(info.variant, len(class_names))
     kept = checkpoint.load_weights(model_folder, model, KEPT_PARTS[transfer])
+    if transfer == "heads":
+        copied, known = checkpoint.transplant_outputs(
+            model_folder, model, info, class_names
+        )
+        kept += copied
+        logging.info(
+            "classes known to the model: %s of %d (%s)",
+            len(known),
+            len(class_names),
+            ", ".join(known) or "none",
+        )
     if transfer == "darknet":
         for layer in network.layers_of(model, "backbone"):
             layer.trainable = False

@@ -124,3 +124,46 @@ def test_epochs_replace_each_other(saved, tmp_path):
         checkpoint.save_epoch(tmp_path, epoch, saved[1], NAMES, 320)
         assert [p.name for p in tmp_path.iterdir()] == [f"epoch-000{epoch}"]
         checkpoint.load_model(tmp_path / f"epoch-000{epoch}")
+
+
+def by_class(layer, depth):
+    """Kernel and bias of an output layer `[..., anchors, depth]`."""
+    return [
+        v.numpy().reshape(*v.shape[:-1], 3, depth) for v in (layer.kernel, layer.bias)
+    ]
+
+
+def test_outputs_are_transplanted_by_name(saved):
+    folder, model = saved
+    info = checkpoint.read_info(folder)
+    names = ["자동차", "bird", " C_at"]
+    other = network.build_model(TINY, 3)
+    copied, known = checkpoint.transplant_outputs(folder, other, info, names)
+    assert known == ["자동차", " C_at"]
+    pairs = zip(
+        network.layers_of(model, "output"),
+        network.layers_of(other, "output"),
+        strict=True,
+    )
+    number = 0
+    for old_layer, new_layer in pairs:
+        for old, new in zip(
+            by_class(old_layer, 7), by_class(new_layer, 8), strict=True
+        ):
+            np.testing.assert_array_equal(new[..., :5], old[..., :5])
+            np.testing.assert_array_equal(new[..., 5], old[..., 6])
+            np.testing.assert_array_equal(new[..., 7], old[..., 5])
+            mean = old[..., 5:].mean(axis=-1)
+            np.testing.assert_allclose(new[..., 6], mean, rtol=1e-5, atol=1e-6)
+            number += new[..., [0, 1, 2, 3, 4, 5, 7]].size
+    assert copied == number
+
+
+def test_a_transplant_to_the_same_classes_is_the_same_model(saved):
+    folder, model = saved
+    other = network.build_model(TINY, len(NAMES))
+    checkpoint.load_weights(folder, other, ["backbone", "neck"])
+    info = checkpoint.read_info(folder)
+    checkpoint.transplant_outputs(folder, other, info, NAMES)
+    for ours, theirs in zip(other.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

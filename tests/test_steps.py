@@ -284,7 +284,12 @@ def train(run_script, outputs, files, *arguments, **changes):
 @pytest.mark.parametrize(
     "transfer, kept",
     # Of 8,680,864: the outputs have 24 filters of 512 and of 256 weights and a bias.
-    [("darknet", "6,298,480"), ("no_output", "8,662,384"), ("none", "0")],
+    [
+        ("darknet", "6,298,480"),
+        ("no_output", "8,662,384"),
+        ("heads", "8,680,864"),
+        ("none", "0"),
+    ],
 )
 def test_train(run_script, outputs, files, transfer, kept):
     process = train(run_script, outputs, files, f"--transfer={transfer}")

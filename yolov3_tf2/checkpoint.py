@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2 import grid
@@ -120,41 +121,99 @@ def load_weights(folder, model, parts):
     Raises:
         InputError: the checkpoint is damaged, lacks a layer, or has other shapes.
     """
+    variables = {
+        _KEY.format(layer.name, variable.name): variable
+        for layer in network.layers_of(model, *parts)
+        for variable in layer.variables
+    }
+    shapes = {key: tuple(variable.shape) for key, variable in variables.items()}
+    values = _read(folder, shapes, model.name)
+    for key, variable in variables.items():
+        variable.assign(values[key])
+    return sum(value.size for value in values.values())
+
+
+def transplant_outputs(folder, model, info, class_names):
+    """Fills the output layers of `model` from those of a checkpoint for other classes.
+
+    Boxes and objectness are copied. So is a class that bears the name of a class that
+    the checkpoint knows, case, spaces and underscores aside. A class that it does not
+    know gets the mean of those that it knows.
+
+    Args:
+        folder: where `model.tf.*` lies.
+        model: the result of `build_model` for `class_names`.
+        info: the `ModelInfo` of the folder.
+        class_names: list of strings.
+
+    Returns:
+        The number of parameters copied, and the names of the classes that are known.
+
+    Raises:
+        InputError: the checkpoint is damaged, lacks a layer, or has other shapes.
+    """
+    known = {_plain(name): index for index, name in enumerate(info.class_names)}
+    sources = [known.get(_plain(name)) for name in class_names]
+    anchors = info.variant.num_anchors(0)
+    old_depth = 5 + len(info.class_names)
+    variables = {
+        _KEY.format(layer.name, variable.name): variable
+        for layer in network.layers_of(model, "output")
+        for variable in layer.variables
+    }
+    shapes = {
+        key: (*variable.shape[:-1], anchors * old_depth)
+        for key, variable in variables.items()
+    }
+    values = _read(folder, shapes, model.name)
+    copied = 0
+    for key, variable in variables.items():
+        old = values[key].reshape(*variable.shape[:-1], anchors, old_depth)
+        mean = old[..., 5:].mean(axis=-1)
+        columns = [old[..., i] for i in range(5)]
+        columns += [mean if i is None else old[..., 5 + i] for i in sources]
+        variable.assign(np.stack(columns, axis=-1).reshape(variable.shape))
+        copied += mean.size * (5 + sum(i is not None for i in sources))
+    names = zip(class_names, sources, strict=True)
+    return copied, [name for name, source in names if source is not None]
+
+
+def _plain(name):
+    """A class name for comparison: `Traffic_Light` is `traffic light`."""
+    return "".join(name.lower().replace("_", " ").split())
+
+
+def _read(folder, shapes, name):
+    """Reads the tensors of `shapes`, keys to tuples, each compared before all are read.
+
+    Raises:
+        InputError: the checkpoint is damaged, lacks one, or has another shape.
+    """
     prefix = Path(folder) / NAME
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        shapes = reader.get_variable_to_shape_map()
+        found = reader.get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{prefix}.index: not a readable TensorFlow checkpoint ({error}); was it "
             "cut off while it was copied?"
         ) from error
-    layers = network.layers_of(model, *parts)
-    variables = {
-        _KEY.format(layer.name, variable.name): variable
-        for layer in layers
-        for variable in layer.variables
-    }
-    for key, variable in variables.items():
-        found = shapes.get(key)
-        if found != list(variable.shape):
+    for key, shape in shapes.items():
+        if key not in found or tuple(found[key]) != shape:
+            got = tuple(found[key]) if key in found else "nothing"
             raise InputError(
-                f"{prefix}: expected {key.split('/.')[0]} of shape "
-                f"{tuple(variable.shape)} for {model.name}, got "
-                f"{'nothing' if found is None else tuple(found)}; is it the checkpoint "
-                "of another variant or class count than model.json says?"
+                f"{prefix}: expected {key.split('/.')[0]} of shape {shape} for {name}, "
+                f"got {got}; is it the checkpoint of another variant or class count "
+                "than model.json says?"
             )
     try:
-        values = {key: reader.get_tensor(key) for key in variables}
+        return {key: reader.get_tensor(key) for key in shapes}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         # IndexError is what the reader makes of a file that ends too early.
         raise InputError(
             f"{prefix}.data-00000-of-00001: not readable ({error}); was it cut off "
             "while it was copied?"
         ) from error
-    for key, variable in variables.items():
-        variable.assign(values[key])
-    return sum(value.size for value in values.values())
 
 
 def save_epoch(folder, epoch, model, class_names, size):
