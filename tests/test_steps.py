@@ -74,7 +74,7 @@ def outputs(tmp_path):
         ("train.py", ["--epochs=0"], ["--epochs", "from 1 to 10000", "got 0"]),
         ("train.py", ["--learning_rate=nan"], ["--learning_rate", "got nan"]),
         ("train.py", ["--size=100"], ["multiple of 32", "got 100", "96 and 128"]),
-        ("train.py", ["--transfer=all"], ["darknet, no_output, none", "'all'"]),
+        ("train.py", ["--transfer=all"], ["darknet, no_output, heads, none", "'all'"]),
         ("train.py", ["--epoch=3"], ["no parameter or input 'epoch'", "--epochs"]),
         ("detect.py", ["photo.jpg"], ["option before it, as in", "photo.jpg"]),
         ("train.py", ["--epochs", "3", "4"], ["4: expected an option before it"]),
