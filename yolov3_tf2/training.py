@@ -16,7 +16,7 @@ from yolov3_tf2.errors import InputError
 
 # Below what a person would look at: the low scores are part of a precision curve.
 EVAL_THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5, "max_boxes": 100}
-# Some ten times the norm of a healthy step, which is 30 to 150 for fine-tuning on
+# Well above the norm of a healthy step, which is 35 to 180 for fine-tuning on
 # photographs: a bad batch cannot throw the weights away, and no other is touched.
 CLIP_NORM = 1000.0
 
