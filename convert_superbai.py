@@ -49,11 +49,8 @@ PREVIEW_PICTURES = 16
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
-    images, labels = (
-        step_inputs.input_paths("images"),
-        step_inputs.input_paths("labels"),
-    )
-
+    images = step_inputs.input_paths("images")
+    labels = step_inputs.input_paths("labels")
     if len(labels) != 1:
         raise InputError(
             f"input 'labels': expected one zip, got {len(labels)}: "

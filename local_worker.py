@@ -261,6 +261,7 @@ def _write_config(folder, **contents):
 
 
 def summary(metadata):
+    """Returns a line of metadata as a person reads it."""
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in metadata.items()

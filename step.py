@@ -61,6 +61,7 @@ def import_tensorflow():
         try:
             import tensorflow
 
+            # Looks for GPUs, and complains where there are none.
             tensorflow.config.list_physical_devices()
         except BaseException:
             hidden.seek(0)
@@ -69,7 +70,6 @@ def import_tensorflow():
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-    return tensorflow
 
 
 def parameters(declared, inputs):
@@ -86,25 +86,7 @@ def parameters(declared, inputs):
         InputError: a value is of the wrong type, out of its range or none of its
             choices, or the command line has a name that the step does not know.
     """
-    known = [*declared, *inputs]
-    follows_input = follows_parameter = False
-    for argument in sys.argv[1:]:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and name not in known:
-            raise InputError(
-                f"{argument}: there is no parameter or input '{name}' "
-                f"({did_you_mean(name, known)})."
-            )
-        if argument.startswith("--"):
-            follows_input = name in inputs and not value
-            follows_parameter = name in declared and not value
-        elif follows_parameter:
-            follows_parameter = False
-        elif not follows_input:
-            raise InputError(
-                f"{argument}: expected an option before it, as in "
-                f"--{next(iter(inputs))} {argument}."
-            )
+    _check_arguments(declared, inputs)
     values = {}
     for name, spec in declared.items():
         value = valohai.parameters(name).value
@@ -128,6 +110,29 @@ def parameters(declared, inputs):
             )
         values[name] = value
     return values
+
+
+def _check_arguments(declared, inputs):
+    """Raises an `InputError` for an argument that valohai-utils would only warn of."""
+    known = [*declared, *inputs]
+    follows_input = follows_parameter = False
+    for argument in sys.argv[1:]:
+        name, _, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name not in known:
+            raise InputError(
+                f"{argument}: there is no parameter or input '{name}' "
+                f"({did_you_mean(name, known)})."
+            )
+        if argument.startswith("--"):
+            follows_input = name in inputs and not value
+            follows_parameter = name in declared and not value
+        elif follows_parameter:
+            follows_parameter = False
+        elif not follows_input:
+            raise InputError(
+                f"{argument}: expected an option before it, as in "
+                f"--{next(iter(inputs))} {argument}."
+            )
 
 
 def did_you_mean(name, known):

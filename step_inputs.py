@@ -118,17 +118,19 @@ def glob(pattern):
     return sorted(anchor.glob(relative)) if relative != "." else []
 
 
-def _feeding_edges(step_name, name):
-    """The edges of the pipelines in valohai.yaml that end in an input of a step."""
+def _read_config():
     text = (REPOSITORY / "valohai.yaml").read_text(encoding="utf-8")
-    config = valohai_yaml.parse(text)
-    edges = [
+    return valohai_yaml.parse(text)
+
+
+def _feeding_edges(config, step_name, name):
+    """The edges of the pipelines in valohai.yaml that end in an input of a step."""
+    return [
         edge
         for pipeline in config.pipelines.values()
         for edge in pipeline.edges
         if (edge.target_node, edge.target_key) == (step_name, name)
     ]
-    return config, edges
 
 
 def _newest_local_outputs(step_name, name, optional):
@@ -137,9 +139,8 @@ def _newest_local_outputs(step_name, name, optional):
     An optional input is taken only from where another was: it belongs to what was
     given otherwise.
     """
-    _, edges = _feeding_edges(step_name, name)
     runs = []
-    for edge in edges:
+    for edge in _feeding_edges(_read_config(), step_name, name):
         for outputs in LOCAL_OUTPUTS:
             for folder in outputs.glob(f"*/{edge.source_node}"):
                 paths = [p for p in folder.glob(edge.source_key) if p.is_file()]
@@ -172,16 +173,17 @@ def _is_of_sample(folder):
 
 def _how_to_get(step_name, name):
     message = f"{step_name}: input '{name}' is missing. Give it with --{name} FILE"
-    config, edges = _feeding_edges(step_name, name)
-    for edge in edges:
+    config = _read_config()
+    for edge in _feeding_edges(config, step_name, name):
         source = config.steps[edge.source_node]
         command = source.command[-1] if source.command else ""
         script = command.split()[1].removeprefix("./")
         needs = " ".join(
             f"--{source_name} FILE"
             for source_name, spec in source.inputs.items()
-            if not spec.optional and not spec.default
-            and not _feeding_edges(edge.source_node, source_name)[1]
-        )  # fmt: skip
+            if not spec.optional
+            and not spec.default
+            and not _feeding_edges(config, edge.source_node, source_name)
+        )
         message += f", or make it with: python {script} {needs}".rstrip()
     return message + "."

@@ -90,10 +90,8 @@ def main():
     values = step.parameters(PARAMETERS, INPUTS)
     step.check_size(values["size"])
     class_names = step_inputs.read_class_names(step_inputs.input_paths("classes")[0])
-    train_paths, test_paths = (
-        step_inputs.input_paths("train"),
-        step_inputs.input_paths("test"),
-    )
+    train_paths = step_inputs.input_paths("train")
+    test_paths = step_inputs.input_paths("test")
     model_folder = step_inputs.input_folder("model", "model.json")
 
     # TensorFlow takes seconds to import: what can be refused is refused before.

@@ -121,11 +121,7 @@ def load_weights(folder, model, parts):
     Raises:
         InputError: the checkpoint is damaged, lacks a layer, or has other shapes.
     """
-    variables = {
-        _KEY.format(layer.name, variable.name): variable
-        for layer in network.layers_of(model, *parts)
-        for variable in layer.variables
-    }
+    variables = _variables(model, *parts)
     shapes = {key: tuple(variable.shape) for key, variable in variables.items()}
     values = _read(folder, shapes, model.name)
     for key, variable in variables.items():
@@ -156,11 +152,7 @@ def transplant_outputs(folder, model, info, class_names):
     sources = [known.get(_plain(name)) for name in class_names]
     anchors = info.variant.num_anchors(0)
     old_depth = 5 + len(info.class_names)
-    variables = {
-        _KEY.format(layer.name, variable.name): variable
-        for layer in network.layers_of(model, "output")
-        for variable in layer.variables
-    }
+    variables = _variables(model, "output")
     shapes = {
         key: (*variable.shape[:-1], anchors * old_depth)
         for key, variable in variables.items()
@@ -176,6 +168,15 @@ def transplant_outputs(folder, model, info, class_names):
         copied += mean.size * (5 + sum(i is not None for i in sources))
     names = zip(class_names, sources, strict=True)
     return copied, [name for name, source in names if source is not None]
+
+
+def _variables(model, *parts):
+    """The variables of the layers of `parts`, by their keys in a checkpoint."""
+    return {
+        _KEY.format(layer.name, variable.name): variable
+        for layer in network.layers_of(model, *parts)
+        for variable in layer.variables
+    }
 
 
 def _plain(name):

@@ -50,7 +50,8 @@ _YOLOV3_ANCHORS = (
     ((10, 13), (16, 30), (33, 23)),
 )
 # The published cfg gives the fine head anchors 0, 1, 2 of its list; the official
-# weights were trained with 1, 2, 3, which is worth 12 to 20 points of AP50 on COCO.
+# weights were trained with 1, 2, 3: AP50 of five classes on 79 COCO photographs is 0.33
+# with these and 0.11 with those.
 _TINY_ANCHORS = (
     ((81, 82), (135, 169), (344, 319)),
     ((23, 27), (37, 58), (81, 82)),

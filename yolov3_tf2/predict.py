@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from yolov3_tf2 import boxes as box_ops
 from yolov3_tf2 import grid
 from yolov3_tf2.letterbox import letterbox, letterbox_to_boxes
 
@@ -122,6 +123,6 @@ def boxes_to_picture(boxes, picture_size, size):
         `[boxes, 4]` float32 array.
     """
     width, height = int(picture_size[0]), int(picture_size[1])
-    limits = np.array([width, height, width, height], "float32")
-    boxes = letterbox_to_boxes(boxes, width, height, size).numpy()
-    return np.clip(boxes * limits, 0, limits)
+    boxes = letterbox_to_boxes(boxes, width, height, size)
+    sides = np.array([width, height, width, height], "float32")
+    return box_ops.clip(boxes * sides, width, height).numpy()

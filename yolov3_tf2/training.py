@@ -158,7 +158,7 @@ class Trainer:
             variables = self.model.trainable_variables
             gradients = tape.gradient(losses["loss"], variables)
             # Over all replicas, then clipped: as one device with the whole batch.
-            gradients, pictures = context().all_reduce(
+            gradients, pictures = tf.distribute.get_replica_context().all_reduce(
                 "SUM", (gradients, losses["pictures"])
             )
             gradients, _ = tf.clip_by_global_norm(
@@ -172,7 +172,6 @@ class Trainer:
             )
             return losses
 
-        context = tf.distribute.get_replica_context
         losses = self._strategy.run(replica_step, args=(batch,))
         return self._sum(losses)
 
