@@ -150,13 +150,38 @@ def check_size(size):
         )
 
 
+def check_size_range(text):
+    """Returns the sizes of `416`, or of a range such as `320-608`, smallest first.
+
+    Raises:
+        InputError: it is neither, or an end is no multiple of 32 from 32 to 4096.
+    """
+    ends = text.split("-")
+    if len(ends) > 2 or not all(end.strip().isdecimal() for end in ends):
+        raise InputError(
+            f"--size: expected a number of pixels or a range such as 320-608, "
+            f"got {text!r}."
+        )
+    low, high = int(ends[0]), int(ends[-1])
+    for end in (low, high):
+        if not 32 <= end <= 4096:
+            raise InputError(f"--size: expected 32 to 4096 pixels, got {end}.")
+        check_size(end)
+    if low > high:
+        raise InputError(f"--size: expected the smaller end first, got {text}.")
+    return list(range(low, high + 1, 32))
+
+
 @contextmanager
-def staged_outputs():
+def staged_outputs(quiet=False):
     """Gives a folder whose contents become the step's outputs when the block succeeds.
 
     Files and folders at its top move to the outputs under their names at the end, each
     in one move: no later step can take a half-written one for a whole one. Where the
     block fails, nothing of it is left.
+
+    Args:
+        quiet: say nothing in the log.
     """
     root = outputs_folder()
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
@@ -168,7 +193,8 @@ def staged_outputs():
                 shutil.rmtree(target)
             path.replace(target)
         staging.rmdir()
-        logging.info("written to %s", _short(root))
+        if not quiet:
+            logging.info("written to %s", _short(root))
     except BaseException:
         shutil.rmtree(staging)
         # The folders that a local run makes for its outputs, where still empty.
@@ -192,6 +218,13 @@ def _short(path):
 
 def log_metadata(**values):
     """Prints one JSON line of metadata; what is not finite is left out."""
+    with valohai.logger() as logger:
+        logger.log(**finite(values))
+    sys.stdout.flush()
+
+
+def finite(values):
+    """Returns a dict without the numbers that are not finite, all Python's own."""
     clean = {}
     for name, value in values.items():
         if not isinstance(value, str):
@@ -199,9 +232,7 @@ def log_metadata(**values):
             if not math.isfinite(value):
                 continue
         clean[name] = value
-    with valohai.logger() as logger:
-        logger.log(**clean)
-    sys.stdout.flush()
+    return clean
 
 
 def progress(iterable, **options):

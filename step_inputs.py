@@ -63,6 +63,14 @@ def input_paths(name, optional=False):
     return found
 
 
+def restart_paths():
+    """Returns the files that Valohai gives to an execution which it starts again.
+
+    They are the outputs of the interrupted one, in an input of this name.
+    """
+    return [Path(p) for p in valohai.inputs("_restart").paths(process_archives=False)]
+
+
 def input_folder(name, marker):
     """Returns the folder of an input's files.
 

@@ -119,13 +119,6 @@ def test_nothing_is_copied_when_a_layer_does_not_fit(saved):
         np.testing.assert_array_equal(variable, value)
 
 
-def test_epochs_replace_each_other(saved, tmp_path):
-    for epoch in (1, 2):
-        checkpoint.save_epoch(tmp_path, epoch, saved[1], NAMES, 320)
-        assert [p.name for p in tmp_path.iterdir()] == [f"epoch-000{epoch}"]
-        checkpoint.load_model(tmp_path / f"epoch-000{epoch}")
-
-
 def by_class(layer, depth):
     """Kernel and bias of an output layer `[..., anchors, depth]`."""
     return [

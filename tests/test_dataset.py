@@ -8,7 +8,8 @@ import tensorflow as tf
 from PIL import Image
 
 from yolov3_tf2 import grid, pictures, records
-from yolov3_tf2.dataset import build_dataset, iterate
+from yolov3_tf2.augment import DEFAULTS, OFF
+from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.letterbox import letterbox
 
@@ -86,21 +87,91 @@ def test_a_batch_without_any_box(tmp_path):
     assert not any(np.asarray(t).any() for t in batch["targets"])
 
 
-def test_shuffling_is_repeatable_and_changes_between_passes(tmp_path):
+def training(paths, batch_size, strengths=OFF, sizes=(64,), seed=1, **options):
+    """A training dataset, and the variable that holds its epoch."""
+    epoch = tf.Variable(1, dtype=tf.int64)
+    dataset = build_training_dataset(
+        *(paths, NAMES, TINY, list(sizes), batch_size, strengths, seed, epoch),
+        **{"mosaic_epochs": 9, **options},
+    )
+    return dataset, epoch
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
     rows = [(8, 8, value, [], []) for value in range(50)]
     path = write(tmp_path / "many.tfrecord", rows)
 
     def order(dataset):
-        images = np.concatenate([b["images"] for b in iterate(dataset)])
-        return np.round(images[:, 0, 0, 0] * 255).astype(int).tolist()
+        batches = list(iterate(dataset))
+        images = np.concatenate([b["images"] for b in batches])
+        values = np.round(images[:, 0, 0, 0] * 255).astype(int).tolist()
+        assert np.concatenate([b["numbers"] for b in batches]).tolist() == values
+        return values
 
-    one, two = (build_dataset([path], NAMES, TINY, 32, 8, shuffle_seed=1) for _ in "ab")
-    first, second = order(one), order(one)
-    assert first != second
-    assert sorted(first) == sorted(second) == list(range(50))
-    assert [order(two), order(two)] == [first, second]
-    unshuffled = build_dataset([path], NAMES, TINY, 32, 8)
-    assert order(unshuffled) == list(range(50))
+    tf.random.set_seed(0)
+    (one, epoch), (two, other_epoch) = (training([path], 8) for _ in "ab")
+    first = order(one)
+    assert sorted(first) == list(range(50)) and first != list(range(50))
+    assert order(one) == first  # The same epoch again.
+    epoch.assign(2)
+    second = order(one)
+    assert second != first and sorted(second) == list(range(50))
+    # A training that starts at the second epoch sees what an unbroken one sees.
+    other_epoch.assign(2)
+    assert order(two) == second
+    assert order(training([path], 8, seed=2)[0]) != first
+    assert order(build_dataset([path], NAMES, TINY, 32, 8)) == list(range(50))
+
+
+def test_augmented_batches_are_a_function_of_seed_and_epoch(path):
+    (one, epoch), (two, other_epoch) = (
+        training([path], 3, DEFAULTS | {"mosaic": 1.0}, (64, 96, 128)) for _ in "ab"
+    )
+    seen = []
+    for number in (3, 4, 5, 6):
+        epoch.assign(number)
+        other_epoch.assign(number)
+        (ours,), (theirs,) = iterate(one), iterate(two)
+        for name in ("images", "boxes", "labels"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        seen.append(ours["images"].numpy())
+        size = seen[-1].shape[1]
+        assert size in (64, 96, 128)
+        expected, _ = grid.encode(ours["boxes"], ours["labels"], TINY, size)
+        for target, other in zip(ours["targets"], expected, strict=True):
+            np.testing.assert_array_equal(target, other)
+    assert len({images.shape for images in seen}) > 1
+    assert len({images.tobytes() for images in seen}) == 4
+
+
+def test_mosaics_end(path):
+    strengths = OFF | {"mosaic": 1.0}
+    dataset, epoch = training([path], 3, strengths, mosaic_epochs=1)
+    plain, plain_epoch = training([path], 3)
+    different = []
+    for number in (1, 2):
+        epoch.assign(number)
+        plain_epoch.assign(number)
+        (ours,), (theirs,) = iterate(dataset), iterate(plain)
+        different.append((ours["images"].numpy() != theirs["images"].numpy()).any())
+    assert different == [True, False]
+
+
+def test_strength_0_is_what_is_tested_on(path):
+    (ours,) = iterate(training([path], 3)[0])
+    (theirs,) = iterate(build_dataset([path], NAMES, TINY, 64, 3))
+    order = np.argsort(ours["numbers"])
+    np.testing.assert_array_equal(ours["images"].numpy()[order], theirs["images"])
+    np.testing.assert_array_equal(ours["boxes"].numpy()[order], theirs["boxes"])
+
+
+def test_the_last_batch_of_mosaics_can_be_filled(path):
+    strengths = DEFAULTS | {"mosaic": 1.0}
+    dataset, _ = training([path], 2, strengths, fill_last_batch=True)
+    first, last = iterate(dataset)
+    assert first["weights"].numpy().tolist() == [1, 1]
+    assert last["weights"].numpy().tolist() == [1, 0]
+    np.testing.assert_array_equal(last["images"][0], last["images"][1])
 
 
 def test_a_class_that_the_class_file_lacks(path):

@@ -1,5 +1,8 @@
 """The loss: against darknet's gradients, by hand, by invariance, at the edges."""
 
+import itertools
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -91,6 +94,124 @@ def test_gradients_are_darknets():
             np.testing.assert_allclose(gradient[i], expected, rtol=2e-4, atol=2e-5)
 
 
+def bce(target, logit):
+    p = sigmoid(np.float64(logit))
+    return -(target * np.log(p) + (1 - target) * np.log(1 - p))
+
+
+def darknet_loss(logits, targets, boxes, scale):
+    """What darknet's gradients of one picture are those of, in loops: a float."""
+    rows, cols, anchors, depth = logits.shape
+    total = 0.0
+    for row, col, anchor in itertools.product(*map(range, (rows, cols, anchors))):
+        t = logits[row, col, anchor].astype(float)
+        target = targets[row, col, anchor].astype(float)
+        w, h = np.array(FULL.anchors[scale][anchor]) / SIZE
+        x, y = (sigmoid(t[0]) + col) / cols, (sigmoid(t[1]) + row) / rows
+        half = np.array([np.exp(t[2]) * w, np.exp(t[3]) * h]) / 2
+        if target[4] == 0:
+            pred = (x - half[0], y - half[1], x + half[0], y + half[1])
+            best = max(slow_iou(pred, box.astype(float)) for box in boxes)
+            total += bce(0, t[4]) if best <= 0.7 else 0.0
+            continue
+        left, top, right, bottom = target[:4]
+        tw, th = right - left, bottom - top
+        xy = bce((left + right) / 2 * cols - col, t[0])
+        xy += bce((top + bottom) / 2 * rows - row, t[1])
+        wh = (t[2] - np.log(tw / w)) ** 2 + (t[3] - np.log(th / h)) ** 2
+        total += (2 - tw * th) * (xy + wh / 2) + bce(1, t[4])
+        total += sum(bce(float(target[5] == k), t[5 + k]) for k in range(depth - 5))
+    return total
+
+
+def slow_iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return shared / (sum(areas) - shared) if shared else 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_is_that_of_a_slow_loop(seed):
+    logits, boxes, labels = random_case(seed, num_boxes=1 + 2 * seed)
+    targets, _ = grid.encode(boxes, labels, FULL, SIZE)
+    parts = loss.yolo_loss(logits, targets, boxes, FULL)
+    ours = np.sum([np.asarray(part, float) for part in parts.values()], axis=0)
+    for i in range(2):
+        expected = sum(
+            darknet_loss(logits[s][i], np.asarray(targets[s])[i], boxes[i], s)
+            for s in range(3)
+        )
+        assert ours[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_ciou_by_hand():
+    a, b = np.array([0, 0, 2, 2], "f"), np.array([1, 0, 3, 2], "f")
+    # IoU 1/3; centres 1 apart, around both 3 x 2; shapes alike.
+    assert float(loss.ciou(a, b)) == pytest.approx(1 / 3 - 1 / 13, rel=1e-5)
+    assert float(loss.ciou(a, a)) == pytest.approx(1)
+    # Without overlap it still tells near from far.
+    near, far = np.array([3, 0, 5, 2], "f"), np.array([9, 0, 11, 2], "f")
+    assert 0 > float(loss.ciou(a, near)) > float(loss.ciou(a, far))
+    # Twice as wide: shape term 4 / pi^2 * (atan 2 - atan 1)^2.
+    c = np.array([-1, 0, 3, 2], "f")
+    shape = 4 / np.pi**2 * (np.arctan(2) - np.arctan(1)) ** 2
+    expected = 0.5 - shape * shape / (0.5 + shape)
+    assert float(loss.ciou(a, c)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_ciou_equals_that_of_keras():
+    rng = np.random.default_rng(0)
+    low, size = rng.uniform(0, 0.5, (2, 50, 2)), rng.uniform(0.1, 0.5, (2, 50, 2))
+    a, b = np.concatenate([low, low + size], -1).astype("f")
+    theirs = keras.utils.bounding_boxes.compute_ciou(a, b, "xyxy")
+    np.testing.assert_allclose(loss.ciou(a, b), theirs, atol=2e-5)
+
+
+def test_objectness_learns_the_overlap_with_ciou():
+    boxes = np.array([[[0.3, 0.2, 0.6, 0.7]]], "f")
+    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    logits = [logits_of(targets, s) for s in range(3)]
+    for x, target in zip(logits, targets, strict=True):
+        at = np.asarray(target)[..., 4] > 0
+        x[at, 2] += np.log(0.5)  # Half as wide: an IoU of 0.5.
+        x[at, 4] = 0
+    variables = [tf.Variable(x) for x in logits]
+
+    def gradient(box_loss):
+        with tf.GradientTape() as tape:
+            parts = loss.yolo_loss(variables, targets, boxes, FULL, box_loss)
+            value = tf.reduce_sum(parts["loss_objectness"])
+        gradients = tape.gradient(value, variables)
+        at = [np.asarray(target)[..., 4] > 0 for target in targets]
+        (found,) = [g.numpy()[a] for g, a in zip(gradients, at, strict=True) if a.any()]
+        return found[0]
+
+    # sigmoid(0) less the target, and nothing for the box.
+    assert gradient("darknet")[4] == pytest.approx(0.5 - 1)
+    assert gradient("ciou")[4] == pytest.approx(0.5 - 0.5, abs=1e-4)
+    assert not gradient("ciou")[:4].any()
+
+
+def test_ciou_pulls_boxes_to_their_targets():
+    boxes = np.array([[[0.3, 0.2, 0.6, 0.7], [0.1, 0.1, 0.2, 0.15]]], "f")
+    targets, _ = grid.encode(boxes, [[0, 1]], FULL, SIZE)
+    variables = [
+        tf.Variable(np.zeros((*np.asarray(t).shape[:-1], 8), "f")) for t in targets
+    ]
+    losses = []
+    for step in range(200):
+        with tf.GradientTape() as tape:
+            parts = loss.yolo_loss(variables, targets, boxes, FULL, "ciou")
+            value = tf.reduce_sum(parts["loss_box"])
+        losses.append(float(value))
+        for v, g in zip(variables, tape.gradient(value, variables), strict=True):
+            # Its gradient has the same size near the goal: smaller steps end there.
+            v.assign_sub(0.1 * (1 - step / 200) * g)
+    assert losses[-1] < 0.1 * losses[0]
+
+
 def logits_of(targets, scale, score=8.0):
     """Logits that predict the targets of a scale, and nothing elsewhere."""
     targets = np.asarray(targets[scale])
@@ -143,15 +264,16 @@ def test_a_single_class_is_learned():
 
 
 def test_small_boxes_weigh_more():
-    parts = []
     for side in (0.1, 0.8):
         boxes = np.array([[[0.5 - side / 2] * 2 + [0.5 + side / 2] * 2]], "f")
         targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
         logits = [logits_of(targets, s) for s in range(3)]
+        right = loss.yolo_loss(logits, targets, boxes, FULL)["loss_box"]
         for x in logits:
             x[..., 2] += 1  # Half a squared error of 1 wherever there is a box.
-        parts.append(float(loss.yolo_loss(logits, targets, boxes, FULL)["loss_wh"][0]))
-    np.testing.assert_allclose(parts, [0.5 * (2 - 0.01), 0.5 * (2 - 0.64)], rtol=1e-4)
+        wrong = loss.yolo_loss(logits, targets, boxes, FULL)["loss_box"]
+        weight = 2 - side * side
+        np.testing.assert_allclose(wrong[0] - right[0], 0.5 * weight, rtol=1e-4)
 
 
 def test_the_order_of_boxes_and_batching_change_nothing():
@@ -186,5 +308,5 @@ def test_no_boxes_and_extreme_logits_stay_finite():
             parts = loss.yolo_loss(variables, targets, boxes, FULL)
             total = tf.add_n([tf.reduce_sum(p) for p in parts.values()])
         assert np.isfinite(total)
-        assert float(tf.reduce_sum(parts["loss_xy"])) == 0
+        assert float(tf.reduce_sum(parts["loss_box"])) == 0
         assert all(np.isfinite(g).all() for g in tape.gradient(total, variables))

@@ -35,6 +35,11 @@ def labels(path, class_names):
     return images, evaluate.number_annotations(found)
 
 
+def average_precision(images, class_names, truth, found):
+    evaluation = evaluate.coco_evaluation(images, class_names, truth, found)
+    return evaluate.average_precision(evaluation, class_names)
+
+
 def test_the_report_is_readable(sample_run):
     process, run = sample_run
     for number, node in enumerate(
@@ -50,14 +55,29 @@ def test_the_report_is_readable(sample_run):
 
 def test_the_sample_is_learned(sample_run):
     _, run = sample_run
-    lines = metadata(run, "train")
+    first, *lines, shipped = metadata(run, "train")
+    assert first["epoch"] == 0 and "loss" not in first and first["AP50"] < 0.1
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
-    for name in ("loss", "loss_xy", "loss_wh", "loss_objectness", "loss_class"):
+    for name in ("loss", "loss_box", "loss_objectness", "loss_class"):
         assert all(line[name] >= 0 and line[f"val_{name}"] >= 0 for line in lines)
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
     assert lines[-1]["images_per_second"] > 0
     assert lines[-1]["learning_rate"] > 0
-    assert lines[-1]["AP50"] >= 0.5
+    assert all(line["gradient_norm"] > 0 for line in lines)
+    best = max(lines, key=lambda line: line["AP"])
+    assert shipped["best_epoch"] == best["epoch"]
+    # As read back from the files.
+    assert shipped["best_AP"] == pytest.approx(best["AP"], abs=1e-4)
+    assert shipped["best_AP50"] >= 0.5
+
+
+def test_the_plots_are_pictures(sample_run):
+    _, run = sample_run
+    folder = run / "train" / "plots"
+    for path in [*folder.iterdir(), run / "train" / "train_batch.jpg"]:
+        with Image.open(path) as image:
+            colours = len(image.convert("RGB").getcolors(10**7))
+            assert min(image.size) >= 300 and colours > 50
 
 
 def test_detections_sit_on_the_shapes(sample_run):
@@ -70,7 +90,7 @@ def test_detections_sit_on_the_shapes(sample_run):
     for ours, theirs in zip(images, result["images"], strict=True):
         assert ours["file_name"] == theirs["file_name"]
     found = result["annotations"]
-    assert evaluate.average_precision(images, names, truth, found)["AP50"] >= 0.5
+    assert average_precision(images, names, truth, found)["AP50"] >= 0.5
     assert all(0.5 <= annotation["score"] <= 1 for annotation in found)
     for image in result["images"]:
         with Image.open(run / "detect" / image["output"]) as drawn:
@@ -81,7 +101,8 @@ def test_the_files_of_the_contract(sample_run):
     _, run = sample_run
     files = sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file())
     files = [name for name in files if not name.startswith("detect/output_")]
-    epochs = len(metadata(run, "train"))
+    rows = metadata(run, "train")
+    last, best = rows[-2]["epoch"], rows[-1]["best_epoch"]
     assert files == [
         "convert-superbai/classes.txt",
         "convert-superbai/preview.jpg",
@@ -89,10 +110,16 @@ def test_the_files_of_the_contract(sample_run):
         "convert-superbai/train/train-00000-of-00001.tfrecord",
         "detect/detections.json",
         *(
-            f"train/{folder}/{name}"
-            for folder in (f"checkpoints/epoch-{epochs:04d}", "model")
-            for name in sorted(checkpoint.FILES)
+            f"train/checkpoints/{kind}.{ending}"
+            for kind in (f"best-{best:04d}", f"epoch-{last:04d}")
+            for ending in ("json", "tf.data-00000-of-00001", "tf.index")
         ),
+        *(f"train/model/{name}" for name in sorted(checkpoint.FILES)),
+        "train/plots/confusion_matrix.png",
+        "train/plots/curves.png",
+        "train/plots/precision_recall.png",
+        *(["train/plots/worst.jpg"] if rows[-1]["best_AP50"] < 1 else []),
+        "train/train_batch.jpg",
         *(f"weights/model/{name}" for name in sorted(checkpoint.FILES)),
     ]
     info = checkpoint.read_info(run / "train" / "model")
@@ -200,6 +227,6 @@ def test_official_weights_find_what_they_should(
         for a in result["annotations"]
         if category[a["category_id"]] in names
     ]
-    results = evaluate.average_precision(images, names, truth, found)
+    results = average_precision(images, names, truth, found)
     # OpenCV's importer on the same pictures: 0.289 letterboxed, 0.312 stretched.
     assert results["AP50"] >= 0.30

@@ -109,3 +109,10 @@ def test_count_refuses_another_kind_of_file(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"foreign\.tfrecord: expected a TFRecord"):
         records.count(path)
+
+
+def test_single_records_are_read_by_their_place(tmp_path):
+    paths = [write(tmp_path / f"{i}.tfrecord", 3) for i in range(2)]
+    rows = records.read(paths, [4, 0, 5])
+    names = [row["source_id"].numpy().decode() for row in rows]
+    assert names == ["데이터/1.jpg", "데이터/0.jpg", "데이터/2.jpg"]

@@ -74,6 +74,10 @@ def outputs(tmp_path):
         ("train.py", ["--epochs=0"], ["--epochs", "from 1 to 10000", "got 0"]),
         ("train.py", ["--learning_rate=nan"], ["--learning_rate", "got nan"]),
         ("train.py", ["--size=100"], ["multiple of 32", "got 100", "96 and 128"]),
+        ("train.py", ["--size=320-600"], ["multiple of 32", "got 600"]),
+        ("train.py", ["--size=608-320"], ["the smaller end first", "got 608-320"]),
+        ("train.py", ["--size=large"], ["a range such as 320-608", "got 'large'"]),
+        ("train.py", ["--size=0-64"], ["32 to 4096", "got 0"]),
         ("train.py", ["--transfer=all"], ["darknet, no_output, heads, none", "'all'"]),
         ("train.py", ["--epoch=3"], ["no parameter or input 'epoch'", "--epochs"]),
         ("detect.py", ["photo.jpg"], ["option before it, as in", "photo.jpg"]),
@@ -295,18 +299,75 @@ def test_train(run_script, outputs, files, transfer, kept):
     process = train(run_script, outputs, files, f"--transfer={transfer}")
     assert process.returncode == 0, process.stderr
     assert f"transfer {transfer}: {kept}" in process.stderr
-    line = json.loads(process.stdout.strip())
-    assert line["epoch"] == 1 and line["images_per_second"] > 0
+    lines = [json.loads(line) for line in process.stdout.split("\n") if line]
+    assert [line.get("epoch") for line in lines] == [0, 1, None]
+    assert lines[1]["images_per_second"] > 0
     trained, info = checkpoint.load_model(outputs / "model")
     assert info == (TINY, NAMES, 64)
+    best = lines[2]["best_epoch"]
+    assert f"model/ is of epoch {best}" in process.stderr
+    if transfer == "heads" and best == 0:
+        before, _ = checkpoint.load_model(files / "model")
+        for ours, theirs in zip(trained.variables, before.variables, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def moved(outputs, files):
+    """The parts of the network that the last epoch has left other than they were."""
+    (path,) = (outputs / "checkpoints").glob("epoch-*.json")
+    reader = tf.train.load_checkpoint(str(path.with_suffix(".tf")))
     before, _ = checkpoint.load_model(files / "model")
-    same = {
-        v.path: bool((v.numpy() == w.numpy()).all())
-        for v, w in zip(trained.variables, before.variables, strict=True)
-    }
-    backbone = {same[path] for path in same if path.startswith("backbone")}
-    assert (backbone == {True}) == (transfer == "darknet")
-    assert not same["output_09_conv/kernel"]
+    keys = [key for key in reader.get_variable_to_shape_map() if "model.S" in key]
+    assert len(keys) == len(before.variables)
+    parts = set()
+    for variable in before.variables:
+        (key,) = [k for k in keys if variable.path.replace("/", ".S") + "/" in k]
+        if (reader.get_tensor(key) != variable.numpy()).any():
+            parts.add(variable.path.split("_")[0])
+    return parts
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--freeze_epochs=1"], {"output"}),
+        (["--transfer=no_output", "--kept_rate=0"], {"output"}),
+        (["--epochs=2", "--freeze_epochs=1"], {"backbone", "neck", "output"}),
+        (["--transfer=darknet", "--freeze_epochs=9"], {"neck", "output"}),
+    ],
+)
+def test_kept_layers_can_wait_or_stay(run_script, outputs, files, arguments, expected):
+    process = train(run_script, outputs, files, *arguments)
+    assert process.returncode == 0, process.stderr
+    assert moved(outputs, files) >= expected
+    if "--epochs=2" not in arguments:
+        assert "backbone" not in moved(outputs, files)
+
+
+def test_nothing_to_train(run_script, outputs, files):
+    process = train(run_script, outputs, files, "--kept_rate=0")
+    refused(process, outputs, "--kept_rate=0", "nothing would be trained")
+
+
+def test_a_range_of_sizes(run_script, outputs, files):
+    process = train(run_script, outputs, files, "--size=64-128", "--epochs=3")
+    assert process.returncode == 0, process.stderr
+    assert checkpoint.read_info(outputs / "model").size == 128
+
+
+def test_patience_ends_a_training(run_script, outputs, files):
+    # Too small a rate to change anything: the untrained model stays the best.
+    process = train(
+        run_script,
+        outputs,
+        files,
+        *("--epochs=9", "--patience=2", "--learning_rate=1e-8", "--freeze_epochs=9"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "no better AP for 2 epochs: stopped" in process.stderr
+    assert "no epoch has made the model better" in process.stderr
+    lines = [json.loads(line) for line in process.stdout.split("\n") if line]
+    assert [line.get("epoch") for line in lines] == [0, 1, 2, None]
 
 
 def test_train_refuses_a_class_that_the_class_file_lacks(

@@ -13,10 +13,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from yolov3_tf2 import grid, records, training
+from yolov3_tf2 import boxes, grid, records, training
 from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.model import build_model
+from yolov3_tf2.optimizer import build_optimizer, set_precision
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -44,73 +45,208 @@ def two_pictures(tmp_path_factory):
     return path
 
 
-def build(strategy, steps, learning_rate=1e-3):
+CPU = "/cpu:0"
+
+
+def build(steps=10, learning_rate=1e-3, num_classes=2, ema=0.0, **options):
+    """A trainer of a small random network, all layers of which are new."""
     keras.utils.set_random_seed(0)
+    strategy = tf.distribute.OneDeviceStrategy(CPU)
+    kind = options.pop("optimizer", "adamw")
+    options = {"box_loss": "ciou", "clip_norm": 1000.0} | options
     with strategy.scope():
-        model = build_model(TINY, len(NAMES))
-        return training.Trainer(model, TINY, SIZE, strategy, learning_rate, steps)
+        model = build_model(TINY, num_classes)
+        averaged = build_model(TINY, num_classes) if ema else model
+        new = build_optimizer(
+            kind, model.trainable_variables, learning_rate, steps, 5e-4, "new"
+        )
+        layers = [layer for layer in model.layers if layer.variables]
+        trainer = training.Trainer(
+            model, averaged, TINY, strategy, [(new, layers)], ema=ema, **options
+        )
+        trainer.start_average()
+    return trainer
 
 
-def batches(strategy, path, batch_size=2):
-    dataset = build_dataset([path], NAMES, TINY, SIZE, batch_size)
+def batches(path, batch_size=2, names=NAMES, size=SIZE):
+    dataset = build_dataset([path], names, TINY, size, batch_size)
+    strategy = tf.distribute.OneDeviceStrategy(CPU)
     return strategy.experimental_distribute_dataset(dataset)
 
 
-def test_a_network_learns_two_pictures_by_heart(two_pictures):
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    trainer = build(strategy, steps=60)
-    dataset = batches(strategy, two_pictures)
-    first = trainer.train_epoch(dataset)
+@pytest.mark.parametrize("box_loss", ["darknet", "ciou"])
+def test_a_network_learns_two_pictures_by_heart(two_pictures, box_loss):
+    trainer = build(steps=60, box_loss=box_loss)
+    dataset = batches(two_pictures)
+    first = trainer.train_epoch(dataset, [two_pictures])
     for _ in range(59):
-        last = trainer.train_epoch(dataset)
+        last = trainer.train_epoch(dataset, [two_pictures])
     assert last["loss"] < first["loss"] / 3
-    assert last["lost"] == 0
-    results = trainer.evaluate(dataset, NAMES)
+    assert last["lost"] == 0 and last["gradient_norm"] > 0
+    results, pictures = trainer.evaluate(dataset, NAMES, SIZE)
     assert results["AP50"] > 0.95
     parts = sum(v for k, v in results.items() if k.startswith("val_loss_"))
     assert results["val_loss"] == pytest.approx(parts, rel=1e-4)
+    assert [picture.number for picture in pictures] == [0, 1]
+    np.testing.assert_allclose(pictures[1].boxes_px[0], [20, 10, 50, 40], atol=1e-3)
 
 
-def test_the_learning_rate_rises_and_falls():
-    trainer = build(tf.distribute.OneDeviceStrategy("/cpu:0"), steps=100)
-    schedule = trainer.optimizer._learning_rate
-    rates = [float(schedule(step)) for step in range(101)]
-    assert rates[0] == pytest.approx(1e-4)
-    assert max(rates) == pytest.approx(1e-3) == pytest.approx(rates[10])
-    assert rates[100] == pytest.approx(1e-5)
+def test_a_single_class_reaches_high_scores(two_pictures, tmp_path):
+    path = one_class(two_pictures, tmp_path)
+    trainer = build(steps=80, num_classes=1)
+    dataset = batches(path, names=["disc"])
+    for _ in range(80):
+        trainer.train_epoch(dataset, [path])
+    _, pictures = trainer.evaluate(dataset, ["disc"], SIZE)
+    for picture in pictures:
+        assert picture.detected.scores[0] > 0.9
+        overlap = boxes.iou(picture.detected.boxes_px[0], picture.boxes_px[0])
+        assert float(overlap) > 0.7
+
+
+def one_class(path, folder):
+    """The same pictures with the discs alone."""
+    target = folder / "discs.tfrecord"
+    with tf.io.TFRecordWriter(str(target)) as writer:
+        for number, row in enumerate(records.read([path], [0, 1])):
+            box = (row["boxes"].numpy()[0] * SIZE).tolist()
+            record = records.Record(
+                f"{number}", row["encoded"].numpy(), "png", SIZE, SIZE, [box], [0]
+            )
+            writer.write(records.serialize(record, ["disc"]))
+    return target
+
+
+BOXES = {
+    "no boxes": ([], SIZE),
+    "300 boxes": (
+        [
+            (x, y, x + 6 + x % 5, y + 5 + y % 7)
+            for x in range(0, 80, 4)
+            for y in range(0, 75, 5)
+        ],
+        SIZE,
+    ),
+    "two boxes in one cell": ([(40, 40, 60, 60), (41, 41, 61, 60)], SIZE),
+    "the very edge, size 512": ([(86, 40, 96, 96), (0, 0, 3, 96)], 512),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("box_loss", ["darknet", "ciou"])
+@pytest.mark.parametrize("case", BOXES)
+def test_odd_pictures_train_with_finite_numbers(tmp_path, case, box_loss):
+    drawn, size = BOXES[case]
+    assert case != "300 boxes" or len(drawn) == 300
+    path = tmp_path / "odd.tfrecord"
+    buffer = io.BytesIO()
+    Image.effect_noise((SIZE, SIZE), 90).convert("RGB").save(buffer, "PNG")
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        record = records.Record(
+            "odd", buffer.getvalue(), "png", SIZE, SIZE, drawn, [0] * len(drawn)
+        )
+        writer.write(records.serialize(record, NAMES))
+    trainer = build(steps=20, box_loss=box_loss)
+    dataset = batches(path, 1, size=size)
+    for _ in range(20):
+        results = trainer.train_epoch(dataset, [path])
+        assert np.isfinite(list(results.values())).all()
+        assert results["gradient_norm"] > 0
+    assert all(np.isfinite(v.numpy()).all() for v in trainer.model.variables)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_average_follows_the_weights_slowly(two_pictures, optimizer):
+    trainer = build(ema=0.9, optimizer=optimizer)
+    start = [v.numpy() for v in trainer.model.variables]
+    for ours, theirs in zip(start, trainer.averaged.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    trainer.train_epoch(batches(two_pictures), [two_pictures])
+    decay = 2 / 11  # (1 + step) / (10 + step) after one step, which is below 0.9
+    for first, average, now in zip(
+        start, trainer.averaged.variables, trainer.model.variables, strict=True
+    ):
+        expected = decay * first + (1 - decay) * now.numpy()
+        np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_is_what_is_evaluated(two_pictures):
+    trainer = build(ema=0.9)
+    for variable in trainer.model.variables:
+        variable.assign(variable * np.nan)
+    results, _ = trainer.evaluate(batches(two_pictures), NAMES, SIZE)
+    assert np.isfinite(results["val_loss"])
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(two_pictures):
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    trainer = build(strategy, steps=10)
+    trainer = build()
     trainer.model.variables[0].assign(trainer.model.variables[0] * np.nan)
-    with pytest.raises(InputError, match="the loss is nan at step 1; lower --learning"):
-        trainer.train_epoch(batches(strategy, two_pictures))
+    words = "the loss is nan at step 1, learning rate .*lower --learning_rate.*: 0, 1"
+    with pytest.raises(InputError, match=words):
+        trainer.train_epoch(batches(two_pictures), [two_pictures])
 
 
-def test_frozen_layers_stay(two_pictures):
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    keras.utils.set_random_seed(0)
-    with strategy.scope():
-        model = build_model(TINY, len(NAMES))
-        for layer in model.layers:
-            layer.trainable = layer.name.startswith("output")
-        trainer = training.Trainer(model, TINY, SIZE, strategy, 1e-3, 10)
-    before = {v.path: v.numpy() for v in model.variables}
-    trainer.train_epoch(batches(strategy, two_pictures))
-    moved = {v.path for v in model.variables if (v.numpy() != before[v.path]).any()}
-    assert moved == {v.path for v in model.trainable_variables}
-    assert all(path.startswith("output") for path in moved)
+def test_gradients_that_overflow_are_not_finite_either(two_pictures):
+    trainer = build()
+    # A finite loss, whose square overflows in the norm of the gradients.
+    (output,) = [v for v in trainer.model.variables if v.path == "output_09_conv/bias"]
+    output.assign(output + 3e38)
+    with pytest.raises(InputError, match="step 1"):
+        trainer.train_epoch(batches(two_pictures), [two_pictures])
+
+
+def test_frozen_layers_stay_until_they_thaw(two_pictures):
+    trainer = build()
+    layers = [x for x in trainer.model.layers if x.name.startswith("backbone")]
+    trainer.freeze(layers)
+    before = {v.path: v.numpy() for v in trainer.model.variables}
+
+    def moved():
+        now = trainer.model.variables
+        return {v.path for v in now if (v.numpy() != before[v.path]).any()}
+
+    trainer.train_epoch(batches(two_pictures), [two_pictures])
+    # The statistics of BatchNorm stay too.
+    assert not any(path.startswith("backbone") for path in moved())
+    assert any(path.startswith("neck") for path in moved())
+    trainer.thaw()
+    trainer.train_epoch(batches(two_pictures), [two_pictures])
+    assert len(moved()) == len(before)
 
 
 def test_a_network_that_broke_in_its_last_step_is_not_kept(two_pictures):
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    trainer = build(strategy, steps=10)
-    dataset = batches(strategy, two_pictures)
+    trainer = build()
     variances = [v for v in trainer.model.variables if v.name == "moving_variance"]
     variances[0].assign(variances[0] * np.nan)  # Training does not look at these.
     with pytest.raises(InputError, match="the loss on the test pictures is nan"):
-        trainer.evaluate(dataset, NAMES)
+        trainer.evaluate(batches(two_pictures), NAMES, SIZE)
+
+
+def test_an_overflow_in_float16_halves_the_scale_and_is_no_step(two_pictures):
+    before = keras.config.dtype_policy()
+    set_precision("float16")
+    try:
+        trainer = build()
+        trainer.loss_scale.scale.assign(2.0**24)
+        weights = trainer.model.trainable_variables[0].numpy()
+        results = trainer.train_epoch(batches(two_pictures), [two_pictures])
+        assert np.isfinite(results["loss"])
+        assert float(trainer.loss_scale.scale) == 2.0**23
+        # Weight decay apart, which takes the 5e-4th part of the learning rate.
+        now = trainer.model.trainable_variables[0]
+        np.testing.assert_allclose(weights, now, rtol=2e-6)
+        trainer.loss_scale.scale.assign(256.0)
+        trainer.train_epoch(batches(two_pictures), [two_pictures])
+        assert float(trainer.loss_scale.scale) == 256
+        assert int(trainer.loss_scale.good_steps) == 1
+        now = trainer.model.trainable_variables[0].numpy()
+        assert np.abs(weights - now).max() > 1e-4
+        # Losses and boxes are float32, and so are the weights.
+        logits = trainer.model(np.zeros((1, 64, 64, 3), "f"))
+        assert {x.dtype for x in logits} == {tf.float32}
+        assert trainer.model.layers[5].compute_dtype == "float16"
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 @pytest.mark.slow

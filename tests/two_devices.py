@@ -15,6 +15,7 @@ import tensorflow as tf
 from yolov3_tf2 import grid, training
 from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.model import build_model
+from yolov3_tf2.optimizer import build_optimizer
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -35,14 +36,26 @@ def main():
         for layer in model.layers:
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = not (is_norm and sys.argv[3] == "frozen")
-        trainer = training.Trainer(model, TINY, SIZE, strategy, 1e-3, 6)
+        averaged = build_model(TINY, len(NAMES))
+        new = build_optimizer("adamw", model.trainable_variables, 1e-3, 6, 5e-4, "new")
+        trainer = training.Trainer(
+            model,
+            averaged,
+            TINY,
+            strategy,
+            [(new, [layer for layer in model.layers if layer.variables])],
+            box_loss="darknet",
+            ema=0.9,
+            clip_norm=1000.0,
+        )
+        trainer.start_average()
     # Always filled, so that the statistics of BatchNorm are of the same pictures.
     dataset = build_dataset([path], NAMES, TINY, SIZE, BATCH, fill_last_batch=True)
     distributed = strategy.experimental_distribute_dataset(dataset)
     for _ in range(2):
-        results = trainer.train_epoch(distributed)
+        results = trainer.train_epoch(distributed, [path])
         results.pop("images_per_second")
-        results |= trainer.evaluate(distributed, NAMES)
+        results |= trainer.evaluate(distributed, NAMES, SIZE)[0]
         print(json.dumps({k: float(v) for k, v in results.items()}))
 
 

@@ -6,7 +6,6 @@ name whatever else the network has. `model.json` says what the numbers belong to
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -215,20 +214,3 @@ def _read(folder, shapes, name):
             f"{prefix}.data-00000-of-00001: not readable ({error}); was it cut off "
             "while it was copied?"
         ) from error
-
-
-def save_epoch(folder, epoch, model, class_names, size):
-    """Writes the model after an epoch to `<folder>/epoch-<n>/`; drops the one before.
-
-    The new folder gets its name when it is complete, and the old one goes after that:
-    at any moment there is a whole one.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    before = list(folder.glob("epoch-*"))
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_model(partial, model, class_names, size)
-    partial.replace(folder / f"epoch-{epoch:04d}")
-    for path in before:
-        shutil.rmtree(path)

@@ -1,10 +1,11 @@
-"""tf.data: TFRecord files to batches of letterboxed pictures, boxes and targets."""
+"""tf.data: TFRecord files to batches of pictures, boxes and targets."""
 
 import re
 
 import tensorflow as tf
 
 from yolov3_tf2 import grid, records
+from yolov3_tf2.augment import augment, mosaic
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.letterbox import boxes_to_letterbox, letterbox
 
@@ -13,16 +14,8 @@ _SHUFFLE_PICTURES = 2048
 _SHUFFLE_BYTES = 512 * 2**20
 
 
-def build_dataset(
-    paths,
-    class_names,
-    variant,
-    size,
-    batch_size,
-    shuffle_seed=None,
-    fill_last_batch=False,
-):
-    """Builds the batches of one pass over TFRecord files.
+def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch=False):
+    """Builds the batches of one pass over TFRecord files, in their order.
 
     Args:
         paths: list of TFRecord files.
@@ -30,8 +23,6 @@ def build_dataset(
         variant: the `grid.Variant` that the targets are for.
         size: side of the network's input, pixels.
         batch_size: pictures a batch; the last batch may be smaller.
-        shuffle_seed: makes every pass go through the pictures in another order, the
-            same ones for the same seed. None keeps their order.
         fill_last_batch: repeats pictures, with weight 0, until the last batch is as
             large as the others: every device that shares a batch then has some.
 
@@ -40,9 +31,125 @@ def build_dataset(
         `[batch, boxes, 4]` xyxy, fractions of the input, and `labels`
         `[batch, boxes]`, both padded with boxes without area; `targets` and `lost`,
         see `grid.encode`; `sizes` `[batch, 2]`, width and height of the pictures
-        before letterboxing, pixels; `weights` `[batch]`, 1 for a picture, 0 for a
-        repeated one.
+        before letterboxing, pixels; `numbers` `[batch]`, a picture's place in the
+        files, from 0; `weights` `[batch]`, 1 for a picture, 0 for a repeated one.
     """
+    read = _reader(class_names)
+
+    def load(number, serialized):
+        example = read(serialized)
+        boxes = boxes_to_letterbox(
+            example["boxes"], example["width"], example["height"], size
+        )
+        return _element(number, example, letterbox(example["image"], size), boxes)
+
+    return (
+        _records(paths)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .padded_batch(batch_size)
+        .map(_finish(variant, size, batch_size, fill_last_batch), tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def build_training_dataset(
+    paths,
+    class_names,
+    variant,
+    sizes,
+    batch_size,
+    strengths,
+    seed,
+    epoch,
+    mosaic_epochs,
+    fill_last_batch=False,
+):
+    """Builds the shuffled and augmented batches of an epoch.
+
+    Order, sizes and changes of the pictures are a function of `seed` and the epoch.
+
+    Args:
+        paths, class_names, variant, batch_size, fill_last_batch: see `build_dataset`.
+        sizes: list of sides of the network's input, pixels; each batch has one.
+        strengths: see `augment.augment`.
+        seed: an integer.
+        epoch: an int64 `tf.Variable`, read at the start of each pass.
+        mosaic_epochs: the last epoch with mosaics: boxes that their cuts have clipped
+            teach to look for objects, and not where their edges are.
+
+    Returns:
+        See `build_dataset`. With several `sizes`, the shapes change with the batch.
+    """
+    read = _reader(class_names)
+    changes = any(strengths[kind] for kind in strengths if kind != "mosaic")
+
+    def shuffle(_):
+        # Of this function's graph alone: with a seed of 0 for the whole program,
+        # `shuffle` would refuse a tensor.
+        tf.random.set_seed(1)
+        records_of_epoch = _records(paths).shuffle(
+            _shuffle_buffer(paths),
+            seed=epoch * 1_000_003 + seed,
+            reshuffle_each_iteration=False,
+        )
+        # The place in the epoch tells the batch, and so its size.
+        return records_of_epoch.enumerate().map(
+            lambda place, record: (epoch.read_value(), place, *record)
+        )
+
+    def size_of_batch(epoch, place):
+        if len(sizes) == 1:
+            return sizes[0]
+        index = tf.random.stateless_uniform(
+            (), _seed(seed, epoch, -1 - place // batch_size), 0, len(sizes), tf.int32
+        )
+        return tf.constant(sizes)[index]
+
+    def load(epoch, place, number, serialized):
+        example = read(serialized)
+        size = size_of_batch(epoch, place)
+        if changes:
+            image, boxes = augment(
+                example["image"],
+                example["boxes"],
+                size,
+                strengths,
+                _seed(seed, epoch, number),
+            )
+        else:
+            image = letterbox(example["image"], size)
+            boxes = boxes_to_letterbox(
+                example["boxes"], example["width"], example["height"], size
+            )
+        return {"epoch": epoch, **_element(number, example, image, boxes)}
+
+    def finish(batch):
+        batch_epoch = batch.pop("epoch")[0]
+        size = tf.shape(batch["images"])[1] if len(sizes) > 1 else sizes[0]
+        if strengths["mosaic"]:
+            mosaic_seed = _seed(seed, batch_epoch, batch["numbers"][0])[::-1]
+            goes_on = tf.cast(batch_epoch <= mosaic_epochs, tf.float32)
+            batch = mosaic(batch, strengths["mosaic"] * goes_on, size, mosaic_seed)
+        return _finish(variant, size, batch_size, fill_last_batch)(batch)
+
+    return (
+        tf.data.Dataset.from_tensors(0)
+        .flat_map(shuffle)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .padded_batch(batch_size)
+        .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _records(paths):
+    """Pairs of a record's place in the files and its bytes."""
+    return tf.data.TFRecordDataset([str(path) for path in paths]).enumerate()
+
+
+def _reader(class_names):
+    """A function from a record to its example, with `image` `[height, width, 3]`
+    uint8 and `labels` `[boxes]`."""
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
             tf.constant(class_names), tf.range(len(class_names))
@@ -50,7 +157,7 @@ def build_dataset(
         default_value=-1,
     )
 
-    def load(serialized):
+    def read(serialized):
         example = records.parse(serialized)
         labels = table.lookup(example["class_names"])
         unknown = tf.boolean_mask(example["class_names"], labels < 0)
@@ -60,39 +167,40 @@ def build_dataset(
         )
         with tf.control_dependencies([check]):
             image = _decode(example["encoded"])
-        boxes = boxes_to_letterbox(
-            example["boxes"], example["width"], example["height"], size
-        )
-        # One box of padding each, so that a batch without any box has boxes too.
-        return {
-            "images": letterbox(image, size),
-            "boxes": tf.pad(boxes, ((0, 1), (0, 0))),
-            "labels": tf.pad(labels, ((0, 1),)),
-            "sizes": tf.stack([example["width"], example["height"]]),
-        }
+        return {**example, "image": image, "labels": labels}
 
-    def add_targets(batch):
-        targets, lost = grid.encode(batch["boxes"], batch["labels"], variant, size)
-        return {**batch, "targets": targets, "lost": lost}
+    return read
 
-    def fill(batch):
+
+def _element(number, example, image, boxes):
+    # One box of padding each, so that a batch without any box has boxes too.
+    return {
+        "images": image,
+        "boxes": tf.pad(boxes, ((0, 1), (0, 0))),
+        "labels": tf.pad(example["labels"], ((0, 1),)),
+        "sizes": tf.stack([example["width"], example["height"]]),
+        "numbers": number,
+    }
+
+
+def _finish(variant, size, batch_size, fill_last_batch):
+    """A function that adds targets and weights to a batch."""
+
+    def finish(batch):
         number = tf.shape(batch["images"])[0]
         index = tf.range(batch_size if fill_last_batch else number)
         weights = tf.cast(index < number, tf.float32)
         if fill_last_batch:
             batch = {k: tf.gather(v, index % number) for k, v in batch.items()}
-        return {**batch, "weights": weights}
+        targets, lost = grid.encode(batch["boxes"], batch["labels"], variant, size)
+        return {**batch, "weights": weights, "targets": targets, "lost": lost}
 
-    dataset = tf.data.TFRecordDataset([str(path) for path in paths])
-    if shuffle_seed is not None:
-        dataset = dataset.shuffle(_shuffle_buffer(paths), seed=shuffle_seed)
-    return (
-        dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        .padded_batch(batch_size)
-        .map(fill, num_parallel_calls=tf.data.AUTOTUNE)
-        .map(add_targets, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return finish
+
+
+def _seed(seed, epoch, number):
+    """The two integers that `tf.random.stateless_*` want."""
+    return tf.stack([seed * 100_003 + epoch, tf.cast(number, tf.int64)])
 
 
 def _decode(encoded):

@@ -86,11 +86,15 @@ def _draw_text(canvas, size, box, text, colour, font):
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _font(pixels):
+def font_path():
+    """Returns the path of the font file, as a string."""
     # Found without importing the package, which needs nothing but its file.
     (folder,) = importlib.util.find_spec(_FONT_PACKAGE).submodule_search_locations
-    path = str(Path(folder) / _FONT_FILE)
-    font = ImageFont.truetype(path, pixels, index=_FONT_INDEX)
+    return str(Path(folder) / _FONT_FILE)
+
+
+@functools.lru_cache(maxsize=64)
+def _font(pixels):
+    font = ImageFont.truetype(font_path(), pixels, index=_FONT_INDEX)
     font.set_variation_by_name("Bold")
     return font

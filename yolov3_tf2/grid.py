@@ -74,14 +74,16 @@ def encode(boxes, labels, variant, image_size):
     fits it best (IoU of the two shapes laid on each other, as darknet's
     `yolo_layer.c`). Where two boxes want the same cell and anchor, the better fit has
     it and the other takes the next best anchor of its own that is free, so that no
-    box is lost before all anchors over its centre are taken.
+    box is lost before all anchors over its centre are taken. An anchor that two scales
+    share (81x82 of yolov3-tiny) learns its boxes at both, as in darknet, where each
+    scale looks at all boxes for itself.
 
     Args:
         boxes: `[batch, boxes, 4]` xyxy, fractions of the input. A box without area
             is padding.
         labels: `[batch, boxes]` class indices.
         variant: a `Variant`.
-        image_size: width and height of the square input, pixels.
+        image_size: width and height of the square input, pixels; an int or a tensor.
 
     Returns:
         A pair: the targets, a tuple of `[batch, rows, cols, anchors, 6]` float32 per
@@ -101,31 +103,30 @@ def encode(boxes, labels, variant, image_size):
     by_fit = ops.argsort(-fit, axis=-1)  # [batch, boxes, anchors], best first
     ranked_slots = ops.take_along_axis(slots, by_fit, axis=-1)
     ranked_fit = ops.take_along_axis(fit, by_fit, axis=-1)
-    index = ops.arange(num_boxes)
-    is_earlier = index[None, :] < index[:, None]  # [boxes, rivals]
-    given = ops.full((batch, num_boxes), -1, dtype="int32")
+    nothing = ops.full((batch, num_boxes), -1, dtype="int32")
+    given, shared = nothing, nothing
     for rank in range(num_anchors):
         pending = ops.logical_and(is_box, given < 0)
         wish, wish_fit = ranked_slots[..., rank], ranked_fit[..., rank]
-        # A box that is not pending wishes for nothing: -2 equals no slot.
-        wish = ops.where(pending, wish, -2)
-        same_wish = wish[:, :, None] == wish[:, None, :]  # [batch, boxes, rivals]
-        rival_fit, own_fit = wish_fit[:, None, :], wish_fit[:, :, None]
-        rival_wins = ops.logical_or(
-            rival_fit > own_fit, ops.logical_and(rival_fit == own_fit, is_earlier)
-        )
-        beaten = ops.any(ops.logical_and(same_wish, rival_wins), axis=-1)
-        taken = ops.any(wish[:, :, None] == given[:, None, :], axis=-1)
-        wins = ops.logical_and(pending, ops.logical_not(ops.logical_or(beaten, taken)))
+        wins = _settle(wish, wish_fit, pending, (given, shared))
         given = ops.where(wins, wish, given)
+        for anchor, twin in _twins(variant) if rank == 0 else ():
+            best = by_fit[..., 0]
+            wants = ops.logical_or(best == anchor, best == twin)
+            wants = ops.logical_and(is_box, wants)
+            wish = slots[..., anchor] + slots[..., twin] - ranked_slots[..., 0]
+            wins = _settle(wish, wish_fit, wants, (given, shared))
+            shared = ops.where(wins, wish, shared)
     lost = ops.sum(ops.cast(ops.logical_and(is_box, given < 0), "float32"), axis=-1)
 
     # One slot more than there are catches the boxes without a slot, and is cut off.
+    given = ops.concatenate([given, shared], axis=1)
     given = ops.where(given < 0, num_slots, given)
-    rows_of_batch = ops.broadcast_to(ops.arange(batch)[:, None], (batch, num_boxes))
+    rows_of_batch = ops.broadcast_to(ops.arange(batch)[:, None], (batch, 2 * num_boxes))
     values = ops.concatenate(
         [boxes, ops.ones_like(boxes[..., :1]), labels[..., None]], axis=-1
     )
+    values = ops.concatenate([values, values], axis=1)
     flat = ops.scatter(
         ops.reshape(ops.stack([rows_of_batch, given], axis=-1), (-1, 2)),
         ops.reshape(values, (-1, 6)),
@@ -142,6 +143,44 @@ def encode(boxes, labels, variant, image_size):
     return tuple(targets), lost
 
 
+def _settle(wish, fit, pending, given):
+    """Gives wanted slots to boxes, each to the best fit, the earlier box at a tie.
+
+    Args:
+        wish: `[batch, boxes]` int32, the slot that each box wants.
+        fit: `[batch, boxes]`, how well it would fit.
+        pending: `[batch, boxes]` bool, whether it wants one at all.
+        given: list of `[batch, boxes]` int32, the slots that are taken; -1 is none.
+
+    Returns:
+        `[batch, boxes]` bool, whether a box gets what it wants.
+    """
+    index = ops.arange(ops.shape(wish)[1])
+    is_earlier = index[None, :] < index[:, None]  # [boxes, rivals]
+    wish = ops.where(pending, wish, -2)  # Which equals no slot.
+    same_wish = wish[:, :, None] == wish[:, None, :]  # [batch, boxes, rivals]
+    rival_fit, own_fit = fit[:, None, :], fit[:, :, None]
+    rival_wins = ops.logical_or(
+        rival_fit > own_fit, ops.logical_and(rival_fit == own_fit, is_earlier)
+    )
+    beaten = ops.any(ops.logical_and(same_wish, rival_wins), axis=-1)
+    for slots in given:
+        taken = ops.any(wish[:, :, None] == slots[:, None, :], axis=-1)
+        beaten = ops.logical_or(beaten, taken)
+    return ops.logical_and(pending, ops.logical_not(beaten))
+
+
+def _twins(variant):
+    """Pairs of places, in the list of all anchors, that hold the same anchor."""
+    anchors = [anchor for scale in variant.anchors for anchor in scale]
+    return [
+        (first, second)
+        for second, anchor in enumerate(anchors)
+        for first in range(second)
+        if anchors[first] == anchor
+    ]
+
+
 def _fit_and_slots(boxes, sizes, variant, image_size):
     """Rates every anchor for every box, and finds its place in the flat targets.
 
@@ -153,13 +192,15 @@ def _fit_and_slots(boxes, sizes, variant, image_size):
     fit, slots, start = [], [], 0
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
     for scale, anchors_px in enumerate(variant.anchors):
-        anchors = ops.convert_to_tensor(anchors_px, dtype="float32") / image_size
+        anchors = ops.convert_to_tensor(anchors_px, dtype="float32")
+        anchors = anchors / ops.cast(image_size, "float32")
         shared = ops.prod(ops.minimum(sizes[:, :, None, :], anchors), axis=-1)
         together = ops.prod(sizes, axis=-1)[:, :, None] + ops.prod(anchors, axis=-1)
         fit.append(shared / (together - shared))
         cells = variant.grid_size(scale, image_size)
         # A centre on the right or bottom edge belongs to the last cell.
-        cell = ops.clip(ops.cast(ops.floor(centres * cells), "int32"), 0, cells - 1)
+        cell = ops.floor(centres * ops.cast(cells, "float32"))
+        cell = ops.clip(ops.cast(cell, "int32"), 0, cells - 1)
         first = (cell[..., 1] * cells + cell[..., 0]) * len(anchors_px) + start
         slots.append(first[..., None] + ops.arange(len(anchors_px), dtype="int32"))
         start += cells * cells * len(anchors_px)

@@ -27,12 +27,39 @@ def letterbox(image, size):
     image = tf.convert_to_tensor(image)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     inner_width, inner_height, left, top = _placement(width, height, size)
-    image = tf.image.resize(image, (inner_height, inner_width), antialias=True)
-    right, bottom = size - inner_width - left, size - inner_height - top
-    image = tf.pad(
-        image / 255.0, ((top, bottom), (left, right), (0, 0)), constant_values=GREY
-    )
-    return tf.ensure_shape(image, (size, size, 3))
+    return place(image, (inner_width, inner_height), (left, top), size)
+
+
+def place(image, inner, corner, size, change=None):
+    """Scales a picture and lays it onto a grey square, cut off at its edges.
+
+    Args:
+        image: `[height, width, 3]` uint8 RGB.
+        inner: width and height to scale it to, pixels.
+        corner: left and top of the scaled picture on the square; may be negative.
+        size: side of the square, pixels; an int or a scalar tensor.
+        change: a function from the part of the picture that shows, float32 RGB in
+            [0, 1], to another picture of its size.
+
+    Returns:
+        `[size, size, 3]` float32 RGB in [0, 1].
+    """
+    image = tf.image.resize(image, (inner[1], inner[0]), antialias=True) / 255.0
+    cut, before, after = [], [], []
+    for side, start in zip((inner[1], inner[0]), (corner[1], corner[0]), strict=True):
+        end = tf.clip_by_value(start + side, 0, size)
+        first = tf.clip_by_value(start, 0, size)
+        cut.append((first - start, end - start))
+        before.append(first)
+        after.append(size - end)
+    image = image[cut[0][0] : cut[0][1], cut[1][0] : cut[1][1]]
+    if change is not None:
+        image = change(image)
+    padding = [*zip(before, after, strict=True), (0, 0)]
+    image = tf.pad(image, padding, constant_values=GREY)
+    # A size that is a tensor is known when the graph runs.
+    known = size if isinstance(size, int) else None
+    return tf.ensure_shape(image, (known, known, 3))
 
 
 def boxes_to_letterbox(boxes, width, height, size):
@@ -68,6 +95,7 @@ def _transform(width, height, size):
             *(tf.cast(side, tf.int32) for side in (width, height)), size
         )
     )
-    scale = tf.stack([inner_width, inner_height] * 2) / size
-    offset = tf.stack([left, top] * 2) / size
-    return scale, offset
+    scale = tf.stack([inner_width, inner_height] * 2)
+    offset = tf.stack([left, top] * 2)
+    size = tf.cast(size, tf.float32)
+    return scale / size, offset / size

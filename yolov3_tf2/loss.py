@@ -4,7 +4,14 @@ Darknet writes gradients, not a loss: for x and y `scale * (target - sigmoid(t))
 w and h `scale * (target - t)`, for objectness and each class `target - sigmoid(t)`.
 They are the gradients of binary cross-entropy on logits and of half a squared error,
 which is what stands here.
+
+With the box loss `ciou`, boxes are compared by complete IoU, and the objectness of a
+box that is to be found is its IoU with it, as in YOLO itself (1506.02640, section 2:
+confidence is Pr(object) * IoU), where darknet's YOLOv3 has 1: scores then rank boxes by
+how well they fit, which is what average precision asks for.
 """
+
+import math
 
 from keras import ops
 
@@ -15,10 +22,13 @@ from yolov3_tf2 import grid
 # (`ignore_thresh` of yolov3.cfg).
 IGNORE_IOU = 0.7
 
-PARTS = ("loss_xy", "loss_wh", "loss_objectness", "loss_class")
+PARTS = ("loss_box", "loss_objectness", "loss_class")
+BOX_LOSSES = ("darknet", "ciou")
+# What a box that misses costs, whatever its size, in the unit of darknet's loss.
+CIOU_WEIGHT = 4.0
 
 
-def yolo_loss(logits, targets, true_boxes, variant):
+def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
     """Computes the loss of every picture of a batch.
 
     Args:
@@ -28,6 +38,7 @@ def yolo_loss(logits, targets, true_boxes, variant):
             area is padding. All boxes of the picture, since a prediction at one scale
             that covers a box assigned to another is not background.
         variant: a `grid.Variant`.
+        box_loss: one of `BOX_LOSSES`.
 
     Returns:
         A dict from each name of `PARTS` to `[batch]` float32, summed over the scales.
@@ -37,7 +48,12 @@ def yolo_loss(logits, targets, true_boxes, variant):
         zip(logits, targets, strict=True)
     ):
         losses = _scale_loss(
-            ops.cast(scale_logits, "float32"), scale_targets, true_boxes, variant, scale
+            ops.cast(scale_logits, "float32"),
+            scale_targets,
+            true_boxes,
+            variant,
+            scale,
+            box_loss,
         )
         parts = {
             name: parts[name] + ops.sum(loss, axis=(1, 2, 3))
@@ -46,17 +62,60 @@ def yolo_loss(logits, targets, true_boxes, variant):
     return parts
 
 
-def _scale_loss(logits, targets, true_boxes, variant, scale):
-    """The four parts of one scale, each `[batch, rows, cols, anchors]`."""
-    boxes, objectness = targets[..., :4], targets[..., 4]
-    offsets = grid.encode_boxes(boxes, variant, scale)
-    # Cells without an object have no offsets: theirs are masked before the loss, so
-    # that no large number times zero enters a gradient.
-    offsets = ops.where(objectness[..., None] > 0, offsets, 0.0)
+def ciou(boxes_a, boxes_b):
+    """Returns the complete IoU, pair by pair (https://arxiv.org/abs/1911.08287).
+
+    IoU less the distance of the centres, as a share of the diagonal of the box around
+    both, squared, and less a term for unlike shapes: it has a gradient where boxes do
+    not meet.
+
+    Args:
+        boxes_a: `[..., 4]` xyxy, each with an area.
+        boxes_b: `[..., 4]` xyxy, each with an area.
+
+    Returns:
+        `[...]`, from -1.5 to 1.
+    """
+    iou = box_ops.iou(boxes_a, boxes_b)
+    a, b = box_ops.xyxy_to_xywh(boxes_a), box_ops.xyxy_to_xywh(boxes_b)
+    around = ops.maximum(boxes_a[..., 2:], boxes_b[..., 2:]) - ops.minimum(
+        boxes_a[..., :2], boxes_b[..., :2]
+    )
+    distance = ops.sum(ops.square(a[..., :2] - b[..., :2]), axis=-1)
+    distance = distance / ops.sum(ops.square(around), axis=-1)
+    angles = [ops.arctan2(x[..., 2], x[..., 3]) for x in (a, b)]
+    shape = 4 / math.pi**2 * ops.square(angles[0] - angles[1])
+    # The published alpha, a weight that no gradient goes through.
+    alpha = ops.stop_gradient(shape / (1 - iou + shape + 1e-7))
+    return iou - distance - alpha * shape
+
+
+def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
+    """What misplaced boxes cost, `[batch, rows, cols, anchors]`; 0 without an object.
+
+    What stands where there is no object is replaced before the loss, and not masked
+    after it, so that no large number times zero enters a gradient.
+    """
+    has_object = objectness[..., None] > 0
+    if box_loss == "ciou":
+        anywhere = ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
+        predicted = grid.decode_boxes(
+            ops.where(has_object, logits[..., :4], 0.0), variant, scale
+        )
+        boxes = ops.where(has_object, boxes, anywhere)
+        return CIOU_WEIGHT * objectness * (1.0 - ciou(predicted, boxes))
     # Small boxes weigh more: 2 - w * h.
     weight = objectness * (2.0 - box_ops.area(boxes))
+    offsets = ops.where(has_object, grid.encode_boxes(boxes, variant, scale), 0.0)
     xy = ops.sum(_cross_entropy(offsets[..., :2], logits[..., :2]), axis=-1)
     wh = ops.sum(ops.square(offsets[..., 2:] - logits[..., 2:4]), axis=-1) / 2
+    return weight * (xy + wh)
+
+
+def _scale_loss(logits, targets, true_boxes, variant, scale, box_loss):
+    """The three parts of one scale, each `[batch, rows, cols, anchors]`."""
+    boxes, objectness = targets[..., :4], targets[..., 4]
+    box_part = _box_loss(logits, boxes, objectness, variant, scale, box_loss)
 
     pred_boxes = ops.stop_gradient(grid.decode_boxes(logits[..., :4], variant, scale))
     best_iou = ops.max(
@@ -64,19 +123,18 @@ def _scale_loss(logits, targets, true_boxes, variant, scale):
         axis=-1,
     )  # [batch, rows, cols, anchors]
     background = (1.0 - objectness) * ops.cast(best_iou <= IGNORE_IOU, "float32")
-    objectness_loss = _cross_entropy(objectness, logits[..., 4])
+    confidence = objectness
+    if box_loss == "ciou":
+        confidence = objectness * box_ops.iou(pred_boxes, boxes)
+    objectness_loss = _cross_entropy(confidence, logits[..., 4])
     objectness_loss = (objectness + background) * objectness_loss
 
     num_classes = logits.shape[-1] - 5
     one_hot = ops.one_hot(ops.cast(targets[..., 5], "int32"), num_classes)
     class_loss = ops.sum(_cross_entropy(one_hot, logits[..., 5:]), axis=-1)
-    return weight * xy, weight * wh, objectness_loss, objectness * class_loss
+    return box_part, objectness_loss, objectness * class_loss
 
 
 def _cross_entropy(target, logits):
     """Binary cross-entropy, in the form that overflows for no logit."""
-    return (
-        ops.maximum(logits, 0.0)
-        - logits * target
-        + ops.log1p(ops.exp(-ops.abs(logits)))
-    )
+    return ops.softplus(logits) - logits * target

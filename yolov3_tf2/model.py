@@ -141,9 +141,10 @@ class _Layers:
             bias_initializer=lambda shape, dtype: ops.convert_to_tensor(
                 bias.reshape(shape), dtype
             ),
+            # Half precision ends here: loss and decoding want float32.
+            dtype="float32",
             name=f"{name}_conv",
         )(x)
-        # Half precision ends here: loss and decoding want float32.
         return SplitAnchors(num_anchors, dtype="float32", name=f"{name}_split")(x)
 
     def residual(self, x, filters):

@@ -6,19 +6,16 @@ Written out, and not `model.fit`, which in Keras 3 does not run on several machi
 
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import evaluate, loss, predict
+from yolov3_tf2 import evaluate, loss, predict, records
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.optimizer import LossScale
 
 # Below what a person would look at: the low scores are part of a precision curve.
 EVAL_THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5, "max_boxes": 100}
-# Well above the norm of a healthy step, which is 35 to 180 for fine-tuning on
-# photographs: a bad batch cannot throw the weights away, and no other is touched.
-CLIP_NORM = 1000.0
 
 
 def build_strategy():
@@ -35,105 +32,172 @@ def build_strategy():
 
 
 class Trainer:
-    """Trains and evaluates one model.
+    """Trains one model and evaluates the moving average of its weights.
 
     Attributes:
-        model: the result of `build_model`; its frozen layers stay as they are.
-        optimizer: Adam, whose learning rate rises over the first tenth of the steps
-            (1,000 at most) and falls as a cosine to a hundredth.
+        model: the network that is trained.
+        averaged: the network that is evaluated and saved; `model` itself where no
+            average is kept.
+        optimizers: the optimizer of the new layers, and that of the kept ones.
+        loss_scale: an `optimizer.LossScale`, None but for float16.
     """
 
-    def __init__(self, model, variant, size, strategy, learning_rate, total_steps):
-        """Makes the optimizer; call under `strategy.scope()`.
+    def __init__(
+        self, model, averaged, variant, strategy, groups, *, box_loss, ema, clip_norm
+    ):
+        """Call under `strategy.scope()`.
 
         Args:
-            model: the result of `build_model`, layers frozen as wanted.
-            variant: its `grid.Variant`.
-            size: side of the network's input, pixels.
+            model: the result of `build_model`.
+            averaged: another one, or `model`.
+            variant: their `grid.Variant`.
             strategy: a `tf.distribute.Strategy`.
-            learning_rate: its peak.
-            total_steps: steps of the whole training.
+            groups: list of pairs of an optimizer and the layers that it trains. A
+                layer that is not trainable at the time stays as it is.
+            box_loss: one of `loss.BOX_LOSSES`.
+            ema: the decay of the average: what a step keeps of it. It is smaller in
+                the first steps, (1 + step) / (10 + step).
+            clip_norm: the norm to which longer gradients are cut.
         """
-        warmup_steps = max(1, min(1000, total_steps // 10))
-        schedule = keras.optimizers.schedules.CosineDecay(
-            learning_rate / warmup_steps,
-            max(1, total_steps - warmup_steps),
-            alpha=0.01,
-            warmup_target=learning_rate,
-            warmup_steps=warmup_steps,
-        )
-        self.optimizer = keras.optimizers.Adam(schedule)
-        self.optimizer.build(model.trainable_variables)
         self.model = model
+        self.averaged = averaged
+        self.optimizers = [optimizer for optimizer, _ in groups]
+        self._layers = [layers for _, layers in groups]
         self._variant = variant
-        self._size = size
         self._strategy = strategy
+        self._box_loss = box_loss
+        self._ema = ema
+        self._clip_norm = clip_norm
+        self.loss_scale = None
+        if model.layers[1].compute_dtype == "float16":
+            self.loss_scale = LossScale()
+        self._steps = tf.Variable(0.0, trainable=False)
+        self._frozen = []
         self.train_step = tf.function(self._train_step, reduce_retracing=True)
         self.eval_step = tf.function(self._eval_step, reduce_retracing=True)
 
-    def train_epoch(self, dataset, progress=iter):
+    def freeze(self, layers):
+        """Keeps layers as they are, BatchNorm in inference mode, until `thaw`."""
+        self._frozen = layers
+        for layer in layers:
+            layer.trainable = False
+
+    def thaw(self):
+        """Trains the frozen layers from now on; does nothing where none are."""
+        if self._frozen:
+            for layer in self._frozen:
+                layer.trainable = True
+            self._frozen = []
+            self.train_step = tf.function(self._train_step, reduce_retracing=True)
+
+    def learning_rate(self):
+        """Returns the learning rate of the next step, the new layers' if there are."""
+        return float(self.optimizers[0].learning_rate)
+
+    def start_average(self):
+        """Sets the average to the model's weights; call it before the first step."""
+        if self.averaged is not self.model:
+            for average, variable in self._averages():
+                average.assign(variable)
+
+    def state(self):
+        """Returns all that a training goes on from: a dict of names to variables."""
+        variables = {"steps": self._steps}
+        models = {"model": self.model, "averaged": self.averaged}
+        for name, model in models.items():
+            for variable in model.variables:
+                variables[f"{name}/{variable.path}"] = variable.value
+        for optimizer in self.optimizers:
+            for variable in optimizer.variables:
+                variables[f"{optimizer.name}/{variable.path}"] = variable.value
+        if self.loss_scale:
+            variables["loss_scale/scale"] = self.loss_scale.scale
+            variables["loss_scale/good_steps"] = self.loss_scale.good_steps
+        return variables
+
+    def train_epoch(self, dataset, paths, progress=iter):
         """Trains on every batch of a distributed dataset once.
 
         Args:
-            dataset: a distributed dataset of `build_dataset`.
+            dataset: a distributed dataset of `build_training_dataset`.
+            paths: its TFRecord files, to name the pictures of a step that fails.
             progress: wraps the batches, for a bar.
 
         Returns:
             A dict of means a picture: `loss`, its parts; and `lost`, the number of
-            boxes for which no anchor was free, `images_per_second`.
+            boxes for which no anchor was free, `gradient_norm`, a mean of the steps,
+            and `images_per_second`.
 
         Raises:
             InputError: the loss is no longer finite, or a record cannot be used.
         """
         start = time.perf_counter()
-        means = _Means()
+        means, norms = _Means(), []
         for batch in progress(iterate(dataset)):
-            means.add(self.train_step(batch))
-            if not np.isfinite(means.last["loss"]):
-                raise InputError(
-                    f"the loss is {means.last['loss']} at step "
-                    f"{self.optimizer.iterations.numpy()}; lower --learning_rate, now "
-                    f"{float(self.optimizer.learning_rate):.2g}."
-                )
+            losses, norm = self.train_step(batch)
+            means.add(losses)
+            norms.append(float(norm))
+            # A gradient that overflows float16 makes the loss scale smaller.
+            is_finite = np.isfinite(norms[-1]) or self.loss_scale
+            if not (np.isfinite(means.last["loss"]) and is_finite):
+                raise InputError(self._describe_failure(means, batch, paths))
         results = means.results()
+        finite = [norm for norm in norms if np.isfinite(norm)]
+        results["gradient_norm"] = float(np.mean(finite)) if finite else 0.0
         results["images_per_second"] = means.pictures / (time.perf_counter() - start)
         return results
 
-    def evaluate(self, dataset, class_names, progress=iter):
+    def _describe_failure(self, means, batch, paths):
+        numbers = np.concatenate(self._local(batch["numbers"]))
+        rows = records.read(paths, sorted(set(numbers.tolist())))
+        names = ", ".join(row["source_id"].numpy().decode("utf-8") for row in rows)
+        advice = (
+            "lower --learning_rate or --clip_norm"
+            if self.loss_scale is None
+            else "try --precision=float32, or lower --learning_rate"
+        )
+        return (
+            f"the loss is {means.last['loss']} at step {int(self._steps.numpy())}, "
+            f"learning rate {self.learning_rate():.2g}; {advice}, and look at the "
+            f"boxes of the pictures of this step: {names}."
+        )
+
+    def evaluate(self, dataset, class_names, size, progress=iter):
         """Measures loss and average precision on every batch of a dataset.
 
+        Args:
+            dataset: a distributed dataset of `build_dataset`.
+            class_names: list of strings.
+            size: side of the network's input, pixels.
+            progress: wraps the batches, for a bar.
+
         Returns:
-            A dict: `val_loss`, its parts, and those of `average_precision`.
+            A dict: `val_loss`, its parts, and those of `average_precision`; and a
+            list of `evaluate.Picture`.
 
         Raises:
             InputError: the loss is not finite, or a record cannot be used.
         """
-        means, images, truth, found = _Means(), [], [], []
+        means, pictures = _Means(), []
         for batch in progress(iterate(dataset)):
             losses, selected = self.eval_step(batch)
             means.add(losses)
-            values = [batch[n] for n in ("weights", "sizes", "boxes", "labels")]
+            names = ("weights", "numbers", "sizes", "boxes", "labels")
+            values = [batch[name] for name in names]
             # Of every replica, of every picture.
             for replica in zip(*map(self._local, [*values, *selected]), strict=True):
-                for weight, size_px, boxes, labels, *kept in zip(*replica, strict=True):
+                for weight, number, size_px, boxes, labels, *kept in zip(
+                    *replica, strict=True
+                ):
                     if not weight:
                         continue
-                    image_id = len(images) + 1
-                    images.append({"id": image_id})
                     is_box = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
-                    boxes_px = predict.boxes_to_picture(
-                        boxes[is_box], size_px, self._size
-                    )
-                    truth.append(
-                        evaluate.annotations(image_id, boxes_px, labels[is_box])
-                    )
-                    detected = predict.to_picture(*kept, size_px, self._size)
-                    found.append(
-                        evaluate.annotations(
-                            image_id,
-                            detected.boxes_px,
-                            detected.labels,
-                            detected.scores,
+                    pictures.append(
+                        evaluate.Picture(
+                            int(number),
+                            predict.boxes_to_picture(boxes[is_box], size_px, size),
+                            labels[is_box],
+                            predict.to_picture(*kept, size_px, size),
                         )
                     )
         results = {f"val_{name}": value for name, value in means.results().items()}
@@ -143,41 +207,63 @@ class Trainer:
                 f"the loss on the test pictures is {results['val_loss']}: the network "
                 "is broken; lower --learning_rate, or give another --model."
             )
-        return results | evaluate.average_precision(
-            images,
-            class_names,
-            evaluate.number_annotations(truth),
-            evaluate.number_annotations(found),
-        )
+        evaluation = evaluate.evaluate_pictures(pictures, class_names)
+        return results | evaluate.average_precision(evaluation, class_names), pictures
 
     def _train_step(self, batch):
+        scale = self.loss_scale.scale if self.loss_scale else 1.0
+
         def replica_step(batch):
             with tf.GradientTape() as tape:
                 logits = self.model(batch["images"], training=True)
                 losses = self._losses(logits, batch)
-            variables = self.model.trainable_variables
-            gradients = tape.gradient(losses["loss"], variables)
+                scaled = losses["loss"] * scale
+            groups = [
+                [v for layer in layers for v in layer.trainable_variables]
+                for layers in self._layers
+            ]
+            variables = [variable for group in groups for variable in group]
+            gradients = tape.gradient(scaled, variables)
             # Over all replicas, then clipped: as one device with the whole batch.
             gradients, pictures = tf.distribute.get_replica_context().all_reduce(
                 "SUM", (gradients, losses["pictures"])
             )
-            gradients, _ = tf.clip_by_global_norm(
-                [gradient / pictures for gradient in gradients], CLIP_NORM
-            )
-            # The optimizer adds them up over the replicas once more.
+            gradients = [gradient / (scale * pictures) for gradient in gradients]
+            norm = tf.linalg.global_norm(gradients)
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+            if self.loss_scale:
+                gradients = [
+                    tf.where(tf.math.is_finite(norm), gradient, 0.0)
+                    for gradient in gradients
+                ]
+            # The optimizers add them up over the replicas once more.
             replicas = self._strategy.num_replicas_in_sync
-            self.optimizer.apply_gradients(
-                (gradient / replicas, variable)
-                for gradient, variable in zip(gradients, variables, strict=True)
-            )
-            return losses
+            gradients = [gradient / replicas for gradient in gradients]
+            for optimizer, group in zip(self.optimizers, groups, strict=True):
+                if group:
+                    optimizer.apply_gradients(zip(gradients, group, strict=False))
+                    gradients = gradients[len(group) :]
+            return losses, norm
 
-        losses = self._strategy.run(replica_step, args=(batch,))
-        return self._sum(losses)
+        losses, norm = self._strategy.run(replica_step, args=(batch,))
+        norm = self._strategy.reduce("MEAN", norm, axis=None)
+        if self.loss_scale:
+            self.loss_scale.update(tf.math.is_finite(norm))
+        self._steps.assign_add(1.0)
+        if self.averaged is not self.model:
+            decay = tf.minimum(self._ema, (1 + self._steps) / (10 + self._steps))
+            for average, variable in self._averages():
+                average.assign(decay * average + (1 - decay) * variable)
+        return self._sum(losses), norm
+
+    def _averages(self):
+        """Pairs of the average of a variable and the variable."""
+        pairs = zip(self.averaged.variables, self.model.variables, strict=True)
+        return [(average.value, variable.value) for average, variable in pairs]
 
     def _eval_step(self, batch):
         def replica_step(batch):
-            logits = self.model(batch["images"], training=False)
+            logits = self.averaged(batch["images"], training=False)
             selected = predict.select(logits, self._variant, **EVAL_THRESHOLDS)
             return self._losses(logits, batch), selected
 
@@ -187,7 +273,9 @@ class Trainer:
     def _losses(self, logits, batch):
         """Sums over the pictures of a replica, float32 scalars."""
         weights = batch["weights"]
-        parts = loss.yolo_loss(logits, batch["targets"], batch["boxes"], self._variant)
+        parts = loss.yolo_loss(
+            logits, batch["targets"], batch["boxes"], self._variant, self._box_loss
+        )
         sums = {name: tf.reduce_sum(weights * part) for name, part in parts.items()}
         return {
             "loss": tf.add_n(list(sums.values())),

@@ -1,0 +1,125 @@
+"""Trains yolov3-tiny on a Suite export and prints the accuracy of every epoch.
+
+    python benchmarks/train_quality.py --images images.zip --labels labels.zip \\
+        --weights yolov3-tiny.weights --epochs 30 --seeds 5
+
+Runs the project's own steps with their defaults, or with the recipe of the example that
+this project replaces: the backbone kept and frozen, the rest from random numbers, no
+augmentation, Adam, squared box loss, the last epoch shipped. What follows `--` goes to
+train.py, as in `-- --box_loss=darknet --mosaic=0`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RECIPES = {
+    "default": [],
+    "reference": [
+        "--transfer=darknet",
+        "--kept_rate=0",
+        "--learning_rate=0.001",
+        "--weight_decay=0",
+        "--ema=0",
+        "--box_loss=darknet",
+        "--flip=0",
+        "--scale=0",
+        "--aspect=0",
+        "--translate=0",
+        "--hue=0",
+        "--saturation=0",
+        "--exposure=0",
+        "--mosaic=0",
+    ],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", required=True, help="the pictures' zip")
+    parser.add_argument("--labels", required=True, help="the labels' zip")
+    parser.add_argument("--weights", required=True, help="yolov3-tiny.weights")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=1, help="runs, seeds 0, 1, …")
+    parser.add_argument("--recipe", choices=RECIPES, default="default")
+    parser.add_argument("options", nargs="*", help="options of train.py, after --")
+    given = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        run(
+            folder,
+            "convert_superbai.py",
+            *("--images", Path(given.images).resolve()),
+            *("--labels", Path(given.labels).resolve()),
+        )
+        run(
+            folder,
+            "weights.py",
+            *("--model=yolov3-tiny", "--weights", Path(given.weights).resolve()),
+        )
+        runs = []
+        for seed in range(given.seeds):
+            lines = run(
+                folder / f"seed-{seed}",
+                "train.py",
+                *("--classes", folder / "classes.txt"),
+                *("--train", *(folder / "train").iterdir()),
+                *("--test", *(folder / "test").iterdir()),
+                *("--model", *(folder / "model").iterdir()),
+                *(f"--epochs={given.epochs}", f"--seed={seed}"),
+                *RECIPES[given.recipe],
+                *given.options,
+            )
+            epochs = [line for line in lines if "epoch" in line]
+            runs.append(epochs)
+            print(f"\n{given.recipe}, seed {seed}\nepoch     AP   AP50")
+            for line in epochs:
+                print(f"{line['epoch']:5d}  {line['AP']:.3f}  {line['AP50']:.3f}")
+            sys.stdout.flush()
+    print(f"\n{given.recipe}, {given.epochs} epochs, mean of {given.seeds} (range)")
+    print("              AP                    AP50")
+    chosen = {
+        "untrained": [epochs[0] for epochs in runs],
+        "best by AP": [max(epochs, key=accuracy) for epochs in runs],
+        "last epoch": [epochs[-1] for epochs in runs],
+    }
+    for name, lines in chosen.items():
+        cells = [describe([line[key] for line in lines]) for key in ("AP", "AP50")]
+        print(f"{name:11s}", *cells)
+
+
+def accuracy(line):
+    return line["AP"]
+
+
+def run(outputs, script, *arguments):
+    """Runs a step; returns its metadata, a list of dicts."""
+    process = subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
+        env={**os.environ, "VH_OUTPUTS_DIR": str(outputs)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if process.returncode:
+        sys.exit(process.returncode)
+    lines = process.stdout.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def describe(values):
+    """Mean and range, as text."""
+    mean = statistics.mean(values)
+    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()

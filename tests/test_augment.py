@@ -1,0 +1,209 @@
+"""Augmentation: by hand, by what a box must cover, by repetition, at strength 0."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yolov3_tf2 import augment
+from yolov3_tf2.letterbox import boxes_to_letterbox, letterbox
+
+SIZE = 96
+
+
+def strengths(**changed):
+    return augment.OFF | changed
+
+
+def scene(width=80, height=60):
+    """A white block on a dark picture, and its box, fractions."""
+    image = np.full((height, width, 3), 20, "uint8")
+    image[15:45, 20:50] = 250
+    box = [20 / width, 15 / height, 50 / width, 45 / height]
+    return image, np.array([box], "float32")
+
+
+def white_box(image, size=SIZE):
+    """The box around what is white, fractions."""
+    rows, cols = np.nonzero(np.asarray(image).min(axis=-1) > 0.75)
+    return np.array(
+        [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1], float
+    ) / float(size)
+
+
+def test_strength_0_is_the_letterbox():
+    image, boxes = scene(96, 96)
+    ours, moved = augment.augment(image, boxes, SIZE, augment.OFF, (1, 2))
+    np.testing.assert_allclose(ours, letterbox(image, SIZE), atol=1e-6)
+    np.testing.assert_allclose(moved, boxes_to_letterbox(boxes, 96, 96, SIZE))
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"flip": 1.0},
+        {"scale": 0.5},
+        {"aspect": 0.5},
+        {"translate": 0.1},
+        {"flip": 0.5, "scale": 0.4, "aspect": 0.3, "translate": 0.1},
+    ],
+    ids=lambda kinds: "+".join(kinds),
+)
+def test_boxes_follow_their_picture(kinds):
+    image, boxes = scene()
+    seen = []
+    for seed in range(12):
+        ours, moved = augment.augment(image, boxes, SIZE, strengths(**kinds), (seed, 0))
+        expected = np.clip(np.asarray(moved)[0], 0, 1)
+        np.testing.assert_allclose(white_box(ours), expected, atol=1.5 / SIZE)
+        seen.append(tuple(np.asarray(moved)[0].round(4)))
+    assert len(set(seen)) > 6 or kinds == {"flip": 1.0}
+
+
+def test_a_mirrored_picture_by_hand():
+    image, boxes = scene(96, 96)
+    ours, moved = augment.augment(image, boxes, SIZE, strengths(flip=1.0), (0, 0))
+    np.testing.assert_allclose(ours, letterbox(image, SIZE)[:, ::-1], atol=1e-6)
+    left, top, right, bottom = boxes[0]
+    np.testing.assert_allclose(moved[0], [1 - right, top, 1 - left, bottom], atol=1e-6)
+
+
+def test_scale_stays_within_its_strength():
+    image, boxes = scene(96, 96)
+    widths = []
+    for seed in range(40):
+        _, moved = augment.augment(
+            image, boxes, SIZE, strengths(scale=0.5), (seed, seed)
+        )
+        widths.append(float(moved[0, 2] - moved[0, 0]) / (30 / 96))
+    assert 0.65 < min(widths) < 0.8 and 1.25 < max(widths) < 1.52
+
+
+def test_what_is_beside_the_picture_is_grey_whatever_the_colours():
+    image, boxes = scene()
+    colours = strengths(hue=0.2, saturation=1.0, exposure=1.0)
+    ours, _ = augment.augment(image, boxes, SIZE, colours, (3, 3))
+    np.testing.assert_allclose(ours[:5], 0.5)
+    assert abs(float(tf.reduce_mean(ours[40:50, 5:15])) - 20 / 255) > 0.002
+
+
+def test_colours_by_hand():
+    image = np.full((96, 96, 3), (200, 100, 100), "uint8")
+    factors = []
+    for seed in range(20):
+        ours, _ = augment.augment(
+            image, np.zeros((0, 4), "f"), SIZE, strengths(exposure=0.25), (seed, 0)
+        )
+        pixel = ours[50, 50].numpy()
+        assert pixel[1] == pytest.approx(pixel[2])
+        assert pixel[1] / pixel[0] == pytest.approx(0.5, abs=1e-4)  # Same colour.
+        factors.append(pixel[0] * 255 / 200)
+    assert 0.79 < min(factors) < 0.9 and 1.1 < max(factors) < 1.26
+    # Up to a third of the circle either way, from red.
+    largest = set()
+    for seed in range(20):
+        ours, _ = augment.augment(
+            image, np.zeros((0, 4), "f"), SIZE, strengths(hue=0.33), (seed, 0)
+        )
+        pixel = ours[50, 50].numpy() * 255
+        np.testing.assert_allclose([pixel.max(), pixel.min()], [200, 100], atol=0.1)
+        largest.add(int(pixel.argmax()))
+    assert largest == {0, 1, 2}
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_one_another():
+    image, boxes = scene()
+    results = [
+        augment.augment(image, boxes, SIZE, augment.DEFAULTS, seed)
+        for seed in ((1, 2), (1, 2), (1, 3), (2, 2))
+    ]
+    same = [
+        bool(np.array_equal(results[0][0], other[0]))
+        and bool(np.array_equal(results[0][1], other[1]))
+        for other in results[1:]
+    ]
+    assert same == [True, False, False]
+
+
+def test_boxes_are_clipped_and_vanish():
+    window = tf.constant([0.0, 0, 1, 1])
+    boxes = tf.constant(
+        [
+            [-0.1, 0.2, 0.1, 0.4],  # half of it is left
+            [0.9, 0.2, 1.9, 0.4],  # a tenth
+            [1.2, 0.2, 1.4, 0.4],  # nothing
+            [0.5, 0.5, 0.501, 0.6],  # narrow, as it was
+            [-0.5, 0.5, 0.011, 0.52],  # a sliver
+            [0.0, 0.0, 0.0, 0.0],  # padding
+        ]
+    )
+    kept = augment.keep_visible(boxes, window, SIZE).numpy()
+    np.testing.assert_allclose(kept[0], [0, 0.2, 0.1, 0.4], atol=1e-6)
+    np.testing.assert_allclose(kept[3], boxes[3])
+    assert not kept[[1, 2, 4, 5]].any()
+
+
+def flat_batch(number=4, size=SIZE):
+    """Pictures of one grey value each, with a box over the middle of each."""
+    values = (np.arange(number) + 1) / 10
+    images = np.broadcast_to(values[:, None, None, None], (number, size, size, 3))
+    boxes = np.zeros((number, 3, 4), "float32")
+    boxes[:, 0] = [0.25, 0.25, 0.75, 0.75]
+    labels = np.zeros((number, 3), "int32")
+    labels[:, 0] = np.arange(number)
+    return {
+        "images": tf.constant(images, tf.float32),
+        "boxes": tf.constant(boxes),
+        "labels": tf.constant(labels),
+        "sizes": tf.zeros((number, 2)),
+    }
+
+
+def test_no_mosaic_changes_nothing():
+    batch = flat_batch()
+    ours = augment.mosaic(batch, 0.0, SIZE, tf.constant([1, 2]))
+    np.testing.assert_array_equal(ours["images"], batch["images"])
+    np.testing.assert_array_equal(ours["boxes"][:, 0], batch["boxes"][:, 0])
+    assert ours["boxes"].shape == (4, 2, 4)  # Padding that no picture needs is gone.
+    assert not ours["boxes"][:, 1].numpy().any()
+    np.testing.assert_array_equal(ours["sizes"], batch["sizes"])
+
+
+def test_a_mosaic_shows_four_pictures_and_their_boxes():
+    # White blocks on pictures of different greys: a block tells where its box is.
+    batch = flat_batch(8)
+    images = batch["images"].numpy() / 2
+    for image in images:
+        image[SIZE // 4 : SIZE * 3 // 4, SIZE // 4 : SIZE * 3 // 4] += 0.5
+    batch["images"] = tf.constant(images)
+    ours = augment.mosaic(batch, 1.0, SIZE, tf.constant([4, 5]))
+    pixels = ours["images"].numpy()[..., 0]
+    boxes, labels = ours["boxes"].numpy(), ours["labels"].numpy()
+    parts = 0
+    for i in range(8):
+        greys = np.unique((pixels[i] % 0.5).round(3))
+        assert 2 <= len(greys) <= 4
+        is_box = (boxes[i, :, 2:] > boxes[i, :, :2]).all(-1)
+        parts += is_box.sum()
+        for box, label in zip(boxes[i, is_box], labels[i, is_box], strict=True):
+            left, top, right, bottom = np.round(box * SIZE).astype(int)
+            block = pixels[i, top:bottom, left:right]
+            np.testing.assert_allclose(block, 0.5 + (label + 1) / 20, atol=1e-5)
+            # And nothing of the block lies beside its box.
+            around = pixels[
+                i, max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1
+            ]
+            same = np.isclose(around, 0.5 + (label + 1) / 20, atol=1e-5)
+            assert same.sum() == block.size
+    assert parts > 12
+
+
+def test_a_mosaic_of_one_picture_and_of_a_size_known_later():
+    batch = flat_batch(1)
+
+    @tf.function
+    def run(batch, size):
+        return augment.mosaic(batch, 1.0, size, tf.constant([1, 1]))
+
+    ours = run(batch, tf.constant(SIZE))
+    np.testing.assert_allclose(ours["images"], batch["images"])
+    assert ours["boxes"].shape[1] >= 1

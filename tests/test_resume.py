@@ -1,0 +1,199 @@
+"""A training that is cut off, at any moment, goes on where it ended."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY
+
+import samples
+from yolov3_tf2 import checkpoint, grid, training_state
+from yolov3_tf2.errors import InputError
+from yolov3_tf2.model import build_model
+
+EPOCHS = 8
+# What the clock says is not the same twice.
+CLOCK = ("images_per_second",)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, run_script):
+    """Arguments that train a small network on the sample's drawn pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    samples.write_export(folder, num_train=24, num_test=6)
+    process = run_script(
+        "convert_superbai.py",
+        *("--images", folder / "images.zip", "--labels", folder / "labels.zip"),
+        outputs=folder,
+    )
+    assert process.returncode == 0, process.stderr
+    model = build_model(grid.VARIANTS["yolov3-tiny"], 2)
+    checkpoint.save_model(folder / "model", model, ["circle", "disc"], 96)
+    return [
+        *("--classes", folder / "classes.txt"),
+        *("--train", *(folder / "train").iterdir()),
+        *("--test", *(folder / "test").iterdir()),
+        *("--model", *(folder / "model" / name for name in checkpoint.FILES)),
+        *("--transfer=no_output", "--freeze_epochs=3", "--learning_rate=0.001"),
+        *("--size=64-96", f"--epochs={EPOCHS}", "--batch_size=4"),
+    ]
+
+
+def start(outputs, data, *arguments, **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *map(str, [*data, *arguments])],
+        cwd=REPOSITORY,
+        env={**clean, "VH_OUTPUTS_DIR": str(outputs), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def rows(stdout):
+    lines = [json.loads(line) for line in stdout.split("\n") if line]
+    return [{k: v for k, v in line.items() if k not in CLOCK} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, data):
+    """The metrics of a training that nothing disturbs, and how long its epochs took."""
+    process = start(tmp_path_factory.mktemp("unbroken"), data)
+    first, lines = None, []
+    for line in process.stdout:
+        first = first or (time.monotonic() if line.strip() else None)
+        lines.append(line)
+    took = time.monotonic() - first
+    assert process.wait() == 0, process.stderr.read()
+    return rows("".join(lines)), took
+
+
+def as_on_valohai(folder, data):
+    """Arguments and environment of an execution that Valohai starts again.
+
+    The outputs of the first one lie in an input that the step does not declare.
+    """
+    inputs, parameters, name = {"_restart": (folder / "first").rglob("*")}, [], None
+    for argument in data:
+        if "=" in str(argument):
+            parameters.append(argument)
+        elif str(argument).startswith("--"):
+            name = argument[2:]
+            inputs[name] = []
+        else:
+            inputs[name].append(argument)
+    config = folder / "config"
+    config.mkdir()
+    files = {
+        name: {
+            "files": [
+                {"name": p.name, "path": str(p), "size": p.stat().st_size, "uri": ""}
+                for p in sorted(paths)
+                if p.is_file()
+            ]
+        }
+        for name, paths in inputs.items()
+    }
+    (config / "inputs.json").write_text(json.dumps(files))
+    return parameters, {"VH_CONFIG_DIR": str(config), "VH_JOB_ID": "exec-1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
+    expected, took = unbroken
+    delay = random.SystemRandom().uniform(0, took)
+    process = start(tmp_path / "first", data)
+    while not process.stdout.readline().strip():
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(delay)
+    process.send_signal(getattr(signal, how))
+    _, stderr = process.communicate()
+    case = f"{how} {delay:.2f} s after the first line\n{stderr}"
+    if process.returncode == 0:
+        pytest.fail(f"it had ended before: {case}")
+    assert "Traceback" not in stderr, case
+
+    checkpoints = tmp_path / "first" / "checkpoints"
+    left = sorted(p for p in checkpoints.rglob("*") if p.is_file())
+    again = [*data, "--checkpoints", *left]
+    environment = {}
+    if how == "SIGTERM":
+        again, environment = as_on_valohai(tmp_path, data)
+    process = start(tmp_path / "second", again, **environment)
+    stdout, stderr = process.communicate()
+    case += stderr
+    assert process.returncode == 0, case
+    state = training_state.find(left)
+    if state:
+        assert f"goes on after epoch {int(state.stem[-4:])}, from" in stderr, case
+    ours = rows(stdout)
+    assert len(ours) <= len(expected), case
+    for row, other in zip(ours, expected[-len(ours) :], strict=True):
+        assert row == pytest.approx(other, rel=1e-6), case
+    left = sorted(p.name for p in (tmp_path / "second" / "checkpoints").iterdir())
+    assert len(left) == 6 and left[-1] == f"epoch-{EPOCHS:04d}.tf.index", case
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data):
+    """The outputs of a training of two epochs."""
+    outputs = tmp_path_factory.mktemp("finished")
+    process = start(outputs, data, "--epochs=2")
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    return outputs
+
+
+@pytest.mark.slow
+def test_a_finished_training_can_be_made_longer(tmp_path, data, finished):
+    files = sorted((finished / "checkpoints").iterdir())
+    process = start(tmp_path, data, "--epochs=3", "--checkpoints", *files)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert [row.get("epoch") for row in rows(stdout)] == [3, None]
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_training_are_refused(tmp_path, data, finished):
+    files = sorted((finished / "checkpoints").iterdir())
+    (tmp_path / "classes.txt").write_text("circle\nsquare\ntriangle\nstar\n")
+    other = ["--classes", tmp_path / "classes.txt", *data[2:]]
+    for arguments, words in (
+        ([*other, "--checkpoints", *files], "are these the checkpoints of another"),
+        ([*data, "--optimizer=sgd", "--checkpoints", *files], "cannot go on from this"),
+        ([*data, "--checkpoints", files[-1]], "no whole checkpoint among the files"),
+    ):
+        process = start(tmp_path / "outputs", arguments)
+        _, stderr = process.communicate()
+        assert process.returncode == 1 and words in stderr, stderr
+        assert "Traceback" not in stderr
+
+
+def write_set(folder, name, text="{}"):
+    for suffix in (".tf.index", ".tf.data-00000-of-00001", ".json"):
+        (folder / (name + suffix)).write_text(text)
+
+
+def test_the_newest_whole_state_is_found(tmp_path):
+    assert training_state.find([]) is None
+    for name in ("epoch-0009", "epoch-0010", "best-0011", "epoch-0012"):
+        write_set(tmp_path, name)
+    (tmp_path / "epoch-0012.tf.index").unlink()
+    found = training_state.find(sorted(tmp_path.iterdir()))
+    assert found == tmp_path / "epoch-0010.json"
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    write_set(tmp_path, "epoch-0003", '{"epoch": 3')
+    with pytest.raises(InputError, match="epoch-0003.json: expected the JSON"):
+        training_state.read_facts(tmp_path / "epoch-0003.json")
+    write_set(tmp_path, "epoch-0003", '{"epoch": 3, "best_epoch": 1}')
+    with pytest.raises(InputError, match="best-0001.tf.index: expected beside"):
+        training_state.restore_best(tmp_path / "epoch-0003.json", 1, tmp_path / "m")

@@ -1,0 +1,201 @@
+"""Augmentation of training pictures in tf.data: darknet's, and mosaics of four.
+
+Every random number is a function of a seed, so that a training that is resumed sees
+the pictures that an unbroken one would have seen. Boxes are xyxy, fractions of the
+network's input, and follow their picture.
+"""
+
+import tensorflow as tf
+
+from yolov3_tf2 import letterbox
+
+# Strength of each kind; 0 switches it off. Those of yolov3.cfg where it has one.
+DEFAULTS = {
+    "flip": 0.5,
+    "scale": 0.5,
+    "aspect": 0.3,
+    "translate": 0.2,
+    "hue": 0.1,
+    "saturation": 0.5,
+    "exposure": 0.5,
+    "mosaic": 0.5,
+}
+OFF = dict.fromkeys(DEFAULTS, 0.0)
+
+# A box of which less than this is left to see is no longer a label, nor one that is
+# narrower than this many pixels.
+MIN_VISIBLE = 0.2
+MIN_PIXELS = 2
+
+
+def augment(image, boxes, size, strengths, seed):
+    """Places one picture on the network's input, changed at random.
+
+    Args:
+        image: `[height, width, 3]` uint8 RGB.
+        boxes: `[boxes, 4]` xyxy, fractions of the picture.
+        size: side of the input, pixels.
+        strengths: a dict as `DEFAULTS`: probability to `flip`; `scale` and `aspect`,
+            s changing size and width / height by up to 1 + s either way; `translate`,
+            how far the picture moves at most, as a share of the input; `hue`, as a
+            share of the circle; `saturation` and `exposure`, s multiplying them by up
+            to 1 + s either way.
+        seed: `[2]` integers.
+
+    Returns:
+        The image `[size, size, 3]` float32 in [0, 1], grey where there is no picture,
+        and the boxes; one that is hardly visible any more has become all zeros.
+    """
+    uniform = tf.random.stateless_uniform((8,), seed)
+    side = tf.cast(size, tf.float32)
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    # Like letterbox: fitted into the square, then larger or smaller.
+    sides = tf.cast(tf.stack([width, height]), tf.float32)
+    shape = tf.sqrt(_factor(uniform[0], strengths["aspect"]))
+    sides *= tf.stack([shape, 1 / shape])
+    scale = side / tf.reduce_max(sides) * _factor(uniform[1], strengths["scale"])
+    inner = tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
+    free = size - inner  # Negative where the picture is larger than the input.
+    shift = (2 * uniform[2:4] - 1) * strengths["translate"] * side
+    corner = tf.cast(tf.round(tf.cast(free, tf.float32) / 2 + shift), tf.int32)
+
+    flips = uniform[4] < strengths["flip"]
+    image = tf.cond(flips, lambda: image[:, ::-1], lambda: image)
+    image = letterbox.place(
+        image,
+        inner,
+        corner,
+        size,
+        lambda picture: _change_colours(picture, uniform[5:8], strengths),
+    )
+
+    left, top, right, bottom = tf.unstack(boxes, axis=-1)
+    mirrored = tf.stack([1 - right, top, 1 - left, bottom], axis=-1)
+    boxes = tf.where(flips, mirrored, boxes)
+    scale, offset = (
+        tf.concat([tf.cast(value, tf.float32)] * 2, axis=0) / side
+        for value in (inner, corner)
+    )
+    return image, keep_visible(
+        boxes * scale + offset, tf.constant([0.0, 0, 1, 1]), size
+    )
+
+
+def mosaic(batch, probability, size, seed):
+    """Makes some pictures of a batch into mosaics of four of the batch.
+
+    A vertical and a horizontal cut part the picture; each quarter shows a part of one
+    picture, at its size, that lies where chance has it.
+
+    Args:
+        batch: a dict with `images` `[batch, size, size, 3]`, `boxes`
+            `[batch, boxes, 4]`, padded with boxes without area, and `labels`
+            `[batch, boxes]`.
+        probability: of a picture to become a mosaic.
+        size: side of the input, pixels.
+        seed: `[2]` integers.
+
+    Returns:
+        The dict with these three changed; `boxes` is as wide as the fullest picture
+        needs, and one wider.
+    """
+    images, boxes, labels = batch["images"], batch["boxes"], batch["labels"]
+    number, side = tf.shape(images)[0], tf.cast(size, tf.float32)
+    seeds = tf.random.split(seed, 4)
+    # The cuts, x and y, between a fifth and four fifths; none, at the far edge, where
+    # the picture stays as it is.
+    cut = tf.random.stateless_uniform((number, 2), seeds[0], 0.2, 0.8)
+    is_mosaic = tf.random.stateless_uniform((number, 1), seeds[1]) < probability
+    cut = tf.cast(tf.round(tf.where(is_mosaic, cut, 1.0) * side), tf.int32)
+    # Pictures of the quarters [batch, 4]; a picture keeps its own first quarter.
+    # Three others, different ones where the batch has so many.
+    ranks = tf.random.stateless_uniform((number, tf.maximum(number - 1, 3)), seeds[2])
+    others = tf.argsort(ranks)[:, :3] % tf.maximum(number - 1, 1)
+    others = (tf.range(number)[:, None] + 1 + others) % number
+    sources = tf.concat([tf.range(number)[:, None], others], axis=1)
+    # Quarters: upper left, upper right, lower left, lower right; x then y.
+    zero, full = tf.zeros_like(cut), tf.fill(tf.shape(cut), size)
+    is_far = tf.constant([[0, 0], [1, 0], [0, 1], [1, 1]]) > 0
+    start = tf.where(is_far, cut[:, None], zero[:, None])  # [batch, 4, 2]
+    end = tf.where(is_far, full[:, None], cut[:, None])
+    # By how much the picture is moved: any amount that leaves no gap in the quarter.
+    room = tf.cast(size - (end - start), tf.float32)
+    move = tf.random.stateless_uniform((number, 4, 2), seeds[3])
+    move = end - size + tf.cast(tf.round(move * room), tf.int32)
+
+    axis = tf.range(size)
+    is_right = axis[None] >= cut[:, :1]  # [batch, size]
+    is_low = axis[None] >= cut[:, 1:]
+    quarter = (
+        tf.cast(is_right, tf.int32)[:, None] + 2 * tf.cast(is_low, tf.int32)[:, :, None]
+    )  # [batch, size, size], rows then columns
+    source = tf.gather(sources, quarter, batch_dims=1)
+    move_of_pixel = tf.gather(move, quarter, batch_dims=1)  # [batch, size, size, 2]
+    pixels = tf.stack(
+        [
+            source,
+            axis[None, :, None] - move_of_pixel[..., 1],
+            axis[None, None] - move_of_pixel[..., 0],
+        ],
+        axis=-1,
+    )
+    images = tf.ensure_shape(tf.gather_nd(images, pixels), images.shape)
+
+    window = tf.cast(tf.concat([start, end], axis=-1), tf.float32) / side
+    offset = tf.cast(tf.concat([move, move], axis=-1), tf.float32) / side
+    parts = tf.gather(boxes, sources)  # [batch, 4, boxes, 4]
+    # A picture that is no mosaic keeps its boxes as they are.
+    moved = keep_visible(parts + offset[:, :, None], window[:, :, None], size)
+    is_first = tf.range(4) == 0
+    unmoved = tf.where(is_first[None, :, None, None], parts, 0.0)
+    parts = tf.where(is_mosaic[..., None, None], moved, unmoved)
+    boxes = tf.reshape(parts, (number, -1, 4))
+    labels = tf.reshape(tf.gather(labels, sources), (number, -1))
+    # Boxes first, then padding, of which one is kept.
+    is_box = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    order = tf.argsort(tf.cast(is_box, tf.int32), direction="DESCENDING", stable=True)
+    most = tf.reduce_max(tf.reduce_sum(tf.cast(is_box, tf.int32), axis=1)) + 1
+    order = order[:, :most]
+    return {
+        **batch,
+        "images": images,
+        "boxes": tf.gather(boxes, order, batch_dims=1),
+        "labels": tf.gather(labels, order, batch_dims=1),
+    }
+
+
+def keep_visible(boxes, window, size):
+    """Clips boxes to a window; one that is hardly visible any more becomes zeros.
+
+    Args:
+        boxes: `[..., 4]` xyxy, fractions of an input of `size` pixels.
+        window: `[..., 4]` xyxy.
+    """
+    low = tf.maximum(boxes[..., :2], window[..., :2])
+    high = tf.minimum(boxes[..., 2:], window[..., 2:])
+    sides = tf.maximum(high - low, 0.0)
+    before = tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+    visible = tf.reduce_prod(sides, axis=-1) >= MIN_VISIBLE * before
+    wide = tf.reduce_min(sides, axis=-1) * tf.cast(size, tf.float32) >= MIN_PIXELS
+    # Labels are kept that were too narrow from the start and have not been cut.
+    whole = tf.reduce_all((low == boxes[..., :2]) & (high == boxes[..., 2:]), axis=-1)
+    keep = ((visible & wide) | whole)[..., None]
+    return tf.where(keep, tf.concat([low, high], axis=-1), 0.0)
+
+
+def _change_colours(image, uniform, strengths):
+    """Turns the hue, and multiplies saturation and value, as `distort_image` does."""
+    kinds = ("hue", "saturation", "exposure")
+    if not any(strengths[kind] for kind in kinds):
+        return image
+    hsv = tf.image.rgb_to_hsv(image)
+    hue = hsv[..., 0] + (2 * uniform[0] - 1) * strengths["hue"]
+    saturation = hsv[..., 1] * _factor(uniform[1], strengths["saturation"])
+    value = hsv[..., 2] * _factor(uniform[2], strengths["exposure"])
+    changed = [hue - tf.floor(hue), *(tf.minimum(x, 1.0) for x in (saturation, value))]
+    return tf.image.hsv_to_rgb(tf.stack(changed, axis=-1))
+
+
+def _factor(uniform, strength):
+    """A factor from 1 / (1 + strength) to 1 + strength, as `rand_scale` in utils.c."""
+    return tf.pow(1.0 + strength, 2 * uniform - 1)
