@@ -244,8 +244,9 @@ def _build_nodes(config, pipeline, given):
 
 def _check_range(parameter, value, where):
     """Raises an `InputError` for a value that the step would refuse when it starts."""
-    if parameter.name == "size":
-        step.check_size(value)  # What no range can say.
+    if parameter.name == "size":  # What no range can say.
+        check = step.check_size_range if isinstance(value, str) else step.check_size
+        check(value)
     if parameter.choices and value not in parameter.choices:
         raise InputError(
             f"{where}: expected one of {', '.join(map(str, parameter.choices))}, got "

@@ -203,6 +203,9 @@ def test_help_lists_what_can_be_set(capsys):
 
 
 def test_sizes_are_checked_before_anything_runs(capsys):
+    for value in ("--detect.size=100", "--train.size=320-600", "--train.size=big"):
+        assert local_run.run_command_line("train-superbai", [value]) == 1
+        assert "--size: expected" in capsys.readouterr().err
     assert local_run.run_command_line("train-superbai", ["--detect.size=100"]) == 1
     assert "expected a multiple of 32, got 100" in capsys.readouterr().err
 
