@@ -36,7 +36,8 @@ SAMPLE_PARAMETERS = {
     ("weights", "model"): "yolov3-tiny",
     ("train", "transfer"): "none",
     ("train", "size"): "160",
-    ("train", "epochs"): "7",
+    ("train", "epochs"): "8",
+    ("train", "mosaic"): "0",
     ("train", "batch_size"): "16",
     ("detect", "size"): "160",
 }
