@@ -198,7 +198,7 @@ def test_two_files_of_one_name(project):
 def test_help_lists_what_can_be_set(capsys):
     assert local_run.run_command_line("train-superbai", ["--help"]) == 0
     printed = capsys.readouterr().out
-    assert "  --train.epochs  (10)\n      Passes over" in printed
+    assert "  --train.epochs  (15)\n      Passes over" in printed
     assert "  --convert-superbai.images  (no default)" in printed
 
 
