@@ -64,11 +64,11 @@ PARAMETERS = {
         "learning_rate. 0 leaves them as they are.",
     },
     "freeze_epochs": {
-        "default": 3,
-        "min": 0,
+        "default": -1,
+        "min": -1,
         "max": 10000,
         "description": "Epochs before the kept layers under the output layers train "
-        "too.",
+        "too; -1: 3, but all epochs where the output layers know all classes.",
     },
     "optimizer": {
         "default": "adamw",
@@ -216,6 +216,7 @@ AUGMENTATION = (
 )
 # Of the epochs; in the rest the network sees whole pictures, as those it is tested on.
 MOSAIC_SHARE = 2 / 3
+FREEZE_EPOCHS = 3
 WORST_PICTURES = 8
 
 
@@ -302,7 +303,7 @@ def main():
         if values["patience"] and epoch > best_epoch(history) + values["patience"]:
             logging.info("no better AP for %d epochs: stopped", values["patience"])
             break
-        if epoch > values["freeze_epochs"] and values["kept_rate"]:
+        if epoch > frozen_epochs(values, known) and values["kept_rate"]:
             trainer.thaw()
         epoch_variable.assign(epoch)
         results = trainer.train_epoch(
@@ -324,8 +325,7 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
 
     The layers kept of an earlier model are one group, which waits for `freeze_epochs`
     and has a smaller learning rate; the others, the output layers always among them,
-    are the other. Output layers that know all classes already start at the smaller
-    rate, and those under them at a smaller one yet.
+    are the other. Output layers that know all classes have the smaller rate too.
 
     Args:
         model: the result of `build_model`.
@@ -339,6 +339,7 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
     from yolov3_tf2 import optimizer, training
 
     kept = KEPT_PARTS[values["transfer"]]
+    freeze_epochs = frozen_epochs(values, known)
     new = [part for part in network.PARTS if part not in kept]
     rate = values["learning_rate"] * (values["kept_rate"] if known else 1.0)
     if not rate:
@@ -346,7 +347,7 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
             "--kept_rate=0: expected more, as the output layers know all classes and "
             "nothing would be trained; --freeze_epochs keeps the layers under them."
         )
-    thawed_epochs = values["epochs"] - values["freeze_epochs"] * bool(kept)
+    thawed_epochs = values["epochs"] - freeze_epochs * bool(kept)
     groups = []
     for name, parts, group_rate, epochs in (
         ("new", new, rate, values["epochs"]),
@@ -376,10 +377,21 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
         ema=values["ema"],
         clip_norm=values["clip_norm"],
     )
-    if values["freeze_epochs"] or not values["kept_rate"]:
+    if freeze_epochs or not values["kept_rate"]:
         trainer.freeze(network.layers_of(model, *kept))
     trainer.start_average()
     return trainer
+
+
+def frozen_epochs(values, known):
+    """The number of epochs for which the kept layers stay as they are.
+
+    By default that is all of them where the output layers know all classes: features
+    learned from 100,000 pictures are soon worse for a few that show nothing new.
+    """
+    if values["freeze_epochs"] >= 0:
+        return values["freeze_epochs"]
+    return values["epochs"] if known else FREEZE_EPOCHS
 
 
 def build_model(info, class_names, model_folder, transfer):
