@@ -278,12 +278,10 @@ def main():
         fill,
     )
     test_set = build_dataset(test_paths, *common, sizes[-1], batch_size, fill)
-    distributed = strategy.experimental_distribute_dataset
-    train_batches, test_batches = distributed(train_set), distributed(test_set)
 
     def measure(epoch, results):
         """Evaluates, logs and saves what an epoch has made."""
-        results |= trainer.evaluate(test_batches, class_names, sizes[-1])[0]
+        results |= trainer.evaluate(test_set, class_names, sizes[-1])[0]
         history.append(step.finite(results))
         step.log_metadata(**results)
         best = best_epoch(history)
@@ -307,7 +305,7 @@ def main():
             trainer.thaw()
         epoch_variable.assign(epoch)
         results = trainer.train_epoch(
-            train_batches,
+            train_set,
             train_paths,
             bar(f"epoch {epoch}/{values['epochs']}", steps_per_epoch),
         )
@@ -317,7 +315,7 @@ def main():
         rate = {"learning_rate": trainer.learning_rate()}
         measure(epoch, {"epoch": epoch} | rate | results)
 
-    finish(trainer, test_batches, test_paths, class_names, sizes[-1], history)
+    finish(trainer, test_set, test_paths, class_names, sizes[-1], history)
 
 
 def build_trainer(model, known, variant, strategy, values, steps_per_epoch):

@@ -144,6 +144,11 @@ def test_augmented_batches_are_a_function_of_seed_and_epoch(path):
     assert len({images.tobytes() for images in seen}) == 4
 
 
+def test_no_thread_delays_the_end_of_a_pass(path):
+    datasets = [build_dataset([path], NAMES, TINY, 64, 3), training([path], 3)[0]]
+    assert [ds.options().autotune.enabled for ds in datasets] == [False, False]
+
+
 def test_mosaics_end(path):
     strengths = OFF | {"mosaic": 1.0}
     dataset, epoch = training([path], 3, strengths, mosaic_epochs=1)

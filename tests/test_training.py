@@ -69,9 +69,7 @@ def build(steps=10, learning_rate=1e-3, num_classes=2, ema=0.0, **options):
 
 
 def batches(path, batch_size=2, names=NAMES, size=SIZE):
-    dataset = build_dataset([path], names, TINY, size, batch_size)
-    strategy = tf.distribute.OneDeviceStrategy(CPU)
-    return strategy.experimental_distribute_dataset(dataset)
+    return build_dataset([path], names, TINY, size, batch_size)
 
 
 @pytest.mark.parametrize("box_loss", ["darknet", "ciou"])

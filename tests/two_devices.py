@@ -51,11 +51,10 @@ def main():
         trainer.start_average()
     # Always filled, so that the statistics of BatchNorm are of the same pictures.
     dataset = build_dataset([path], NAMES, TINY, SIZE, BATCH, fill_last_batch=True)
-    distributed = strategy.experimental_distribute_dataset(dataset)
     for _ in range(2):
-        results = trainer.train_epoch(distributed, [path])
+        results = trainer.train_epoch(dataset, [path])
         results.pop("images_per_second")
-        results |= trainer.evaluate(distributed, NAMES, SIZE)[0]
+        results |= trainer.evaluate(dataset, NAMES, SIZE)[0]
         print(json.dumps({k: float(v) for k, v in results.items()}))
 
 

@@ -1,5 +1,6 @@
 """tf.data: TFRecord files to batches of pictures, boxes and targets."""
 
+import os
 import re
 
 import tensorflow as tf
@@ -12,6 +13,9 @@ from yolov3_tf2.letterbox import boxes_to_letterbox, letterbox
 # Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
 _SHUFFLE_PICTURES = 2048
 _SHUFFLE_BYTES = 512 * 2**20
+
+_PARALLEL = os.cpu_count()
+_PREFETCH = 2
 
 
 def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch=False):
@@ -45,10 +49,11 @@ def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch
 
     return (
         _records(paths)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(load, num_parallel_calls=_PARALLEL)
         .padded_batch(batch_size)
-        .map(_finish(variant, size, batch_size, fill_last_batch), tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(_finish(variant, size, batch_size, fill_last_batch), _PARALLEL)
+        .prefetch(_PREFETCH)
+        .with_options(_options())
     )
 
 
@@ -135,11 +140,20 @@ def build_training_dataset(
     return (
         tf.data.Dataset.from_tensors(0)
         .flat_map(shuffle)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(load, num_parallel_calls=_PARALLEL)
         .padded_batch(batch_size)
-        .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(finish, num_parallel_calls=_PARALLEL)
+        .prefetch(_PREFETCH)
+        .with_options(_options())
     )
+
+
+def _options():
+    options = tf.data.Options()
+    # TensorFlow 2.21's tuning thread sleeps ever longer, up to a minute, and misses
+    # half of the calls to stop: the end of an epoch then waits until it wakes.
+    options.autotune.enabled = False
+    return options
 
 
 def _records(paths):
@@ -222,7 +236,7 @@ def _shuffle_buffer(paths):
 
 
 def iterate(dataset):
-    """Iterates over a (distributed) dataset of `build_dataset`.
+    """Iterates over a dataset of `build_dataset` or `build_training_dataset`.
 
     Raises:
         InputError: a record is damaged, its picture cannot be decoded, or one of its

@@ -116,10 +116,10 @@ class Trainer:
         return variables
 
     def train_epoch(self, dataset, paths, progress=iter):
-        """Trains on every batch of a distributed dataset once.
+        """Trains on every batch of a dataset once.
 
         Args:
-            dataset: a distributed dataset of `build_training_dataset`.
+            dataset: the result of `build_training_dataset`.
             paths: its TFRecord files, to name the pictures of a step that fails.
             progress: wraps the batches, for a bar.
 
@@ -134,7 +134,7 @@ class Trainer:
         start = time.perf_counter()
         means, norms = _Means(), []
         for batch in progress(iterate(dataset)):
-            losses, norm = self.train_step(batch)
+            losses, norm = self.train_step(self._distribute(batch))
             means.add(losses)
             norms.append(float(norm))
             # A gradient that overflows float16 makes the loss scale smaller.
@@ -148,8 +148,7 @@ class Trainer:
         return results
 
     def _describe_failure(self, means, batch, paths):
-        numbers = np.concatenate(self._local(batch["numbers"]))
-        rows = records.read(paths, sorted(set(numbers.tolist())))
+        rows = records.read(paths, sorted(set(batch["numbers"].numpy().tolist())))
         names = ", ".join(row["source_id"].numpy().decode("utf-8") for row in rows)
         advice = (
             "lower --learning_rate or --clip_norm"
@@ -166,7 +165,7 @@ class Trainer:
         """Measures loss and average precision on every batch of a dataset.
 
         Args:
-            dataset: a distributed dataset of `build_dataset`.
+            dataset: the result of `build_dataset`.
             class_names: list of strings.
             size: side of the network's input, pixels.
             progress: wraps the batches, for a bar.
@@ -180,26 +179,24 @@ class Trainer:
         """
         means, pictures = _Means(), []
         for batch in progress(iterate(dataset)):
-            losses, selected = self.eval_step(batch)
+            losses, selected = self.eval_step(self._distribute(batch))
             means.add(losses)
             names = ("weights", "numbers", "sizes", "boxes", "labels")
-            values = [batch[name] for name in names]
-            # Of every replica, of every picture.
-            for replica in zip(*map(self._local, [*values, *selected]), strict=True):
-                for weight, number, size_px, boxes, labels, *kept in zip(
-                    *replica, strict=True
-                ):
-                    if not weight:
-                        continue
-                    is_box = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
-                    pictures.append(
-                        evaluate.Picture(
-                            int(number),
-                            predict.boxes_to_picture(boxes[is_box], size_px, size),
-                            labels[is_box],
-                            predict.to_picture(*kept, size_px, size),
-                        )
+            values = [batch[name].numpy() for name in names]
+            for weight, number, size_px, boxes, labels, *kept in zip(
+                *values, *map(self._gather, selected), strict=True
+            ):
+                if not weight:
+                    continue
+                is_box = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
+                pictures.append(
+                    evaluate.Picture(
+                        int(number),
+                        predict.boxes_to_picture(boxes[is_box], size_px, size),
+                        labels[is_box],
+                        predict.to_picture(*kept, size_px, size),
                     )
+                )
         results = {f"val_{name}": value for name, value in means.results().items()}
         results.pop("val_lost", None)
         if not np.isfinite(results["val_loss"]):
@@ -290,9 +287,26 @@ class Trainer:
             for name, value in values.items()
         }
 
-    def _local(self, value):
-        """The arrays of the replicas of this machine."""
-        return [t.numpy() for t in self._strategy.experimental_local_results(value)]
+    def _distribute(self, batch):
+        """Gives each device of this machine its part of a batch.
+
+        Not `experimental_distribute_dataset`: the iterators of its devices are tuned
+        by a thread that delays the end of each epoch, see `dataset._options`.
+        """
+        devices = len(self._strategy.extended.worker_devices)
+        pictures = batch["images"].shape[0] // devices
+
+        def part(context):
+            start = context.replica_id_in_sync_group % devices * pictures
+            return tf.nest.map_structure(lambda t: t[start : start + pictures], batch)
+
+        if devices == 1:
+            return batch
+        return self._strategy.experimental_distribute_values_from_function(part)
+
+    def _gather(self, value):
+        """An array of the values of all devices of this machine."""
+        return np.concatenate(self._strategy.experimental_local_results(value))
 
 
 class _Means:
