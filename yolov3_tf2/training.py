@@ -73,8 +73,7 @@ class Trainer:
             self.loss_scale = LossScale()
         self._steps = tf.Variable(0.0, trainable=False)
         self._frozen = []
-        self.train_step = tf.function(self._train_step, reduce_retracing=True)
-        self.eval_step = tf.function(self._eval_step, reduce_retracing=True)
+        self._functions = {}
 
     def freeze(self, layers):
         """Keeps layers as they are, BatchNorm in inference mode, until `thaw`."""
@@ -88,7 +87,7 @@ class Trainer:
             for layer in self._frozen:
                 layer.trainable = True
             self._frozen = []
-            self.train_step = tf.function(self._train_step, reduce_retracing=True)
+            self._functions.clear()
 
     def learning_rate(self):
         """Returns the learning rate of the next step, the new layers' if there are."""
@@ -133,8 +132,9 @@ class Trainer:
         """
         start = time.perf_counter()
         means, norms = _Means(), []
+        train_step = self._function(self._train_step, dataset)
         for batch in progress(iterate(dataset)):
-            losses, norm = self.train_step(self._distribute(batch))
+            losses, norm = train_step(batch)
             means.add(losses)
             norms.append(float(norm))
             # A gradient that overflows float16 makes the loss scale smaller.
@@ -178,8 +178,9 @@ class Trainer:
             InputError: the loss is not finite, or a record cannot be used.
         """
         means, pictures = _Means(), []
+        eval_step = self._function(self._eval_step, dataset)
         for batch in progress(iterate(dataset)):
-            losses, selected = self.eval_step(self._distribute(batch))
+            losses, selected = eval_step(batch)
             means.add(losses)
             names = ("weights", "numbers", "sizes", "boxes", "labels")
             values = [batch[name].numpy() for name in names]
@@ -211,6 +212,7 @@ class Trainer:
         scale = self.loss_scale.scale if self.loss_scale else 1.0
 
         def replica_step(batch):
+            batch = self._part(batch)
             with tf.GradientTape() as tape:
                 logits = self.model(batch["images"], training=True)
                 losses = self._losses(logits, batch)
@@ -260,6 +262,7 @@ class Trainer:
 
     def _eval_step(self, batch):
         def replica_step(batch):
+            batch = self._part(batch)
             logits = self.averaged(batch["images"], training=False)
             selected = predict.select(logits, self._variant, **EVAL_THRESHOLDS)
             return self._losses(logits, batch), selected
@@ -287,22 +290,31 @@ class Trainer:
             for name, value in values.items()
         }
 
-    def _distribute(self, batch):
-        """Gives each device of this machine its part of a batch.
+    def _function(self, step, dataset):
+        """Returns a step as one graph for all shapes of a dataset's batches.
+
+        A graph for each shape that comes along would round as the first batches fall:
+        otherwise in a training that goes on where another ended.
+        """
+        spec = dataset.element_spec
+        return self._functions.setdefault(
+            (step, str(spec)), tf.function(step, input_signature=[spec])
+        )
+
+    def _part(self, batch):
+        """The part of a batch that is the calling replica's.
 
         Not `experimental_distribute_dataset`: the iterators of its devices are tuned
         by a thread that delays the end of each epoch, see `dataset._options`.
         """
         devices = len(self._strategy.extended.worker_devices)
-        pictures = batch["images"].shape[0] // devices
-
-        def part(context):
-            start = context.replica_id_in_sync_group % devices * pictures
-            return tf.nest.map_structure(lambda t: t[start : start + pictures], batch)
-
         if devices == 1:
             return batch
-        return self._strategy.experimental_distribute_values_from_function(part)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group % devices
+        with tf.device("/cpu:0"):  # So that a device gets no more than its part.
+            pictures = tf.shape(batch["images"])[0] // devices
+            start = replica * pictures
+            return tf.nest.map_structure(lambda t: t[start : start + pictures], batch)
 
     def _gather(self, value):
         """An array of the values of all devices of this machine."""
