@@ -13,6 +13,7 @@ from absl import logging
 
 import step
 import step_inputs
+from yolov3_tf2 import splits, superbai
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -23,13 +24,29 @@ PARAMETERS = {
         "description": "Share of the pictures taken for testing where none carries a "
         "tag 'train' or 'test' in the Suite.",
     },
+    "polygons": {
+        "default": "skip",
+        "choices": ["skip", "box"],
+        "description": "What to do with polygons and rotated boxes: skip them, or draw "
+        "a box around each.",
+    },
+    "include_unsubmitted": {
+        "default": False,
+        "description": "Take pictures too whose labels are not submitted yet, where "
+        "they have an object; never those that were skipped.",
+    },
+    "skip_missing": {
+        "default": False,
+        "description": "Leave labelled pictures out that are not among the images, in "
+        "place of refusing the export.",
+    },
 }
 INPUTS = {
     "images": {
         "default": [],
         "optional": False,
         "description": "Zip of the pictures, as downloaded from the Suite's project "
-        "settings; several zips are read as one.",
+        "settings; several zips are read as one, and so are pictures.",
     },
     "labels": {
         "default": [],
@@ -49,39 +66,75 @@ PREVIEW_PICTURES = 16
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
-    images = step_inputs.input_paths("images")
-    labels = step_inputs.input_paths("labels")
-    if len(labels) != 1:
-        raise InputError(
-            f"input 'labels': expected one zip, got {len(labels)}: "
-            f"{', '.join(map(str, labels))}."
+    images = step_inputs.input_paths("images", folders=True)
+    labels = labels_path(step_inputs.input_paths("labels", folders=True))
+    export = superbai.Export(
+        images,
+        labels,
+        polygons_as_boxes=values["polygons"] == "box",
+        include_unsubmitted=values["include_unsubmitted"],
+        skip_missing=values["skip_missing"],
+    )
+    with export:
+        by_split, how_split = splits.split_items(
+            export.items, values["test_fraction"], export.name
         )
+        # It takes seconds to import: what can be refused is refused before.
+        step.import_tensorflow()
+        with step.staged_outputs() as folder:
+            counts = convert(export, by_split, folder)
+    report(export, counts, how_split)
 
-    # TensorFlow takes seconds to import: what can be refused is refused before.
-    step.import_tensorflow()
-    from yolov3_tf2 import plots, splits, superbai
 
-    with (
-        superbai.Export(images, labels[0]) as export,
-        step.staged_outputs() as folder,
-    ):
-        by_split, how_split = splits.split_items(export.items, values["test_fraction"])
-        classes = folder / "classes.txt"
-        classes.write_text("\n".join(export.class_names) + "\n", encoding="utf-8")
-        every = max(1, len(export.items) // PREVIEW_PICTURES)
-        shown, boxes = [], {}
-        for split, items in by_split.items():
-            boxes[split] = Counter()
-            for number, record in enumerate(
-                write_records(export, items, folder / split, split)
-            ):
-                names = [export.class_names[label] for label in record.labels]
-                boxes[split].update(names)
-                if number % every == 0 and len(shown) < PREVIEW_PICTURES:
-                    shown.append(record)
-        mosaic = plots.records_mosaic(shown, export.class_names)
-        mosaic.save(folder / "preview.jpg", quality=90)
-    report(export, by_split, how_split, boxes)
+def labels_path(paths):
+    """Returns the zip or folder of the labels, given as such or as all of its files.
+
+    Raises:
+        InputError: there are several.
+    """
+    projects = [path for path in paths if path.name == "project.json"]
+    if projects:
+        return min(projects, key=lambda path: len(path.parts)).parent
+    if len(paths) != 1:
+        raise InputError(
+            f"input 'labels': expected one zip, got {len(paths)}: "
+            f"{', '.join(map(str, paths))}."
+        )
+    return paths[0]
+
+
+def convert(export, by_split, folder):
+    """Writes all outputs into a folder.
+
+    Args:
+        export: an open `superbai.Export`.
+        by_split: a dict of its items, `train` and `test`.
+        folder: where to write, a `pathlib.Path`.
+
+    Returns:
+        For each split a Counter of its classes' boxes, and of `pictures`.
+    """
+    from yolov3_tf2 import plots
+
+    names = export.class_names
+    (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    every = max(1, len(export.items) // PREVIEW_PICTURES)
+    shown, counts = [], {}
+    for split, items in by_split.items():
+        counts[split] = Counter()
+        for record in write_records(export, items, folder / split, split):
+            counts[split].update(["pictures", *(("box", i) for i in record.labels)])
+            number = counts[split]["pictures"] - 1
+            if number % every == 0 and len(shown) < PREVIEW_PICTURES:
+                shown.append(record)
+        if not counts[split]["pictures"]:
+            raise InputError(
+                f"{export.name}: no pictures left for {split}: none of its "
+                f"{len(items)} has an object; submit their labels in the Suite."
+            )
+    mosaic = plots.records_mosaic(shown, names)
+    mosaic.save(folder / "preview.jpg", quality=90)
+    return counts
 
 
 def write_records(export, items, folder, split):
@@ -92,37 +145,63 @@ def write_records(export, items, folder, split):
 
     folder.mkdir()
     path = folder / f"{split}-00000-of-00001.tfrecord"
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for item in step.progress(items, desc=split, unit=" pictures"):
-            record = export.read(item)
-            writer.write(records.serialize(record, export.class_names))
-            yield record
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for item in step.progress(items, desc=split, unit=" pictures"):
+                record = export.read(item)
+                if record:
+                    writer.write(records.serialize(record, export.class_names))
+                    yield record
+    except tf.errors.OpError as error:
+        # A full disk, most likely; TensorFlow has errors of its own for it.
+        raise OSError(f"{path} cannot be written: {error.message}") from error
 
 
-def report(export, by_split, how_split, boxes):
-    """Logs what was converted and what was left out, as text and as metadata."""
-    train, test = boxes["train"], boxes["test"]
-    width = max(map(len, [*export.class_names, "pictures"])) + 2
-    rows = [
-        ("", "train", "test"),
-        ("pictures", len(by_split["train"]), len(by_split["test"])),
-        ("boxes", train.total(), test.total()),
-        *((f"  {name}", train[name], test[name]) for name in export.class_names),
-    ]
-    table = "\n".join(f"{name:<{width}}{a:>9}{b:>9}" for name, a, b in rows)
-    logging.info("\n%s\n%s", table, how_split)
-    for reason, number in export.left_out.items():
-        logging.info("left out: %d %s", number, reason)
-    if not train.total():
+def report(export, counts, how_split):
+    """Logs what was converted and what was not as given, as text and as metadata."""
+    names = export.class_names
+    rows = {"pictures": [], "boxes": [], **{f"  {name}": [] for name in names}}
+    for split in ("train", "test"):
+        numbers = [counts[split]["box", i] for i in range(len(names))]
+        columns = (counts[split]["pictures"], sum(numbers), *numbers)
+        for row, number in zip(rows.values(), columns, strict=True):
+            row.append(number)
+    width = max(map(len, rows)) + 2
+    table = "\n".join(f"{name:<{width}}{a:>9}{b:>9}" for name, (a, b) in rows.items())
+    logging.info("\n%s%9s%9s\n%s\n%s", " " * width, "train", "test", table, how_split)
+    notes = {
+        "left out": export.left_out,
+        "changed": export.changed,
+        "assumed": export.assumed,
+    }
+    for kind, reasons in notes.items():
+        for reason, number in reasons.items():
+            logging.info("%s: %d %s", kind, number, reason)
+    boxes = rows["boxes"]
+    if not boxes[0]:
         logging.warning("no picture for training has a box: nothing can be learned")
+    if export.far_outside > 0.01 * sum(boxes):
+        logging.warning(
+            "%d of %d boxes reach far over the edge of their picture: are these the "
+            "pictures that were labelled, of the same size and turned alike?",
+            export.far_outside,
+            sum(boxes),
+        )
     step.log_metadata(
-        pictures_train=len(by_split["train"]),
-        pictures_test=len(by_split["test"]),
-        boxes_train=train.total(),
-        boxes_test=test.total(),
-        **{f"train/{name}": train[name] for name in export.class_names},
-        **{f"test/{name}": test[name] for name in export.class_names},
-        **{f"left out: {what}": number for what, number in export.left_out.items()},
+        pictures_train=rows["pictures"][0],
+        pictures_test=rows["pictures"][1],
+        boxes_train=boxes[0],
+        boxes_test=boxes[1],
+        **{
+            f"{split}/{name}": rows[f"  {name}"][column]
+            for column, split in enumerate(("train", "test"))
+            for name in names
+        },
+        **{
+            f"{kind}: {reason}": number
+            for kind, reasons in notes.items()
+            for reason, number in reasons.items()
+        },
     )
 
 

@@ -2,10 +2,11 @@
 
     python detect.py --model model/* --image photo.jpg more.zip
 
-Writes `output_<name>` for each picture, and `detections.json`.
+Writes `output_<name>` for each picture, and `detections.json`. Pictures that cannot be
+read are named and left out; where they are more than `max_unreadable`, the exit status
+is 2, though all others are done.
 """
 
-import itertools
 import json
 import time
 from pathlib import PurePosixPath
@@ -50,6 +51,13 @@ PARAMETERS = {
         "max": 1024,
         "description": "Pictures that go through the network at once.",
     },
+    "max_unreadable": {
+        "default": 0,
+        "min": 0,
+        "max": 1_000_000_000,
+        "description": "Pictures that may be unreadable. All are left out; where they "
+        "are more than this, the exit status is 2.",
+    },
 }
 INPUTS = {
     "classes": {
@@ -66,8 +74,8 @@ INPUTS = {
     "image": {
         "default": [],
         "optional": False,
-        "description": "Pictures, zips of pictures, or the TFRecord files that "
-        "convert-superbai wrote.",
+        "description": "Pictures, zips or folders of pictures, or the TFRecord files "
+        "that convert-superbai wrote.",
     },
 }
 valohai.prepare(
@@ -77,12 +85,15 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
+# A decoded picture takes three bytes a pixel, and while it is scaled twelve more.
+MAX_BATCH_PIXELS = 50_000_000
+
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
     step.check_size(values["size"])
     model_folder = step_inputs.input_folder("model", "model.json")
-    image_paths = step_inputs.input_paths("image")
+    image_paths = step_inputs.input_paths("image", folders=True)
     classes = step_inputs.input_paths("classes", optional=True)
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
@@ -107,21 +118,22 @@ def main():
         iou_threshold=values["iou_threshold"],
         max_boxes=values["max_boxes"],
     )
-    total = pictures.count(image_paths)
+    total, others = pictures.count(image_paths)
     if not total:
         raise InputError(
             f"no pictures in {', '.join(map(str, image_paths))}; expected at least one."
         )
-    images, found, seconds = [], [], Stopwatch()
+    if others:
+        logging.info("left out: %d files in zips and folders, no pictures", others)
+    images, found, left_out, seconds = [], [], [], Stopwatch()
     with step.staged_outputs() as folder:
         names = unique_names()
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
-        for batch in batches(bar, values["batch_size"]):
-            loaded = [pictures.load_rgb(encoded, name) for name, encoded in batch]
+        loaded = load(bar, left_out)
+        for batch in batches(loaded, values["batch_size"]):
             with seconds:
-                detections = detect([np.asarray(image) for image in loaded])
-            rows = zip(batch, loaded, detections, strict=True)
-            for (name, _), image, detected in rows:
+                detections = detect([np.asarray(image) for _, image in batch])
+            for (name, image), detected in zip(batch, detections, strict=True):
                 output = names(name)
                 images.append(
                     {
@@ -138,8 +150,11 @@ def main():
                     )
                 )
                 save_drawn(folder / output, image, detected, info.class_names)
+        if not images:
+            raise InputError(f"none of {total} pictures can be read; see above.")
         annotations = evaluate.number_annotations(found)
         results = {
+            "info": {"left_out": left_out},
             "images": images,
             "categories": evaluate.categories(info.class_names),
             "annotations": annotations,
@@ -155,10 +170,33 @@ def main():
         )
     step.log_metadata(
         pictures=len(images),
+        pictures_left_out=len(left_out),
         objects=len(annotations),
         images_per_second=len(images) / (bar.format_dict["elapsed"] or 1),
         network_images_per_second=len(images) / seconds.total,
     )
+    if left_out:
+        logging.warning(
+            "left out: %d of %d pictures, which cannot be read", len(left_out), total
+        )
+    return 2 if len(left_out) > values["max_unreadable"] else 0
+
+
+def load(sources, left_out):
+    """Yields (name, RGB picture) of what can be read, and adds what cannot to a list.
+
+    Args:
+        sources: iterable of `pictures.Source`.
+        left_out: list that gets a dict for each picture that cannot be read.
+    """
+    from yolov3_tf2 import pictures
+
+    for source in sources:
+        try:
+            yield source.name, pictures.load_rgb(source.read(), source.where)
+        except (InputError, OSError) as error:
+            logging.warning("left out: %s", error)
+            left_out.append({"file_name": source.name, "reason": str(error)})
 
 
 class Stopwatch:
@@ -188,10 +226,16 @@ def check_class_names(paths, class_names, model_folder):
         )
 
 
-def batches(iterable, size):
-    """Yields lists of `size` items; the last may be shorter."""
-    iterator = iter(iterable)
-    while batch := list(itertools.islice(iterator, size)):
+def batches(loaded, size):
+    """Yields lists of at most `size` pictures, fewer of very large ones."""
+    batch, pixels = [], 0
+    for name, image in loaded:
+        batch.append((name, image))
+        pixels += image.width * image.height
+        if len(batch) == size or pixels > MAX_BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
         yield batch
 
 

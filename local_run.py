@@ -9,6 +9,7 @@ worker gives it; what an edge of the pipeline names travels along it. Runs lie i
 import contextlib
 import graphlib
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,15 +46,16 @@ SAMPLE_PARAMETERS = {
 
 def run_command_line(pipeline_name, arguments):
     """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status."""
-    step.exit_when_stopped()  # And its step with it.
+    received = step.exit_when_stopped()  # And its step with it.
     try:
         return _run(pipeline_name, arguments)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        name = signal.Signals(received[0]).name
+        print(f"stopped by {name}", file=sys.stderr)
+        return 128 + received[0]
 
 
 def _run(pipeline_name, arguments):

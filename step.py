@@ -22,7 +22,11 @@ from yolov3_tf2.errors import InputError
 
 
 def run(main):
-    """Runs a step's `main` and ends the process: 0, or 1 with one clear message."""
+    """Runs a step's `main` and ends the process.
+
+    With the status that `main` returns, 0 if none; 1 and one clear message where an
+    input cannot be used; 128 and the number of the signal that stopped it.
+    """
     flags.FLAGS(sys.argv[:1])  # absl writes a warning where its flags are not parsed.
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(None)
@@ -31,22 +35,45 @@ def run(main):
         lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
     )
     logging.set_verbosity(logging.INFO)
-    exit_when_stopped()
+    received = exit_when_stopped()
     try:
-        main()
-    except (InputError, OSError) as error:
+        sys.exit(main() or 0)
+    except KeyboardInterrupt:
+        _end_interrupted(received)
+    except Exception as error:
+        if received:
+            # A signal in the midst of TensorFlow's C++ arrives as whatever it makes of
+            # the exception, such as a SystemError.
+            _end_interrupted(received)
+        if not isinstance(error, InputError | OSError):
+            raise
         # An OSError is the machine's: a full disk, a folder that may not be written.
         logging.error("error: %s", error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        logging.error("interrupted")
-        sys.exit(130)
 
 
 def exit_when_stopped():
-    """Lets a process that is told to stop clean up, as one that is interrupted does."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    """Lets a process that is told to stop clean up, as one that is interrupted does.
+
+    Returns:
+        A list to which the numbers of the signals are added that it receives.
+    """
+    received = []
+
+    def stop(number, frame):
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP.
+            signal.signal(getattr(signal, name), stop)
+    return received
+
+
+def _end_interrupted(received):
+    number = received[0] if received else signal.SIGINT
+    logging.error("stopped by %s", signal.Signals(number).name)
+    sys.exit(128 + number)
 
 
 def import_tensorflow():
@@ -116,7 +143,7 @@ def parameters(declared, inputs):
 def _check_arguments(declared, inputs):
     """Raises an `InputError` for an argument that valohai-utils would only warn of."""
     known = [*declared, *inputs]
-    follows_input = follows_parameter = False
+    follows_input, follows_parameter = False, None
     for argument in sys.argv[1:]:
         name, _, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name not in known:
@@ -126,14 +153,23 @@ def _check_arguments(declared, inputs):
             )
         if argument.startswith("--"):
             follows_input = name in inputs and not value
-            follows_parameter = name in declared and not value
+            follows_parameter = name if name in declared and not value else None
+            if name in declared and value:
+                _check_flag(name, declared[name], value)
         elif follows_parameter:
-            follows_parameter = False
+            _check_flag(follows_parameter, declared[follows_parameter], argument)
+            follows_parameter = None
         elif not follows_input:
             raise InputError(
                 f"{argument}: expected an option before it, as in "
                 f"--{next(iter(inputs))} {argument}."
             )
+
+
+def _check_flag(name, spec, value):
+    """Raises an `InputError` where valohai-utils would take any word for true."""
+    if isinstance(spec["default"], bool) and value.lower() not in ("true", "false"):
+        raise InputError(f"--{name}: expected true or false, got {value!r}.")
 
 
 def did_you_mean(name, known):
@@ -185,6 +221,8 @@ def staged_outputs(quiet=False):
         quiet: say nothing in the log.
     """
     root = outputs_folder()
+    for left in root.glob(".partial-*"):
+        shutil.rmtree(left)  # Of a run that was killed.
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     try:
         yield staging

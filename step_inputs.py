@@ -21,17 +21,26 @@ SAMPLE_SUFFIX = "-sample"
 _TAKEN = {}
 
 
-def input_paths(name, optional=False):
+def input_paths(name, optional=False, folders=False):
     """Returns the files of an input as a list of `pathlib.Path`.
 
     On one's own machine, a required input that was not given is taken from the newest
     local outputs of the step that feeds it in `valohai.yaml`, and the log says so.
+
+    Args:
+        name: of the input.
+        optional: whether it may have no files.
+        folders: whether the command line may name folders, which are then in the list.
 
     Raises:
         InputError: a file that was named is missing, or an input that is not optional
             has no files.
     """
     step_name = valohai.internals.global_state.step_name
+    given = _given_on_command_line(name)
+    if folders and any(path.is_dir() for value in given for path in glob(value)):
+        # valohai-utils knows files alone.
+        return [path for value in given for path in _existing(value, step_name, name)]
     try:
         # Archives stay closed: the steps read them without extracting.
         found = [Path(p) for p in valohai.inputs(name).paths(process_archives=False)]
@@ -47,20 +56,30 @@ def input_paths(name, optional=False):
             f"input '{name}' of {step_name} is a folder; give the files in it, as in "
             f"--{name} FOLDER/*."
         ) from error
-    given = _given_on_command_line(name)
     missing = [path for path in found if not path.is_file()]
     missing += [value for value in given if "://" not in value and not glob(value)]
     if missing or (given and not found):
-        missing = missing or given
-        raise InputError(
-            f"input '{name}' of {step_name}: expected a file, got "
-            f"{', '.join(map(str, missing))}, which does not exist; is the path right?"
-        )
+        raise _missing_files(missing or given, step_name, name)
     if not found and not os.environ.get("VH_JOB_ID"):
         found = _newest_local_outputs(step_name, name, optional)
     if not found and not optional:
         raise InputError(_how_to_get(step_name, name))
     return found
+
+
+def _existing(value, step_name, name):
+    """The files and folders that a value of the command line names."""
+    paths = glob(value)
+    if not paths:
+        raise _missing_files([value], step_name, name)
+    return paths
+
+
+def _missing_files(missing, step_name, name):
+    return InputError(
+        f"input '{name}' of {step_name}: expected a file, got "
+        f"{', '.join(map(str, missing))}, which does not exist; is the path right?"
+    )
 
 
 def restart_paths():
@@ -87,12 +106,18 @@ def input_folder(name, marker):
 
 
 def read_class_names(path):
-    """Reads a class file: one name a line.
+    """Reads a class file: one name a line; empty lines do not count.
 
     Raises:
-        InputError: there is no name in it, or one twice.
+        InputError: there is no name in it, or one twice, or it is not UTF-8.
     """
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: expected a text file of class names in UTF-8, got one of another "
+            f"encoding ({error}); save it as UTF-8."
+        ) from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise InputError(f"{path}: expected one class name a line, got none.")

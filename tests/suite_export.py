@@ -16,7 +16,7 @@ from yolov3_tf2 import superbai
 SPELLINGS = ("legacy", "0.3.1", "0.6.5")
 CLASSES = (("car", "box"), ("person", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
-_POINTS = [{"x": 0, "y": 0}, {"x": 9, "y": 0}, {"x": 9, "y": 9}]
+_TRIANGLE = ((0, 0), (9, 0), (9, 9))
 
 
 @cache
@@ -38,10 +38,21 @@ def box(x, y, width, height, name="car"):
     return {"name": name, "kind": "box", "coord": coord}
 
 
-def shape(kind, name="road"):
-    """An object that is no box."""
-    coord = {"cx": 9, "cy": 9, "width": 4, "height": 4, "angle": 30}
-    return {"name": name, "kind": kind, "coord": coord if kind == "rbox" else _POINTS}
+def shape(kind, name="road", coord=None):
+    """An object that is neither box nor polygon nor rotated box; nobody reads it."""
+    return {"name": name, "kind": kind, "coord": coord or {"points": []}}
+
+
+def polygon(*points, name="road"):
+    """An object with a polygon of (x, y), a triangle if there are none."""
+    points = [{"x": x, "y": y} for x, y in points or _TRIANGLE]
+    return {"name": name, "kind": "polygon", "coord": points}
+
+
+def rotated(cx, cy, width, height, angle, name="car"):
+    """An object with a box that is turned by an angle in degrees."""
+    coord = {"cx": cx, "cy": cy, "width": width, "height": height, "angle": angle}
+    return {"name": name, "kind": "rbox", "coord": coord}
 
 
 def labelled(
@@ -135,19 +146,25 @@ def write_zip(path, entries, compression=zipfile.ZIP_DEFLATED):
     return path
 
 
-def open_export(folder, images, labels):
+def open_export(folder, images, labels, **options):
     """Writes `images.zip` and `labels.zip` into a folder and opens them."""
     return superbai.Export(
         [write_zip(folder / "images.zip", images)],
         write_zip(folder / "labels.zip", labels),
+        **options,
     )
 
 
-def read_all(folder, images, labels):
+def read_items(export):
+    """Returns the records of an open export by their `source_id`."""
+    records = [export.read(item) for item in export.items]
+    return {record.source_id: record for record in records if record}
+
+
+def read_all(folder, images, labels, **options):
     """Returns the records of an export by their `source_id`, and what was left out."""
-    with open_export(folder, images, labels) as export:
-        records = [export.read(item) for item in export.items]
-        return {record.source_id: record for record in records}, export.left_out
+    with open_export(folder, images, labels, **options) as export:
+        return read_items(export), export.left_out
 
 
 def _json(content):
@@ -165,6 +182,9 @@ def _object(thing, spelling, classes):
         "0.3.1": ("classId", "className", "annotationType"),
         "0.6.5": ("class_id", "class_name", "annotation_type"),
     }[spelling]
-    inner = {"points": coord} if kind == "polygon" else coord
+    inner = coord
+    if kind == "polygon":
+        # Since 0.6 a list of parts, each a list of an outline and its holes.
+        inner = {"points": [[coord]] if spelling == "0.6.5" else coord}
     values = zip(keys, (class_id, name, kind), strict=True)
     return {**dict(values), "annotation": {"coord": inner}}

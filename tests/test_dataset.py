@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from yolov3_tf2 import grid, pictures, records
+from yolov3_tf2 import grid, pictures, records, superbai
 from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
@@ -27,7 +27,7 @@ def write(path, rows, names=NAMES):
     """Writes records of (width, height, grey value, boxes in pixels, labels)."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number, (width, height, grey, boxes, labels) in enumerate(rows):
-            record = records.Record(
+            record = superbai.Record(
                 f"ds/{number}.png",
                 png(width, height, (grey,) * 3),
                 "png",
@@ -194,7 +194,7 @@ def test_a_damaged_record(path):
 
 def test_a_picture_that_cannot_be_decoded(tmp_path):
     path = tmp_path / "bad.tfrecord"
-    record = records.Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
+    record = superbai.Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     with pytest.raises(InputError, match="a record cannot be used: .*image"):
@@ -223,7 +223,7 @@ def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
     buffer = io.BytesIO()
     noise.save(buffer, "JPEG", quality=80)
     path = tmp_path / "jpeg.tfrecord"
-    record = records.Record("ds/x", buffer.getvalue(), "jpeg", 61, 47, [], [])
+    record = superbai.Record("ds/x", buffer.getvalue(), "jpeg", 61, 47, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     (batch,) = iterate(build_dataset([path], NAMES, TINY, 64, 1))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from suite_export import encode
 
-from yolov3_tf2 import pictures, records
+from yolov3_tf2 import pictures, records, superbai
 from yolov3_tf2.errors import InputError
 
 RED = (250, 10, 10)
@@ -117,14 +117,14 @@ def test_is_picture_name(name, expected):
 @pytest.mark.parametrize("labelled_size", [None, SIZE])
 def test_an_upright_jpeg_or_png_stays_as_it_is(encoded, kind, labelled_size):
     prepared = pictures.prepare(encoded, "a.jpg", labelled_size)
-    assert prepared == (encoded, kind, *SIZE)
+    assert prepared == (encoded, kind, *SIZE, False)
     assert decode(encoded).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
 def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
     encoded = corner_picture(kind)
-    prepared, new_kind, width, height = pictures.prepare(encoded, f"a.{kind}")
+    prepared, new_kind, width, height, _ = pictures.prepare(encoded, f"a.{kind}")
     assert (new_kind, width, height) == ("png", *SIZE)
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     np.testing.assert_array_equal(decode(prepared), expected)
@@ -136,7 +136,7 @@ def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
 def test_a_picture_is_turned_upright(kind, orientation):
     encoded = corner_picture(kind, orientation)
     size = TURNED if orientation >= 5 else SIZE
-    prepared, new_kind, *new_size = pictures.prepare(encoded, "a.jpg")
+    prepared, new_kind, *new_size, _ = pictures.prepare(encoded, "a.jpg")
     assert new_kind == ("jpeg" if kind == "JPEG" else "png")
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
@@ -161,7 +161,7 @@ def test_a_picture_is_turned_upright(kind, orientation):
 )
 def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
     encoded = corner_picture(kind, orientation=6)
-    prepared, _, *new_size = pictures.prepare(encoded, "a.jpg", labelled_size)
+    prepared, _, *new_size, _ = pictures.prepare(encoded, "a.jpg", labelled_size)
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
     assert red_corner(decode(prepared)) == corner
@@ -315,20 +315,30 @@ def test_walk_and_count(tmp_path):
         "ds/b.PNG": encoded[2],
     }
     archive = suite_export.write_zip(tmp_path / "images.zip", entries)
-    record = records.Record("데이터/d.png", encoded[3], "png", 4, 4, [], [])
+    record = superbai.Record("데이터/d.png", encoded[3], "png", 4, 4, [], [])
     tfrecord = tmp_path / "d.tfrecord"
     with tf.io.TFRecordWriter(str(tfrecord)) as writer:
         writer.write(records.serialize(record, ["car"]))
 
     paths = [picture, archive, tfrecord]
-    assert list(pictures.walk(paths)) == [
+    assert [(source.name, source.read()) for source in pictures.walk(paths)] == [
         ("a.png", encoded[0]),
         ("ds/c.png", encoded[1]),
         ("ds/b.PNG", encoded[2]),
         ("데이터/d.png", encoded[3]),
     ]
-    assert pictures.count(paths) == 4
-    assert pictures.count([]) == 0
+    assert pictures.count(paths) == (4, 1)
+    assert pictures.count([]) == (0, 0)
+
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "b.jpg").write_bytes(encoded[1])
+    (folder / "a.png").write_bytes(encoded[0])
+    (folder / "notes.txt").write_bytes(b"")
+    (source, other) = pictures.walk([folder])
+    assert (source.name, source.read()) == ("a.png", encoded[0])
+    assert (other.name, other.where) == ("sub/b.jpg", f"{folder}: sub/b.jpg")
+    assert pictures.count([folder]) == (2, 1)
 
 
 @pytest.mark.parametrize("read", [lambda p: list(pictures.walk(p)), pictures.count])
@@ -342,7 +352,7 @@ def test_walk_and_count_refuse_a_damaged_zip(tmp_path, read):
 @pytest.mark.parametrize("damage", ["cut off", "one byte changed"])
 def test_walk_refuses_a_damaged_tfrecord(tmp_path, damage):
     path = tmp_path / "a.tfrecord"
-    record = records.Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
+    record = superbai.Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, ["car"]))
     content = bytearray(path.read_bytes())

@@ -5,7 +5,7 @@ import pytest
 import suite_export
 import tensorflow as tf
 
-from yolov3_tf2 import records
+from yolov3_tf2 import records, superbai
 from yolov3_tf2.errors import InputError
 
 CLASS_NAMES = ["car", "사람", "traffic light"]
@@ -16,7 +16,7 @@ LABELS = [1, 0, 1]
 
 
 def record(number=0, boxes=3):
-    return records.Record(
+    return superbai.Record(
         f"데이터/{number}.jpg",
         suite_export.picture(size=(64, 32)),
         "jpeg",

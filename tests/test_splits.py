@@ -8,11 +8,17 @@ import pytest
 from yolov3_tf2 import splits
 from yolov3_tf2.errors import InputError
 
+NAME = "labels.zip"
+
 
 class Item(NamedTuple):
     key: str
     tags: frozenset[str] = frozenset()
     dataset: str = "ds"
+
+    @property
+    def meta_name(self):
+        return f"meta/{self.dataset}/{self.key}.json"
 
     @property
     def source_id(self):
@@ -30,21 +36,24 @@ def names(by_split):
 
 @pytest.mark.parametrize("tag", ["test", "validation", "valid", "val"])
 def test_tags_decide_and_the_rest_is_for_training(tag):
-    by_split, how = splits.split_items(items("train", tag, "", "night"), 0.5)
+    by_split, how = splits.split_items(items("train", tag, "", "night"), 0.5, NAME)
     expected = {"train": ["ds/0.jpg", "ds/2.jpg", "ds/3.jpg"], "test": ["ds/1.jpg"]}
     assert names(by_split) == expected
     assert "tags" in how
 
 
 def test_other_tags_do_not_decide():
-    by_split, how = splits.split_items(items("night", "day", "rain", "sun"), 0.25)
+    by_split, how = splits.split_items(items("night", "day", "rain", "sun"), 0.25, NAME)
     assert [len(by_split["train"]), len(by_split["test"])] == [3, 1]
     assert "25%" in how
 
 
 def test_tags_of_both_are_refused():
-    with pytest.raises(InputError, match=r"ds/1\.jpg has the tags test, train"):
-        splits.split_items(items("train", "train test", "test"), 0.5)
+    with pytest.raises(
+        InputError,
+        match=r"labels\.zip: meta/ds/1\.jpg\.json: ds/1\.jpg has the tags test, train",
+    ):
+        splits.split_items(items("train", "train test", "test"), 0.5, NAME)
 
 
 @pytest.mark.parametrize(
@@ -52,26 +61,26 @@ def test_tags_of_both_are_refused():
     [(10, 0.2, 2), (100, 0.25, 25), (3, 0.01, 1), (2, 0.5, 1), (10, 0.9, 9)],
 )
 def test_fraction_of_untagged_pictures(number, fraction, in_test):
-    by_split, _ = splits.split_items(items(*[""] * number), fraction)
+    by_split, _ = splits.split_items(items(*[""] * number), fraction, NAME)
     assert len(by_split["test"]) == in_test
     assert len(by_split["train"]) == number - in_test
 
 
 def test_fraction_takes_the_same_pictures_in_any_order():
     given = items(*[""] * 50)
-    first, _ = splits.split_items(given, 0.2)
+    first, _ = splits.split_items(given, 0.2, NAME)
     shuffled = random.Random(0).sample(given, len(given))
-    again, _ = splits.split_items(shuffled, 0.2)
+    again, _ = splits.split_items(shuffled, 0.2, NAME)
     assert set(again["test"]) == set(first["test"])
     # Each split keeps the order that it was given.
     assert again["train"] == [item for item in shuffled if item in again["train"]]
-    assert names(splits.split_items(given, 0.2)[0]) == names(first)
+    assert names(splits.split_items(given, 0.2, NAME)[0]) == names(first)
 
 
 def test_a_larger_fraction_keeps_the_pictures_of_a_smaller_one():
     given = items(*[""] * 50)
-    small, _ = splits.split_items(given, 0.1)
-    large, _ = splits.split_items(given, 0.3)
+    small, _ = splits.split_items(given, 0.1, NAME)
+    large, _ = splits.split_items(given, 0.3, NAME)
     assert set(small["test"]) < set(large["test"])
 
 
@@ -81,4 +90,4 @@ def test_a_larger_fraction_keeps_the_pictures_of_a_smaller_one():
 )
 def test_an_empty_split_is_refused(tags, empty, number):
     with pytest.raises(InputError, match=f"no pictures left for {empty} .of {number}"):
-        splits.split_items(items(*tags), 0.2)
+        splits.split_items(items(*tags), 0.2, NAME)

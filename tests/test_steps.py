@@ -1,16 +1,24 @@
 """The step scripts as processes: what they say to bad input, and what they leave."""
 
 import json
+import os
+import resource
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 
 import numpy as np
 import pytest
+import suite_export
 import tensorflow as tf
+from conftest import REPOSITORY
 from PIL import Image
+from suite_export import box, labelled, polygon, rotated
 
 import samples
-from yolov3_tf2 import checkpoint, darknet, grid, records
+from yolov3_tf2 import checkpoint, darknet, grid, records, superbai
 from yolov3_tf2.model import build_model
 
 TINY = grid.VARIANTS["yolov3-tiny"]
@@ -30,7 +38,7 @@ def files(tmp_path_factory):
     image.save(folder / "picture.png")
     with tf.io.TFRecordWriter(str(folder / "two.tfrecord")) as writer:
         for number in range(2):
-            record = records.Record(
+            record = superbai.Record(
                 f"ds/{number}.png",
                 (folder / "picture.png").read_bytes(),
                 "png",
@@ -65,7 +73,28 @@ def outputs(tmp_path):
     return tmp_path / "outputs"
 
 
+@pytest.fixture
+def without_tensorflow(tmp_path):
+    """An environment in which the import of TensorFlow fails."""
+    package = tmp_path / "path" / "tensorflow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('imported too early')")
+    return {"PYTHONPATH": str(package.parent)}
+
+
 # --- What is refused before TensorFlow is imported ---
+
+
+def test_the_import_of_tensorflow_can_be_seen(
+    run_script, outputs, files, without_tensorflow
+):
+    process = run_script(
+        "convert_superbai.py",
+        *("--images", files / "images.zip", "--labels", files / "labels.zip"),
+        outputs=outputs,
+        **without_tensorflow,
+    )
+    assert process.returncode == 1 and "imported too early" in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,11 +114,23 @@ def outputs(tmp_path):
         ("detect.py", ["--iou_threshold=1.5"], ["from 0 to 1", "got 1.5"]),
         ("detect.py", ["--score_threshold=-1"], ["from 0 to 1", "got -1"]),
         ("weights.py", ["--model=yolov4"], ["yolov3-tiny", "'yolov4'"]),
+        ("detect.py", ["--size=0"], ["--size", "from 32 to 4096", "got 0"]),
+        ("detect.py", ["--size=300"], ["--size", "multiple of 32", "got 300"]),
+        ("detect.py", ["--max_boxes=0"], ["--max_boxes", "got 0"]),
+        ("detect.py", ["--max_unreadable=-1"], ["--max_unreadable", "got -1"]),
         ("convert_superbai.py", ["--test_fraction=1"], ["from 0.01 to 0.9", "got 1"]),
+        ("convert_superbai.py", ["--polygons=all"], ["skip, box", "got 'all'"]),
+        ("convert_superbai.py", ["--skip_missing=1"], ["true or false, got '1'"]),
+        (
+            "convert_superbai.py",
+            ["--skip_missing", "yes"],
+            ["true or false, got 'yes'"],
+        ),
     ],
 )
-def test_parameters(run_script, outputs, script, arguments, words):
-    refused(run_script(script, *arguments, outputs=outputs), outputs, *words)
+def test_parameters(run_script, outputs, without_tensorflow, script, arguments, words):
+    process = run_script(script, *arguments, outputs=outputs, **without_tensorflow)
+    refused(process, outputs, *words)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +178,13 @@ def test_files_that_do_not_exist(run_script, outputs, script, arguments):
 # --- convert-superbai ----------------------------------------------------------------
 
 
-def convert(run_script, outputs, images, labels):
+def convert(run_script, outputs, images, labels, *arguments, **environment):
     return run_script(
-        "convert_superbai.py", "--images", images, "--labels", labels, outputs=outputs
+        "convert_superbai.py",
+        *("--images", images, "--labels", labels),
+        *arguments,
+        outputs=outputs,
+        **environment,
     )
 
 
@@ -161,10 +206,14 @@ def test_convert(run_script, outputs, files):
         assert records.parse(serialized)["encoded"].numpy() in stored
 
 
-def test_convert_refuses_what_is_no_zip(run_script, outputs, files, tmp_path):
+def test_convert_refuses_what_is_no_zip(
+    run_script, outputs, files, tmp_path, without_tensorflow
+):
     page = tmp_path / "page.zip"
     page.write_text("<!DOCTYPE html><html>expired</html>")
-    process = convert(run_script, outputs, files / "images.zip", page)
+    process = convert(
+        run_script, outputs, files / "images.zip", page, **without_tensorflow
+    )
     refused(process, outputs, str(page), "is not a zip archive", "<!DOCTYPE")
 
 
@@ -198,6 +247,127 @@ def test_convert_leaves_nothing_of_a_picture_that_cannot_be_read(
             copy.writestr(name, data[: len(data) // 2] if "0003" in name else data)
     process = convert(run_script, outputs, bad, files / "labels.zip")
     refused(process, outputs, str(bad), "0003.jpg.jpg", "is it cut off")
+
+
+def test_convert_takes_folders_and_options(run_script, outputs, tmp_path):
+    pictures = [
+        labelled("a.jpg", polygon(), box(9, 9, 20, 20), tags=["train"]),
+        labelled("b.jpg", rotated(30, 20, 9, 5, 45), tags=["test"], status="WORKING"),
+        labelled("c.jpg", tags=["test"], status="WORKING"),
+        labelled("d.jpg", tags=["test"], status="SKIPPED"),
+        labelled("e.jpg", tags=["test"]),
+    ]
+    classes = [("car", "box"), ("road", "polygon"), ("car", "rbox")]
+    images, labels = suite_export.build(pictures, classes=classes)
+    del images["ds/e.jpg.jpg"]
+    for name, entries in (("images", images), ("labels", labels)):
+        archive = suite_export.write_zip(tmp_path / "a.zip", entries)
+        with zipfile.ZipFile(archive) as archive:
+            archive.extractall(tmp_path / name)
+    options = ("--polygons=box", "--include_unsubmitted", "--skip_missing=true")
+    process = convert(
+        run_script, outputs, tmp_path / "images", tmp_path / "labels", *options
+    )
+    assert process.returncode == 0, process.stderr
+    line = json.loads(process.stdout.strip())
+    expected = {
+        "pictures_train": 1,
+        "pictures_test": 1,
+        "boxes_train": 2,
+        "boxes_test": 1,
+        "train/car": 1,
+        "train/road": 1,
+        "test/car": 1,
+        "test/road": 0,
+        "left out: pictures with status SKIPPED": 1,
+        "left out: labelled pictures that are missing": 1,
+        "left out: pictures not submitted, without an object so far": 1,
+        "changed: boxes drawn around polygons and rotated boxes": 2,
+        "assumed: class name of several types, 'car': taken as one class": 1,
+    }
+    assert {name: line.get(name) for name in expected} == expected
+    assert "left out: 1 pictures with status SKIPPED" in process.stderr
+
+
+def test_convert_reports_boxes_far_outside(run_script, outputs, tmp_path):
+    pictures = [
+        labelled("a.jpg", box(9, 9, 20, 20), tags=["train"]),
+        labelled("b.jpg", box(30, 20, 60, 20), tags=["test"]),
+    ]
+    images, labels = suite_export.build(pictures)
+    process = convert(
+        run_script,
+        outputs,
+        suite_export.write_zip(tmp_path / "images.zip", images),
+        suite_export.write_zip(tmp_path / "labels.zip", labels),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "1 of 2 boxes reach far over the edge of their picture" in process.stderr
+
+
+def test_convert_refuses_a_project_of_polygons_and_says_what_helps(
+    run_script, outputs, files, tmp_path, without_tensorflow
+):
+    images, labels = suite_export.build([], classes=[("road", "polygon")])
+    labels = suite_export.write_zip(tmp_path / "labels.zip", labels)
+    process = convert(
+        run_script, outputs, files / "images.zip", labels, **without_tensorflow
+    )
+    refused(process, outputs, "labels.zip: project.json", "polygon 1", "--polygons=box")
+
+
+def start(script, outputs, *arguments, **options):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
+        env={**clean, "VH_OUTPUTS_DIR": str(outputs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_convert_on_a_full_disk(outputs, files):
+    # No file may become larger, which the disk answers as if it were full.
+    process = start(
+        "convert_superbai.py",
+        outputs,
+        *("--images", files / "images.zip", "--labels", files / "labels.zip"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    _, stderr = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in stderr, stderr
+    assert "error: " in stderr and ".tfrecord" in stderr and "File too large" in stderr
+    assert not outputs.exists()
+
+
+@pytest.mark.slow
+def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
+    samples.write_export(tmp_path, num_train=3000, num_test=20)
+    arguments = [
+        "--images",
+        tmp_path / "images.zip",
+        "--labels",
+        tmp_path / "labels.zip",
+    ]
+    process = start("convert_superbai.py", outputs, *arguments)
+    while not list(outputs.glob(".partial-*/train/*.tfrecord")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    (partial,) = outputs.iterdir()
+    assert partial.name.startswith(".partial-")
+    # No step takes a part for the whole.
+    missing = run_script("train.py", "--train", outputs / "train/*", outputs=outputs)
+    assert missing.returncode == 1 and "does not exist" in missing.stderr
+
+    process = run_script("convert_superbai.py", *arguments, outputs=outputs)
+    assert process.returncode == 0, process.stderr
+    names = sorted(path.name for path in outputs.iterdir())
+    assert names == ["classes.txt", "preview.jpg", "test", "train"]
+    assert records.count(outputs / "train" / "train-00000-of-00001.tfrecord") == 3000
 
 
 # --- weights ---
@@ -461,14 +631,108 @@ def test_detect_pictures_zips_and_records_together(
     assert line["pictures"] == 5 and line["images_per_second"] > 0
 
 
-def test_detect_refuses_a_picture_that_cannot_be_read(
+def odd_pictures(folder):
+    """Writes pictures of every odd kind; returns the size of each by its name."""
+    folder.mkdir()
+    (folder / "sub").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    red = Image.new("RGB", (90, 30), (200, 60, 60))
+    red.save(folder / "turned.jpg", exif=exif)
+    red.save(folder / "same.png")
+    red.save(folder / "sub" / "same.png")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("CMYK", (40, 30), (0, 90, 90, 0)).save(folder / "cmyk.jpg")
+    Image.new("L", (40, 30), 99).save(folder / "grey.JPG")
+    Image.new("RGBA", (40, 30), (9, 9, 9, 0)).save(folder / "clear.webp")
+    Image.new("I;16", (40, 30), 40_000).save(folder / "deep.png")
+    frames = [Image.new("P", (50, 20), colour) for colour in (1, 2, 3)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    # 50 megapixels.
+    Image.new("RGB", (8192, 6144), (60, 90, 200)).save(folder / "huge.jpg")
+    return {
+        "turned.jpg": (30, 90),
+        "same.png": (90, 30),
+        "sub/same.png": (90, 30),
+        "dot.png": (1, 1),
+        "cmyk.jpg": (40, 30),
+        "grey.JPG": (40, 30),
+        "clear.webp": (40, 30),
+        "deep.png": (40, 30),
+        "moving.gif": (50, 20),
+        "huge.jpg": (8192, 6144),
+    }
+
+
+def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
+    run_script, outputs, files, tmp_path
+):
+    sizes = odd_pictures(tmp_path / "odd")
+    for name, content in (
+        ("empty.jpg", b""),
+        ("broken.jpg", b"\xff\xd8\xff no picture"),
+        ("cut.png", (files / "picture.png").read_bytes()[:60]),
+        ("notes.txt", b"no picture"),
+    ):
+        (tmp_path / "odd" / name).write_bytes(content)
+    process = detect(run_script, outputs, files, tmp_path / "odd")
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    result = json.loads((outputs / "detections.json").read_text())
+    read = {i["file_name"]: (i["width"], i["height"]) for i in result["images"]}
+    assert read == sizes
+    assert len({i["output"] for i in result["images"]}) == len(sizes)
+    for image in result["images"]:
+        with Image.open(outputs / image["output"]) as drawn:
+            assert drawn.size == (image["width"], image["height"])
+    left_out = {row["file_name"]: row["reason"] for row in result["info"]["left_out"]}
+    assert set(left_out) == {"empty.jpg", "broken.jpg", "cut.png"}
+    for name, reason in left_out.items():
+        assert f"{tmp_path / 'odd'}: {name}: expected a picture, got" in reason
+        assert f"left out: {reason}" in process.stderr
+    assert "left out: 1 files in zips and folders, no pictures" in process.stderr
+    assert "left out: 3 of 13 pictures, which cannot be read" in process.stderr
+    line = json.loads(process.stdout.strip())
+    assert (line["pictures"], line["pictures_left_out"]) == (10, 3)
+
+
+@pytest.mark.slow
+def test_detect_goes_through_10_000_pictures(run_script, outputs, files, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    encoded = (files / "picture.png").read_bytes()
+    for number in range(10_000):
+        is_bad = number in (17, 5000, 9999)
+        (folder / f"{number}.png").write_bytes(b"bad" if is_bad else encoded)
+    options = {"batch_size": 64, "max_unreadable": 3, "score_threshold": 0.9}
+    process = detect(run_script, outputs, files, folder, **options)
+    assert process.returncode == 0, process.stderr
+    line = json.loads(process.stdout.strip())
+    assert (line["pictures"], line["pictures_left_out"]) == (9997, 3)
+    assert len(list(outputs.glob("output_*.png"))) == 9997
+
+
+def test_detect_refuses_pictures_none_of_which_can_be_read(
     run_script, outputs, files, tmp_path
 ):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    process = detect(
-        run_script, outputs, files, files / "picture.png", tmp_path / "broken.jpg"
+    process = detect(run_script, outputs, files, tmp_path / "broken.jpg")
+    refused(process, outputs, "none of 1 pictures can be read")
+    assert "broken.jpg: expected a picture" in process.stderr
+
+
+def test_detect_on_a_full_disk(outputs, files):
+    process = start(
+        "detect.py",
+        outputs,
+        *("--model", *model_files(files / "model"), "--size=64"),
+        *("--image", files / "picture.png"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50)),
     )
-    refused(process, outputs, "broken.jpg", "expected a picture")
+    _, stderr = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in stderr, stderr
+    assert "error: " in stderr and "File too large" in stderr
+    assert not outputs.exists()
 
 
 def test_detect_refuses_classes_of_another_model(run_script, outputs, files, tmp_path):

@@ -10,7 +10,17 @@ import pytest
 import suite_export
 import tensorflow as tf
 from PIL import Image
-from suite_export import box, build, labelled, open_export, read_all, shape
+from suite_export import (
+    box,
+    build,
+    labelled,
+    open_export,
+    polygon,
+    read_all,
+    read_items,
+    rotated,
+    shape,
+)
 
 from yolov3_tf2 import splits, superbai
 from yolov3_tf2.errors import InputError
@@ -42,7 +52,7 @@ def test_a_record_by_hand(tmp_path, spelling):
     encoded = suite_export.picture()
     pictures = [
         labelled("a.jpg", box(10, 20, 30, 8.5), box(0, 0, 64, 48, "person"), size=None),
-        labelled("b.jpg", box(1, 2, 3, 4, "person"), shape("polygon"), size=(64, 48)),
+        labelled("b.jpg", box(1, 2, 3, 4, "person"), polygon(), size=(64, 48)),
     ]
     images, labels = build(pictures, spelling)
     with open_export(tmp_path, images, labels) as export:
@@ -228,6 +238,26 @@ def test_only_submitted_pictures_are_converted(tmp_path):
     assert left_out["pictures with status SKIPPED"] == 1
 
 
+def test_unsubmitted_pictures_can_be_converted(tmp_path):
+    pictures = [
+        labelled("a.jpg", box(1, 2, 3, 4)),
+        labelled("b.jpg"),
+        labelled("c.jpg", box(1, 2, 3, 4), status="WORKING"),
+        labelled("d.jpg", status="WORKING"),
+        labelled("e.jpg", box(1, 2, 3, 4), status="SKIPPED"),
+        labelled("f.jpg", box(1, 2, 3, 4), status=None),
+    ]
+    images, labels = build(pictures)
+    with open_export(tmp_path, images, labels, include_unsubmitted=True) as export:
+        # Not d: that nobody has looked at it does not say that it shows nothing.
+        assert set(read_items(export)) == {f"ds/{name}.jpg" for name in "abcf"}
+    assert export.left_out == {
+        "pictures with status SKIPPED": 1,
+        "pictures not submitted, without an object so far": 1,
+    }
+    assert export.assumed == {"pictures without a status: taken as submitted": 1}
+
+
 def test_a_picture_is_left_out_for_one_reason(tmp_path):
     images, labels = build([labelled("a.jpg"), labelled("b.jpg", status="WORKING")])
     images["ds/c.jpg.jpg"] = suite_export.picture()
@@ -248,17 +278,110 @@ def test_pictures_without_a_label_are_counted(tmp_path):
     images |= {"ds/b.jpg": suite_export.picture(), "ds/readme.txt": b""}
     records, left_out = read_all(tmp_path, images, labels)
     assert list(records) == ["ds/a.jpg"]
-    assert left_out == {"pictures without a label": 1}
+    assert left_out == {"pictures without a label": 1, "files that are no pictures": 1}
 
 
 @spellings
 def test_other_shapes_are_left_out(tmp_path, spelling):
-    things = [shape("polygon"), box(1, 2, 3, 4), shape("rbox", "car"), shape("polygon")]
-    records, left_out = read_all(
-        tmp_path, *build([labelled("a.jpg", *things)], spelling)
-    )
+    kinds = ["polyline", "keypoint", "cuboid2d", "keypoint"]
+    things = [polygon(), box(1, 2, 3, 4), rotated(9, 9, 4, 4, 30), *map(shape, kinds)]
+    images, labels = build([labelled("a.jpg", *things)], spelling)
+    values = {"properties": [{"property_name": "weather"}, {"property_name": "light"}]}
+    label = labels["labels/0.json"]
+    label.get("result", label)["categories"] = values
+    records, left_out = read_all(tmp_path, images, labels)
     assert records["ds/a.jpg"].boxes_px == [(1, 2, 4, 6)]
-    assert left_out == {"objects of type polygon": 2, "objects of type rbox": 1}
+    assert left_out == {
+        "objects of type polygon": 1,
+        "objects of type rbox": 1,
+        "objects of type polyline": 1,
+        "objects of type keypoint": 2,
+        "objects of type cuboid2d": 1,
+        "image categories": 2,
+    }
+
+
+ALL_CLASSES = [*suite_export.CLASSES, ("car", "rbox"), ("person", "polygon")]
+
+
+@spellings
+def test_boxes_are_drawn_around_other_shapes(tmp_path, spelling):
+    things = [
+        polygon((5, 6), (20, 8), (9, 30)),
+        rotated(30, 20, 20, 10, 90),
+        polygon((50, 40), (70, 40), (70, 47), name="person"),
+        rotated(30, 20, 20, 10, 30, name="car"),
+        box(1, 2, 3, 4, "person"),
+        shape("polyline"),
+    ]
+    images, labels = build([labelled("a.jpg", *things)], spelling, ALL_CLASSES)
+    with open_export(tmp_path, images, labels, polygons_as_boxes=True) as export:
+        assert export.class_names == ["car", "person", "road"]
+        (record,) = read_items(export).values()
+    assert record.labels == [2, 0, 1, 0, 1]
+    # Of the corners of 20 by 10, turned by 30 degrees.
+    half_width = (20 * 3**0.5 / 2 + 10 / 2) / 2
+    half_height = (20 / 2 + 10 * 3**0.5 / 2) / 2
+    for ours, expected in zip(
+        record.boxes_px,
+        [
+            (5, 6, 20, 30),
+            (25, 10, 35, 30),
+            (50, 40, 64, 47),
+            (30 - half_width, 20 - half_height, 30 + half_width, 20 + half_height),
+            (1, 2, 4, 6),
+        ],
+        strict=True,
+    ):
+        assert ours == pytest.approx(expected)
+    assert export.left_out == {"objects of type polyline": 1}
+    assert export.changed == {
+        "boxes drawn around polygons and rotated boxes": 4,
+        "boxes clipped to the picture": 1,
+    }
+    assert export.assumed == {
+        f"class name of several types, '{name}': taken as one class": 1
+        for name in ("car", "person")
+    }
+    assert export.far_outside == 1
+
+
+def test_a_polygon_of_several_parts_with_a_hole(tmp_path):
+    outline, hole, other = (
+        [{"x": x, "y": y} for x, y in points]
+        for points in (
+            [(5, 5), (20, 5), (20, 20)],
+            [(1, 1), (9, 9), (9, 8)],
+            [(30, 25), (40, 25), (40, 30)],
+        )
+    )
+    images, labels = build([labelled("a.jpg", polygon(), polygon())])
+    first, second = labels["labels/0.json"]["objects"]
+    first["annotation"]["coord"]["points"] = [[outline, hole], [other]]
+    second["annotation"]["coord"]["points"] = []
+    records, left_out = read_all(tmp_path, images, labels, polygons_as_boxes=True)
+    assert records["ds/a.jpg"].boxes_px == [(1, 1, 40, 30)]
+    assert left_out == {"objects of type polygon without points": 1}
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ({"x": 5}, "object 1: its shape has no 'y'"),
+        ({"x": 5, "y": float("nan")}, "object 1: y is nan, which is not finite"),
+        ({"x": 5, "y": "6"}, "object 1: y '6' is not a number"),
+        (5, "object 1: expected an object, got 5"),
+    ],
+)
+def test_points_that_are_none_are_refused(tmp_path, point, expected):
+    images, labels = build([labelled("a.jpg", polygon())])
+    annotation = labels["labels/0.json"]["objects"][0]["annotation"]
+    annotation["coord"]["points"][0][0].append(point)
+    with (
+        open_export(tmp_path, images, labels, polygons_as_boxes=True) as export,
+        pytest.raises(InputError, match=rf"labels\.zip: labels/0\.json {expected}"),
+    ):
+        read_items(export)
 
 
 # Boxes. The picture has 64 by 48 pixels.
@@ -279,9 +402,18 @@ def test_other_shapes_are_left_out(tmp_path, spelling):
 )
 @spellings
 def test_boxes_are_turned_round_and_clipped(tmp_path, drawn, expected, spelling):
-    records, left_out = read_all(tmp_path, *build([labelled("a.jpg", drawn)], spelling))
-    assert records["ds/a.jpg"].boxes_px == [expected]
-    assert not left_out
+    images, labels = build([labelled("a.jpg", drawn)], spelling)
+    with open_export(tmp_path, images, labels) as export:
+        assert read_items(export)["ds/a.jpg"].boxes_px == [expected]
+    assert not export.left_out
+    x, y, width, height = drawn["coord"].values()
+    left, top = min(x, x + width), min(y, y + height)
+    is_clipped = (left, top, left + abs(width), top + abs(height)) != expected
+    changed = {
+        "boxes with a negative size turned round": int(width < 0 or height < 0),
+        "boxes clipped to the picture": int(is_clipped),
+    }
+    assert export.changed == {name: n for name, n in changed.items() if n}
 
 
 @pytest.mark.parametrize(
@@ -323,7 +455,7 @@ def test_missing_coordinates_are_refused(tmp_path, side, spelling):
     drawn = box(1, 2, 3, 4)
     del drawn["coord"][side]
     images, labels = build([labelled("a.jpg", drawn)], spelling)
-    expected = f"labels.zip: labels/0.json object 1: the box has no '{side}'"
+    expected = f"labels.zip: labels/0.json object 1: its shape has no '{side}'"
     refused(tmp_path, images, labels, expected)
 
 
@@ -371,7 +503,7 @@ def test_classes_without_ids_are_found_by_their_names(tmp_path, spelling):
 @spellings
 def test_one_name_for_a_box_and_a_polygon_class(tmp_path, spelling):
     classes = [("person", "polygon"), ("car", "box"), ("person", "box")]
-    things = [shape("polygon", "person"), box(1, 2, 3, 4, "person")]
+    things = [polygon(name="person"), box(1, 2, 3, 4, "person")]
     images, labels = build([labelled("a.jpg", *things)], spelling, classes)
     with open_export(tmp_path, images, labels) as export:
         assert export.class_names == ["car", "person"]
@@ -414,7 +546,7 @@ def test_an_unknown_class_is_refused(tmp_path, spelling):
 def test_a_project_without_box_classes_is_refused(tmp_path, spelling):
     classes = [("road", "polygon"), ("sky", "polygon"), ("hand", "keypoint")]
     images, labels = build([labelled("a.jpg")], spelling, classes)
-    expected = "labels.zip: the project has no bounding-box class (found: polygon 2"
+    expected = "labels.zip: project.json has no bounding-box class (found: polygon 2"
     refused(tmp_path, images, labels, expected)
 
 
@@ -422,7 +554,9 @@ def test_a_project_without_box_classes_is_refused(tmp_path, spelling):
 def test_two_box_classes_of_one_name_are_refused(tmp_path, spelling):
     classes = [("car", "box"), ("car", "polygon"), ("car", "box")]
     images, labels = build([labelled("a.jpg")], spelling, classes)
-    refused(tmp_path, images, labels, "labels.zip: two box classes", "'car'")
+    refused(
+        tmp_path, images, labels, "labels.zip: project.json: two box classes", "'car'"
+    )
 
 
 # Tags.
@@ -452,7 +586,7 @@ def test_tags_of_both_splits_are_refused(tmp_path):
         open_export(tmp_path, *build(pictures)) as export,
         pytest.raises(InputError, match="ds/a.jpg has the tags test, train"),
     ):
-        splits.split_items(export.items, 0.5)
+        splits.split_items(export.items, 0.5, export.name)
 
 
 # Archives and projects that cannot be used.
@@ -488,7 +622,7 @@ def test_an_export_without_metas_is_refused(tmp_path):
     images, labels = build([labelled("a.jpg")])
     # As `spb download` lays it out.
     labels = {"project.json": labels["project.json"], "ds/a.jpg.json": {}}
-    refused(tmp_path, images, labels, "labels.zip: expected a meta/", "spb download")
+    refused(tmp_path, images, labels, "labels.zip: this is what `spb download` writes")
 
 
 @pytest.mark.parametrize(
@@ -503,6 +637,55 @@ def test_other_projects_are_refused(tmp_path, project, kind):
     images, labels = build([labelled("a.jpg")])
     labels["project.json"] = project
     refused(tmp_path, images, labels, f"labels.zip: project.json is a '{kind}' project")
+
+
+@pytest.mark.parametrize("version", ["0.10.1", "1.0.0", "new"])
+def test_a_newer_version_is_said(tmp_path, version):
+    images, labels = build([labelled("a.jpg", box(1, 2, 3, 4))])
+    labels["project.json"]["version"] = version
+    with open_export(tmp_path, images, labels) as export:
+        assert read_items(export)["ds/a.jpg"].boxes_px == [(1, 2, 4, 6)]
+    reason = f"project.json is of version '{version}': read as the newest known, 0.9"
+    assert export.assumed == {reason: 1}
+
+
+@pytest.mark.parametrize("version", ["0.2.6", "0.9.0", "0.3.1-py"])
+def test_a_known_version_needs_no_words(tmp_path, version):
+    images, labels = build([labelled("a.jpg")])
+    labels["project.json"]["version"] = version
+    with open_export(tmp_path, images, labels) as export:
+        assert not export.assumed
+
+
+# Folders, and files that lie about.
+
+
+def write_folder(folder, entries):
+    for name, content in entries.items():
+        if not name.endswith("/"):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_bytes = isinstance(content, bytes)
+            path.write_bytes(content if is_bytes else json.dumps(content).encode())
+    return folder
+
+
+def test_folders_are_read_as_zips_are(tmp_path):
+    pictures = [
+        labelled("a.jpg", box(1, 2, 3, 4)),
+        labelled("sub/a.jpg", box(5, 6, 7, 8), dataset="ds2"),
+    ]
+    images, labels = build(pictures)
+    expected, _ = read_all(tmp_path, images, labels)
+    images_folder = write_folder(tmp_path / "images", images)
+    labels_folder = write_folder(tmp_path / "labels", labels)
+    loose = [images_folder / name for name in images]
+    for given in ([images_folder], loose, [tmp_path / "images.zip"]):
+        with superbai.Export(given, labels_folder) as export:
+            assert read_items(export) == expected
+    with pytest.raises(InputError, match="images holds a label export.*swapped"):
+        write_folder(images_folder, {"project.json": b"{}"})
+        superbai.Export([images_folder], labels_folder)
 
 
 # Pictures and labels that do not fit together.
@@ -524,6 +707,53 @@ def test_the_archive_of_a_key_that_leaves_it_is_named(tmp_path):
     refused(tmp_path, images, labels, "labels.zip", "leaves the archive")
 
 
+@pytest.mark.parametrize("text", ["a\n.jpg", "a\0.jpg", "\x7f", "a\u2028.jpg"])
+@pytest.mark.parametrize("name", ["data_key", "dataset"])
+def test_names_with_control_characters_are_refused(tmp_path, name, text):
+    images, labels = build([labelled("a.jpg")])
+    labels[suite_export.meta_name("a.jpg")][name] = text
+    refused(tmp_path, images, labels, "meta/ds/a.jpg.json", name, "not one line")
+
+
+def test_a_dataset_that_leaves_the_archive_is_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    labels[suite_export.meta_name("a.jpg")]["dataset"] = "../ds"
+    refused(tmp_path, images, labels, "labels.zip", "dataset '../ds' leaves")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "recursion"),
+        (b'{"data_key": "\\ud800.jpg"}', "surrogates not allowed"),
+        (b'{"data_key": ' + b"1" * 5000 + b"}", "4300 digits"),
+    ],
+    ids=["nested", "half a pair", "a long number"],
+)
+def test_json_that_is_hardly_any_is_refused(tmp_path, content, reason):
+    images, labels = build([labelled("a.jpg")])
+    name = suite_export.meta_name("a.jpg")
+    labels[name] = content
+    refused(tmp_path, images, labels, f"labels.zip: malformed JSON in {name}", reason)
+
+
+def test_whole_pairs_are_text(tmp_path):
+    images, labels = build([labelled("a.jpg", entry="ds/\U0001f9a6.jpg")])
+    name = suite_export.meta_name("a.jpg")
+    labels[name]["data_key"] = "\U0001f9a6.jpg"
+    labels[name] = json.dumps(labels[name]).encode()
+    assert b"\\ud83e" in labels[name]
+    records, _ = read_all(tmp_path, images, labels)
+    assert list(records) == ["ds/\U0001f9a6.jpg"]
+
+
+def test_a_large_json_is_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    labels["labels/0.json"] = b" " * (superbai.MAX_JSON_BYTES + 1)
+    expected = f"labels.zip: 'labels/0.json' has {superbai.MAX_JSON_BYTES + 1:,} bytes"
+    refused(tmp_path, images, labels, expected)
+
+
 @pytest.mark.parametrize("key", ["a.jpg", "/a.jpg"])
 def test_a_picture_that_is_described_twice_is_refused(tmp_path, key):
     images, labels = build([labelled("a.jpg")])
@@ -536,7 +766,7 @@ def test_a_picture_that_is_described_twice_is_refused(tmp_path, key):
 def test_an_ambiguous_picture_is_refused(tmp_path):
     images, labels = build([labelled("a.jpg", entry="p/a.jpg.jpg")])
     images["q/a.jpg.jpg"] = suite_export.picture(RED)
-    expected = "'a.jpg' of dataset 'ds' matches 2 pictures"
+    expected = "'a.jpg' of dataset 'ds' matches 2 different pictures"
     refused(
         tmp_path, images, labels, expected, "images.zip: p/a.jpg.jpg", "q/a.jpg.jpg"
     )
@@ -557,6 +787,36 @@ def test_missing_pictures_are_refused(tmp_path):
         del images[f"ds/{number}.jpg.jpg"]
     expected = "12 of 15 labelled pictures are not in ", "images.zip", "ds/0.jpg"
     refused(tmp_path, images, labels, *expected)
+
+
+def test_missing_pictures_can_be_left_out(tmp_path):
+    images, labels = build([labelled("a.jpg", box(1, 2, 3, 4)), labelled("b.jpg")])
+    del images["ds/b.jpg.jpg"]
+    records, left_out = read_all(tmp_path, images, labels, skip_missing=True)
+    assert list(records) == ["ds/a.jpg"]
+    assert left_out == {"labelled pictures that are missing": 1}
+
+
+def test_a_picture_is_found_by_its_name_alone_where_that_is_safe(tmp_path):
+    pictures = [
+        labelled("sub/a.jpg", entry="elsewhere/a.jpg.jpg"),
+        labelled("b.jpg"),
+    ]
+    with open_export(tmp_path, *build(pictures)) as export:
+        assert [item.entry for item in export.items] == [
+            "elsewhere/a.jpg.jpg",
+            "ds/b.jpg.jpg",
+        ]
+    assert export.assumed == {
+        "pictures found by their file name alone, in another folder": 1
+    }
+    # Not where another label has the name, nor where another picture has it.
+    for other in (
+        labelled("other/a.jpg", entry="x.jpg"),
+        labelled("x.jpg", entry="x/a.jpg.jpg"),
+    ):
+        expected = "labelled pictures are not in", "ds/sub/a.jpg"
+        refused(tmp_path, *build([*pictures, other]), *expected)
 
 
 def test_a_missing_label_is_refused(tmp_path):
@@ -732,7 +992,7 @@ def test_boxes_of_a_turned_picture(tmp_path, kind, size, drawn, expected_size):
 def read_real(images, labels):
     """Returns the numbers of items by split, and the records."""
     with superbai.Export([images], labels) as export:
-        by_split, _ = splits.split_items(export.items, 0.2)
+        by_split, _ = splits.split_items(export.items, 0.2, export.name)
         records = [export.read(item) for item in export.items]
     assert not export.left_out
     return [len(by_split["train"]), len(by_split["test"])], records

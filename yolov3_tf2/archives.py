@@ -1,61 +1,188 @@
-"""Zip archives: open one, list it, read an entry, find the picture of a data key."""
+"""Archives of files: zips, read without extracting them, and folders in their place.
 
-import lzma
+An archive is checked when it is opened and before each entry is read: nothing in it can
+reach outside of it, or grow to more memory than is stated here.
+"""
+
+import os
+import re
+import stat
+import struct
 import unicodedata
 import zipfile
 import zlib
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from yolov3_tf2.errors import InputError
 
+# A picture of 100 megapixels without any compression takes more than this; such a file
+# is hardly one that was labelled in a browser.
+MAX_ENTRY_BYTES = 256 * 2**20
+# Labels shrink to a twentieth; only what was made to burst shrinks to a thousandth.
+MAX_GROWTH = 200
+_SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow as they like.
 
-def open_zip(path):
-    """Opens a zip for reading.
+_CHUNK_BYTES = 2**20
+# What bzip2 and LZMA make of a few bytes cannot be bounded.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+# What zipfile raises for a damaged file, depending on where the damage is.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+)
+
+
+def open_archive(path):
+    """Opens a zip, a folder, or a list of files as a folder that holds no others.
+
+    Args:
+        path: a `pathlib.Path` of a zip or a folder, or a list of those of files.
+
+    Returns:
+        A `Zip` or a `Folder`. Both are context managers, and have `name`, what to call
+        them in an error; `files`, a list of the names of their files, without what
+        macOS and editors leave; and `read`.
 
     Raises:
-        InputError: it is none.
+        InputError: the file is no zip, or one that cannot be read safely.
     """
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        with path.open("rb") as file:
-            start = file.read(12)
-        raise InputError(
-            f"{path} is not a zip archive (starts with {start!r}, {error}): the "
-            "download is cut off, or its link had expired; export again."
-        ) from error
+    if isinstance(path, list):
+        return Folder(Path(os.path.commonpath([file.parent for file in path])), path)
+    return Folder(path) if path.is_dir() else Zip(path)
 
 
-def list_files(archive):
-    """Names of the files in a zip, without folders and what macOS adds."""
-    return [
-        name
-        for name in archive.namelist()
-        if not name.endswith("/") and not _is_hidden(name)
-    ]
+class Zip:
+    """A zip that is open for reading; see `open_archive`."""
+
+    def __init__(self, path):
+        self.name = str(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except _DAMAGE as error:
+            with path.open("rb") as file:
+                start = file.read(12)
+            raise InputError(
+                f"{path} is not a zip archive (starts with {start!r}, {error}): the "
+                "download is cut off, or its link had expired; export again."
+            ) from error
+        try:
+            self._entries = self._check(path.stat().st_size)
+        except BaseException:
+            self.close()
+            raise
+        self.files = [name for name in self._entries if not _is_hidden(name)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        self._zip.close()
+
+    def read(self, name, limit=MAX_ENTRY_BYTES):
+        """Reads one file.
+
+        Args:
+            name: one of `files`.
+            limit: the most bytes that it may have.
+
+        Raises:
+            InputError: it has more, its checksum is wrong, or it is damaged.
+        """
+        entry = self._entries[name]
+        _check_size(self.name, name, entry.file_size, limit)
+        content = bytearray()
+        try:
+            with self._zip.open(entry) as file:
+                # Not all at once: a header may lie about the size.
+                while chunk := file.read(_CHUNK_BYTES):
+                    content += chunk
+            if len(content) != entry.file_size:
+                raise EOFError(f"{len(content):,} of {entry.file_size:,} bytes")
+        except _DAMAGE as error:
+            raise InputError(
+                f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
+            ) from error
+        return bytes(content)
+
+    def _check(self, packed):
+        """Returns the entries by name, of two of one name the later, as unzip does."""
+        entries, total = {}, 0
+        for entry in self._zip.infolist():
+            name = entry.filename.replace("\\", "/")
+            if re.match(r"/|[A-Za-z]:", name) or ".." in name.split("/"):
+                raise self._refuse(name, "leaves the archive; expected a path in it")
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise self._refuse(name, "is a symbolic link; expected a file")
+            if entry.flag_bits & 1:
+                raise self._refuse(
+                    name, "is encrypted; expected a zip without password"
+                )
+            if entry.compress_type not in _METHODS:
+                method = zipfile.compressor_names.get(entry.compress_type, "unknown")
+                raise self._refuse(
+                    name, f"is compressed by {method}; expected deflate or none"
+                )
+            if not name.endswith("/"):
+                entries[name] = entry
+                total += entry.file_size
+        if total > max(_SMALL_BYTES, MAX_GROWTH * packed):
+            raise InputError(
+                f"{self.name}: its {packed:,} bytes would unpack to {total:,}; "
+                f"expected at most {MAX_GROWTH} times as many."
+            )
+        return entries
+
+    def _refuse(self, name, reason):
+        return InputError(f"{self.name}: '{name}' {reason}. Nothing of it was read.")
 
 
-def read_entry(archive, name):
-    """Reads one entry of an open zip.
+class Folder:
+    """A folder, with all folders in it, or a choice of files; see `open_archive`."""
 
-    Raises:
-        InputError: its checksum is wrong, or it is encrypted.
-    """
-    try:
-        return archive.read(name)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        OSError,  # bzip2's
-        EOFError,
-        RuntimeError,  # encrypted
-        NotImplementedError,
-    ) as error:
-        raise InputError(
-            f"{archive.filename}: cannot read '{name}': {error}; is the archive "
-            "damaged or encrypted?"
-        ) from error
+    def __init__(self, path, paths=None):
+        self.name = str(path)
+        if paths is None:
+            paths = [
+                Path(folder, name)
+                for folder, _, names in os.walk(path)
+                for name in names
+            ]
+        self._paths = {
+            file.relative_to(path).as_posix(): file for file in sorted(paths)
+        }
+        self.files = [name for name in self._paths if not _is_hidden(name)]
+        for name in self.files:
+            if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+                raise InputError(f"{path}: the file name {name!r} is not UTF-8.")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def close(self):
+        pass
+
+    def read(self, name, limit=MAX_ENTRY_BYTES):
+        """Reads one file; see `Zip.read`."""
+        path = self._paths[name]
+        try:
+            _check_size(self.name, name, path.stat().st_size, limit)
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{self.name}: cannot read '{name}': {error.strerror or error}."
+            ) from error
 
 
 def normalise(path):
@@ -64,65 +191,11 @@ def normalise(path):
     return "/".join(part for part in path.split("/") if part)
 
 
-class PictureIndex:
-    """Finds the picture of a (dataset, data_key) among the entries of the zips."""
-
-    def __init__(self, archives):
-        """Lists the entries of open zips."""
-        self._by_name = {}
-        self._position = {}
-        for archive in archives:
-            for entry in list_files(archive):
-                self._position[archive, entry] = len(self._position)
-                path = normalise(entry)
-                base = PurePosixPath(path)
-                # Under its name and its name without the extension that the Suite
-                # may have appended.
-                for name in {base.name, base.stem}:
-                    self._by_name.setdefault(name, []).append((archive, entry, path))
-
-    def position(self, item):
-        """The place of an item's picture in the order of the zips."""
-        return self._position[item.archive, item.entry]
-
-    def find(self, dataset, key):
-        """Returns (archive, entry), or None where there is no such picture.
-
-        A path that has the dataset too goes before one that has not, the key as it is
-        before the key with an extension more, and a shallow path before a deep one:
-        `P/a.jpg` is the picture of `a.jpg`, and `P/sub/a.jpg` that of `sub/a.jpg`.
-
-        Raises:
-            InputError: several entries fit equally well.
-        """
-        ranked = {}
-        for archive, entry, path in self._by_name.get(PurePosixPath(key).name, ()):
-            stem = str(PurePosixPath(path).with_suffix(""))
-            for rank, name in enumerate((f"{dataset}/{key}", key)):
-                for extra, ending in enumerate((path, stem)):
-                    if f"/{ending}".endswith(f"/{name}"):
-                        place = (rank, extra, path.count("/"))
-                        ranked.setdefault(place, []).append((archive, entry))
-        if not ranked:
-            return None
-        best = ranked[min(ranked)]
-        if len(best) > 1:
-            raise InputError(
-                f"'{key}' of dataset '{dataset}' matches {len(best)} pictures: "
-                + ", ".join(f"{a.filename}: {e}" for a, e in best)
-            )
-        return best[0]
-
-    def check_used_once(self, items):
-        """Raises an `InputError` if two items have the same picture."""
-        used = {}
-        for item in items:
-            other = used.setdefault((item.archive, item.entry), item)
-            if other is not item:
-                raise InputError(
-                    f"{item.archive.filename}: {item.entry} is the picture of both "
-                    f"{other.source_id} and {item.source_id}; expected one for each."
-                )
+def _check_size(archive, name, size, limit):
+    if size > limit:
+        raise InputError(
+            f"{archive}: '{name}' has {size:,} bytes; expected at most {limit:,}."
+        )
 
 
 def _is_hidden(name):

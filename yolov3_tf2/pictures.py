@@ -3,8 +3,9 @@
 import io
 import struct
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,7 +20,12 @@ _ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are mirrored or turned
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 # Marker of the end, and PNG's last chunk with its checksum.
 _ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
+_PNG_DEPTH = 24  # Where a PNG's first chunk tells its bits a channel.
 _END_SEARCH = 1024  # bytes; some programs write notes of their own behind the end
+
+# Decoding one takes three bytes a pixel, some steps twice that.
+MAX_PIXELS = 160_000_000
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns at half of it.
 
 # What undoes the turn that an orientation asks for.
 _BACK = {
@@ -36,7 +42,7 @@ _DAMAGE = (
     ValueError,
     EOFError,
     struct.error,
-    Image.DecompressionBombError,
+    MemoryError,
 )
 
 
@@ -59,9 +65,15 @@ def open_picture(encoded, where):
         InputError: the bytes are no picture.
     """
     try:
-        return Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(encoded))
     except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(
+            f"{where} has {image.width}x{image.height} pixels; expected at most "
+            f"{MAX_PIXELS:,}."
+        )
+    return image
 
 
 def load_rgb(encoded, where):
@@ -72,7 +84,7 @@ def load_rgb(encoded, where):
     """
     image = open_picture(encoded, where)
     try:
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith(("I", "F")):
             # 16 bits a pixel: the upper eight, where Pillow would cut off at 255.
             values = np.clip(np.asarray(image, "int64"), 0, 65535) >> 8
@@ -80,6 +92,23 @@ def load_rgb(encoded, where):
         return image.convert("RGB")
     except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
+
+
+class Prepared(NamedTuple):
+    """A picture as a record holds it: upright, without an EXIF orientation.
+
+    Attributes:
+        encoded: bytes of a JPEG or PNG.
+        format: `jpeg` or `png`.
+        width, height: pixels.
+        is_guess: whether it was turned without knowing that its boxes were, too.
+    """
+
+    encoded: bytes
+    format: str
+    width: int
+    height: int
+    is_guess: bool = False
 
 
 def prepare(encoded, where, labelled_size=None):
@@ -95,7 +124,7 @@ def prepare(encoded, where, labelled_size=None):
         labelled_size: (width, height) that the labels were drawn on, if known.
 
     Returns:
-        (bytes, `jpeg` or `png`, width, height).
+        A `Prepared`.
 
     Raises:
         InputError: the bytes are no picture, one that is cut off, or one of another
@@ -119,7 +148,8 @@ def prepare(encoded, where, labelled_size=None):
     if kind and orientation == 1 and _ENDS[kind] in encoded[-_END_SEARCH:]:
         if kind == "png":
             _check_png(encoded, where)
-        return encoded, kind, *raw
+        if kind == "jpeg" or encoded[_PNG_DEPTH] <= 8:
+            return Prepared(encoded, kind, *raw)
     # Written anew also where only the end is missing: other decoders are stricter.
     rgb = load_rgb(encoded, where)
     if labelled_size and labelled_size == raw != turned:
@@ -130,48 +160,73 @@ def prepare(encoded, where, labelled_size=None):
     else:
         kind = "png"
         rgb.save(buffer, "PNG")
-    return buffer.getvalue(), kind, *rgb.size
+    is_guess = orientation != 1 and (not labelled_size or raw == turned)
+    return Prepared(buffer.getvalue(), kind, *rgb.size, is_guess)
 
 
-def walk(paths) -> Iterator[tuple[str, bytes]]:
-    """Yields the name and the bytes of every picture in `paths`, in their order.
+class Source(NamedTuple):
+    """A picture before it is read.
+
+    Attributes:
+        name: its own name, with its folders in a zip or folder.
+        where: what to call it in an error.
+        read: returns its bytes; raises an `InputError` where that fails.
+    """
+
+    name: str
+    where: str
+    read: Callable[[], bytes]
+
+
+def walk(paths) -> Iterator[Source]:
+    """Yields every picture in `paths`, in their order.
 
     Args:
-        paths: list of `pathlib.Path`: pictures, zips of pictures (streamed, never
+        paths: list of `pathlib.Path`: pictures, folders and zips of pictures (never
             extracted) and TFRecord files of `records.py`.
 
     Raises:
         InputError: a zip or TFRecord file is damaged.
     """
-    for path in map(Path, paths):
+    for path in paths:
         if path.suffix == ".tfrecord":
             yield from _walk_records(path)
-        elif zipfile.is_zipfile(path):
-            with archives.open_zip(path) as archive:
-                for name in _list_pictures(archive):
-                    yield name, archives.read_entry(archive, name)
+        elif _is_archive(path):
+            with archives.open_archive(path) as archive:
+                for name in filter(is_picture_name, archive.files):
+                    yield Source(
+                        name,
+                        f"{archive.name}: {name}",
+                        lambda archive=archive, name=name: archive.read(name),
+                    )
         else:
-            yield path.name, path.read_bytes()
+            yield Source(path.name, str(path), path.read_bytes)
 
 
 def count(paths):
-    """Counts what `walk` will yield, without reading the pictures."""
+    """Counts what `walk` will yield, without reading the pictures.
+
+    Returns:
+        The number of pictures, and that of the other files in zips and folders.
+    """
     from yolov3_tf2 import records
 
-    total = 0
-    for path in map(Path, paths):
+    pictures, others = 0, 0
+    for path in paths:
         if path.suffix == ".tfrecord":
-            total += records.count(path)
-        elif zipfile.is_zipfile(path):
-            with archives.open_zip(path) as archive:
-                total += len(_list_pictures(archive))
+            pictures += records.count(path)
+        elif _is_archive(path):
+            with archives.open_archive(path) as archive:
+                number = sum(map(is_picture_name, archive.files))
+                pictures += number
+                others += len(archive.files) - number
         else:
-            total += 1
-    return total
+            pictures += 1
+    return pictures, others
 
 
-def _list_pictures(archive):
-    return [name for name in archives.list_files(archive) if is_picture_name(name)]
+def _is_archive(path):
+    return path.is_dir() or zipfile.is_zipfile(path)
 
 
 def _walk_records(path):
@@ -183,7 +238,9 @@ def _walk_records(path):
     try:
         for serialized in tf.data.TFRecordDataset(str(path)):
             record = records.parse(serialized)
-            yield record["source_id"].numpy().decode(), record["encoded"].numpy()
+            name, encoded = (record[k].numpy() for k in ("source_id", "encoded"))
+            name = name.decode("utf-8", "replace")
+            yield Source(name, f"{path}: {name}", lambda encoded=encoded: encoded)
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
             f"{path}: a record cannot be read ({error.message.splitlines()[0]}); is it "

@@ -6,7 +6,6 @@ upright, as JPEG or PNG, without an EXIF orientation.
 """
 
 import struct
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -26,29 +25,8 @@ _FEATURES = {
 }
 
 
-class Record(NamedTuple):
-    """One labelled picture.
-
-    Attributes:
-        source_id: `<dataset>/<data_key>`, the picture's identity in the Suite.
-        encoded: bytes of a JPEG or PNG.
-        format: `jpeg` or `png`.
-        width, height: pixels.
-        boxes_px: list of xyxy in pixels.
-        labels: list of indices into `class_names`.
-    """
-
-    source_id: str
-    encoded: bytes
-    format: str
-    width: int
-    height: int
-    boxes_px: list[tuple[float, float, float, float]]
-    labels: list[int]
-
-
 def serialize(record, class_names):
-    """Returns the bytes of the `tf.train.Example` of a `Record`."""
+    """Returns the bytes of the `tf.train.Example` of a `superbai.Record`."""
 
     def ints(*values):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))

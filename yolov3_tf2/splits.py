@@ -8,12 +8,17 @@ TRAIN_TAGS = {"train"}
 TEST_TAGS = {"test", "validation", "valid", "val"}
 
 
-def split_items(items, test_fraction):
+def split_items(items, test_fraction, name):
     """Splits items into training and test by their tags, or by their names.
 
     Where a picture carries a tag `test`, `validation` or `train`, the tags decide, and
     a picture without one is for training. Where none does, `test_fraction` of them
     are taken by a hash of their names: the same ones in every run.
+
+    Args:
+        items: list of `superbai.Item`.
+        test_fraction: the share for testing where no tag decides, 0 to 1.
+        name: what to call the labels in an error.
 
     Returns:
         A dict of lists: `train` and `test`, in the order of `items`; and a sentence on
@@ -27,8 +32,8 @@ def split_items(items, test_fraction):
         if item.tags & TEST_TAGS:
             if item.tags & TRAIN_TAGS:
                 raise InputError(
-                    f"{item.source_id} has the tags {', '.join(sorted(item.tags))}: "
-                    "keep either 'train' or 'test'."
+                    f"{name}: {item.meta_name}: {item.source_id} has the tags "
+                    f"{', '.join(sorted(item.tags))}; keep either 'train' or 'test'."
                 )
             is_test.add((item.dataset, item.key))
     how = "split by the tags of the pictures"
@@ -49,7 +54,7 @@ def split_items(items, test_fraction):
     for split, members in splits.items():
         if not members:
             raise InputError(
-                f"no pictures left for {split} (of {len(items)}, {how}); tag some "
-                f"'{split}' in the Suite, or remove all 'train' and 'test' tags."
+                f"{name}: no pictures left for {split} (of {len(items)}, {how}); tag "
+                f"some '{split}' in the Suite, or remove all 'train' and 'test' tags."
             )
     return splits, how

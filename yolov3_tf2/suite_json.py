@@ -5,11 +5,16 @@ the errors, which are all `InputError`.
 """
 
 import math
+import re
+import unicodedata
 from collections import Counter
-from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
+
+# The newest version whose form is known, major and minor.
+KNOWN_VERSION = (0, 9)
 
 
 def check_project(project, name):
@@ -24,83 +29,150 @@ def check_project(project, name):
         )
 
 
-def read_classes(project, name):
-    """Returns the box classes, and a dict of ("id" or "name", value) to their index."""
+def assumption(project):
+    """Returns what has to be assumed about a project's format, None if nothing."""
+    version = project.get("version")
+    if version is None:
+        return None
+    found = re.match(r"(\d+)\.(\d+)", str(version))
+    if found and tuple(map(int, found.groups())) <= KNOWN_VERSION:
+        return None
+    return (
+        f"project.json is of version {version!r:.20}: read as the newest known, "
+        + ".".join(map(str, KNOWN_VERSION))
+    )
+
+
+def read_classes(project, name, kinds):
+    """Reads the classes of a project that have one of some annotation types.
+
+    Args:
+        project: the parsed project.json.
+        name: what to call the export in an error.
+        kinds: the annotation types, a tuple of strings.
+
+    Returns:
+        The names, in the project's order, each once; a dict of ("id" or "name", value)
+        to their index; and the names that classes of several of the types share.
+
+    Raises:
+        InputError: no class has such a type, two of one type have one name, or a name
+            is none.
+    """
     where = f"{name}: project.json"
     found = []
     if "object_detection" in project:
         detection = as_dict(project["object_detection"], where)
         for thing in _dicts(detection.get("object_classes"), where):
             kind = thing.get("annotation_type")
-            found.append((thing.get("name"), thing.get("id"), kind))
+            found.append((thing.get("name"), thing.get("id"), str(kind)))
     else:
         for thing in _dicts(project.get("objects"), where):
             shapes = as_dict(as_dict(thing.get("info"), where).get("shapes"), where)
             found += [
                 (thing.get("class_name"), thing.get("class_id"), k) for k in shapes
             ]
-    names, index = [], {}
+    names, kinds_of, index = [], {}, {}
     for class_name, class_id, kind in found:
-        if kind != "box":
+        if kind not in kinds:
             continue
         class_name = str(class_name or "").strip()
-        if len(class_name.splitlines()) != 1:
+        if not class_name or _has_control(class_name):
             raise InputError(
                 f"{where} has a class named {class_name!r}; expected one line of text."
             )
-        if class_name in names:
+        if kind in kinds_of.setdefault(class_name, set()):
             raise InputError(
-                f"{name}: two box classes are both named '{class_name}'; rename one in "
-                "the Suite."
+                f"{where}: two {kind} classes are both named '{class_name}'; rename "
+                "one in the Suite."
             )
-        index["name", class_name] = len(names)
+        if class_name not in names:
+            names.append(class_name)
+        kinds_of[class_name].add(kind)
+        index["name", class_name] = names.index(class_name)
         if class_id is not None:
-            index["id", str(class_id)] = len(names)
-        names.append(class_name)
+            index["id", str(class_id)] = names.index(class_name)
     if not names:
-        kinds = Counter(kind for _, _, kind in found)
-        listed = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
+        counts = Counter(kind for _, _, kind in found)
+        listed = ", ".join(f"{kind} {number}" for kind, number in counts.items())
+        hint = ""
+        if set(counts) & set(CORNERED):
+            hint = "; --polygons=box makes boxes of polygons"
         raise InputError(
-            f"{name}: the project has no bounding-box class (found: "
-            f"{listed or 'none at all'})."
+            f"{where} has no bounding-box class (found: {listed or 'none at all'})"
+            f"{hint}."
         )
-    return names, index
+    shared = [class_name for class_name in names if len(kinds_of[class_name]) > 1]
+    return names, index, shared
 
 
-def read_objects(label, class_index, where):
+class Label(NamedTuple):
+    """The objects of a picture.
+
+    Attributes:
+        boxes: list of xyxy in pixels, unclipped.
+        labels: list of their class indices.
+        left_out: Counter of what is no box, by type.
+        turned: number of boxes whose width or height was negative.
+        outlined: number of boxes that are drawn around other shapes.
+    """
+
+    boxes: list
+    labels: list
+    left_out: Counter
+    turned: int
+    outlined: int
+
+
+def read_objects(label, class_index, kinds, where):
     """Reads the objects of a label, whatever its spelling.
 
     Args:
         label: the parsed JSON; null, {} and one without objects are of a picture that
             was submitted without any object.
-        class_index: see `read_classes`.
+        class_index, kinds: see `read_classes`.
         where: what to call the label in an error.
 
     Returns:
-        Three lists: boxes, xyxy in pixels and unclipped; their class indices; and the
-        types of the objects that are no boxes.
+        A `Label`.
 
     Raises:
         InputError: the label is not of the Suite's form, or a class is unknown.
     """
     label = as_dict(label, where)
     label = as_dict(label.get("result", label), where)
-    boxes, labels, others = [], [], []
+    boxes, labels, left_out, turned, outlined = [], [], Counter(), 0, 0
     for number, thing in enumerate(_dicts(label.get("objects"), where), start=1):
         here = f"{where} object {number}"
         shape = as_dict(thing.get("shape"), here)
         if "x" in shape:
             shape = {"box": shape}  # The legacy format had both forms.
         kind = thing.get("annotation_type") or thing.get("annotationType")
-        kind = kind or next(iter(shape), "unknown")
-        if kind != "box":
-            others.append(kind)
+        kind = str(kind or next(iter(shape), "unknown"))
+        if kind not in kinds:
+            left_out[f"objects of type {kind}"] += 1
             continue
-        labels.append(_class_of(thing, class_index, here))
-        annotation = as_dict(thing.get("annotation"), here)
-        coord = shape.get("box") or annotation.get("coord")
-        boxes.append(_box(as_dict(coord, here), here))
-    return boxes, labels, others
+        index = _class_of(thing, class_index, here)
+        coord = shape.get(kind)
+        if coord is None:
+            coord = as_dict(thing.get("annotation"), here).get("coord")
+        if kind == "box":
+            box, is_turned = _box(as_dict(coord, here), here)
+            turned += is_turned
+        else:
+            box = CORNERED[kind](coord, here)
+            outlined += box is not None
+        if box is None:
+            left_out[f"objects of type {kind} without points"] += 1
+            continue
+        boxes.append(box)
+        labels.append(index)
+    categories = label.get("categories")
+    if isinstance(categories, dict):
+        categories = categories.get("properties")
+    if categories and isinstance(categories, list):
+        left_out["image categories"] += len(categories)
+    return Label(boxes, labels, left_out, turned, outlined)
 
 
 def _class_of(thing, class_index, where):
@@ -132,11 +204,14 @@ def label_name(meta, root, where):
 def identity(meta, path, where):
     """Returns (dataset, data_key) of a meta whose own path below meta/ is `path`."""
     folder, _, rest = path.partition("/")
-    dataset = str(meta.get("dataset") or folder)
+    dataset = archives.normalise(str(meta.get("dataset") or folder))
     key = archives.normalise(str(meta.get("data_key") or rest.removesuffix(".json")))
-    if ".." in PurePosixPath(key).parts:
-        raise InputError(f"{where}: data_key '{key}' leaves the archive.")
-    return archives.normalise(dataset), key
+    for name, value in (("dataset", dataset), ("data_key", key)):
+        if ".." in value.split("/"):
+            raise InputError(f"{where}: {name} '{value}' leaves the archive.")
+        if _has_control(value):
+            raise InputError(f"{where}: {name} {value!r} is not one line of text.")
+    return dataset, key
 
 
 def is_in_consensus(meta, where):
@@ -165,17 +240,57 @@ def labelled_size(meta, where):
 
 
 def _box(coord, where):
-    """Returns xyxy of a coord of x, y (left, top), width and height, pixels."""
-    values = []
-    for side in ("x", "y", "width", "height"):
-        if coord.get(side) is None:
-            raise InputError(f"{where}: the box has no '{side}'.")
-        values.append(_number(coord[side], f"{where}: {side}"))
-    x, y, width, height = values
-    # A negative size is a box drawn from the other corner.
+    """Returns xyxy of a coord of x, y (left, top), width and height, pixels.
+
+    And whether its size was negative: a box that was drawn from the other corner.
+    """
+    x, y, width, height = _sides(coord, ("x", "y", "width", "height"), where)
     left, right = sorted((x, x + width))
     top, bottom = sorted((y, y + height))
-    return left, top, right, bottom
+    return (left, top, right, bottom), width < 0 or height < 0
+
+
+def _around_polygon(coord, where):
+    """Returns the bounding box of a polygon, of all of its parts; None without any.
+
+    Its points lie in one list, or since version 0.6 in a list of parts, each a list of
+    an outline and its holes.
+    """
+    if isinstance(coord, dict):
+        coord = coord.get("points")
+    points, parts = [], [_list(coord, where)]
+    while parts:
+        for part in parts.pop():
+            if isinstance(part, list):
+                parts.append(part)
+            else:
+                points.append(_sides(as_dict(part, where), ("x", "y"), where))
+    if not points:
+        return None
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _around_rotated(coord, where):
+    """Returns the bounding box of a box that is turned by `angle`, degrees."""
+    names = ("cx", "cy", "width", "height", "angle")
+    x, y, width, height, angle = _sides(as_dict(coord, where), names, where)
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    half_width = (abs(width * cosine) + abs(height * sine)) / 2
+    half_height = (abs(width * sine) + abs(height * cosine)) / 2
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
+# Annotation types around which a box can be drawn.
+CORNERED = {"polygon": _around_polygon, "rbox": _around_rotated}
+
+
+def _sides(coord, names, where):
+    """Returns members of a coord as finite floats."""
+    for name in names:
+        if coord.get(name) is None:
+            raise InputError(f"{where}: its shape has no '{name}'.")
+    return [_number(coord[name], f"{where}: {name}") for name in names]
 
 
 def _number(value, where):
@@ -189,6 +304,11 @@ def _number(value, where):
     if not math.isfinite(number):
         raise InputError(f"{where} is {number}, which is not finite.")
     return number
+
+
+def _has_control(text):
+    """Tells whether a text holds line ends or other control characters."""
+    return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text)
 
 
 def as_dict(value, where):
