@@ -68,6 +68,20 @@ def main():
     values = step.parameters(PARAMETERS, INPUTS)
     images = step_inputs.input_paths("images", folders=True)
     labels = labels_path(step_inputs.input_paths("labels", folders=True))
+    convert(images, labels, values)
+
+
+def convert(images, labels, values):
+    """Converts an export into the outputs.
+
+    Args:
+        images: list of `pathlib.Path`.
+        labels: a `pathlib.Path`.
+        values: the step's parameters.
+
+    Raises:
+        InputError: something of it cannot be used.
+    """
     export = superbai.Export(
         images,
         labels,
@@ -82,7 +96,7 @@ def main():
         # It takes seconds to import: what can be refused is refused before.
         step.import_tensorflow()
         with step.staged_outputs() as folder:
-            counts = convert(export, by_split, folder)
+            counts = write(export, by_split, folder)
     report(export, counts, how_split)
 
 
@@ -103,7 +117,7 @@ def labels_path(paths):
     return paths[0]
 
 
-def convert(export, by_split, folder):
+def write(export, by_split, folder):
     """Writes all outputs into a folder.
 
     Args:

@@ -14,6 +14,7 @@ from PIL import Image
 from yolov3_tf2 import superbai
 
 SPELLINGS = ("legacy", "0.3.1", "0.6.5")
+GENERATIONS = (*SPELLINGS, "0.4.7")  # Its keys are the newer ones, its polygons not.
 CLASSES = (("car", "box"), ("person", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
 _TRIANGLE = ((0, 0), (9, 0), (9, 9))
@@ -178,10 +179,9 @@ def _object(thing, spelling, classes):
     class_id = "id-unknown"
     if (name, kind) in classes:
         class_id = f"id-{classes.index((name, kind))}"
-    keys = {
-        "0.3.1": ("classId", "className", "annotationType"),
-        "0.6.5": ("class_id", "class_name", "annotation_type"),
-    }[spelling]
+    keys = ("class_id", "class_name", "annotation_type")
+    if spelling == "0.3.1":
+        keys = ("classId", "className", "annotationType")
     inner = coord
     if kind == "polygon":
         # Since 0.6 a list of parts, each a list of an outline and its holes.

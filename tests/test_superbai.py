@@ -1034,3 +1034,32 @@ def test_samples_of_the_suite(shared, tmp_path, name, message):
     assert zipfile.is_zipfile(labels)
     with pytest.raises(InputError, match=f"{re.escape(name)}.*{message}"):
         superbai.Export([path], labels)
+
+
+def test_the_polygons_of_the_suites_sample(shared, tmp_path):
+    labels = real_file(shared, "suite-samples/image-sample.zip")
+    images, outlines = {}, {}
+    with zipfile.ZipFile(labels) as archive:
+        for name in archive.namelist():
+            if not name.startswith("meta/") or name.endswith("/"):
+                continue
+            meta = json.loads(archive.read(name))
+            size = tuple(meta["image_info"][side] for side in ("width", "height"))
+            key = f"{meta['dataset']}/{meta['data_key']}"
+            images[f"{key}.jpg"] = suite_export.picture(size=size)
+            label = json.loads(archive.read(meta["label_path"][0]))
+            outlines[key] = [
+                [(p["x"], p["y"]) for p in thing["annotation"]["coord"]["points"]]
+                for thing in label["objects"]
+            ]
+    path = suite_export.write_zip(tmp_path / "images.zip", images)
+    with superbai.Export([path], labels, polygons_as_boxes=True) as export:
+        records = read_items(export)
+    assert sum(len(record.boxes_px) for record in records.values()) > 0
+    assert not export.left_out
+    assert records.keys() == outlines.keys()
+    for key, record in records.items():
+        assert record.boxes_px == [
+            (min(xs), min(ys), max(xs), max(ys))
+            for xs, ys in (zip(*outline, strict=True) for outline in outlines[key])
+        ]
