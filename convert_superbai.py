@@ -14,7 +14,7 @@ from absl import logging
 import step
 import step_inputs
 from yolov3_tf2 import splits, superbai
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, writing
 
 PARAMETERS = {
     "test_fraction": {
@@ -159,16 +159,12 @@ def write_records(export, items, folder, split):
 
     folder.mkdir()
     path = folder / f"{split}-00000-of-00001.tfrecord"
-    try:
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for item in step.progress(items, desc=split, unit=" pictures"):
-                record = export.read(item)
-                if record:
-                    writer.write(records.serialize(record, export.class_names))
-                    yield record
-    except tf.errors.OpError as error:
-        # A full disk, most likely; TensorFlow has errors of its own for it.
-        raise OSError(f"{path} cannot be written: {error.message}") from error
+    with writing(path), tf.io.TFRecordWriter(str(path)) as writer:
+        for item in step.progress(items, desc=split, unit=" pictures"):
+            record = export.read(item)
+            if record:
+                writer.write(records.serialize(record, export.class_names))
+                yield record
 
 
 def report(export, counts, how_split):

@@ -44,7 +44,7 @@ class Node:
     step: valohai_yaml.objs.Step
     parameters: dict
     inputs: dict[str, list[str]]
-    files: dict[str, list[Path]] = field(default_factory=dict)
+    files: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
     metadata: list[dict] = field(default_factory=list)
 
 
@@ -54,14 +54,14 @@ def run_node(state, run, node, edges):
     outputs = state / "outputs" / run / node.name
     for path in (folder / "config", folder / "inputs", outputs):
         path.mkdir(parents=True)
-    files = {name: list(paths) for name, paths in node.files.items()}
+    files = {name: list(pairs) for name, pairs in node.files.items()}
     for edge in edges:
         if edge.target_node == node.name:
             source = state / "outputs" / run / edge.source_node
             files[edge.target_key] += _edge_files(source, edge)
     inputs = {}
-    for name, paths in files.items():
-        linked = [_link(path, folder / "inputs" / name) for path in paths]
+    for name, pairs in files.items():
+        linked = [_link(*pair, folder / "inputs" / name) for pair in pairs]
         if linked:
             inputs[name] = {"files": linked}
     ids = {key: str(uuid.uuid4()) for key in ("execution", "project", "pipeline")}
@@ -149,7 +149,11 @@ def _metadata(line):
 
 
 def fetch(state, node, name):
-    """Returns the files of a node's own input as paths; URLs are downloaded once.
+    """Returns the files of a node's own input; URLs are downloaded once.
+
+    Returns:
+        A list of pairs: the path of a file, and its name in the input's folder, which
+        has the folders that it lies in below one that was given.
 
     Raises:
         InputError: a file is missing or a download failed.
@@ -157,15 +161,20 @@ def fetch(state, node, name):
     found = []
     for value in node.inputs[name]:
         if "://" in value:
-            found.append(_download(state, value, f"--{node.name}.{name}"))
+            path = _download(state, value, f"--{node.name}.{name}")
+            found.append((path, path.name))
             continue
-        paths = step_inputs.glob(value)
-        if len(paths) == 1 and paths[0].is_dir():
-            paths = sorted(p for p in paths[0].iterdir() if p.is_file())
+        paths = [(path, path.name) for path in step_inputs.glob(value)]
+        if len(paths) == 1 and paths[0][0].is_dir():
+            folder = paths[0][0]
+            paths = [
+                (path, path.relative_to(folder).as_posix())
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ]
             if not paths:
                 raise InputError(
-                    f"--{node.name}.{name}: the folder {value} holds no files; "
-                    "folders in it are not looked into."
+                    f"--{node.name}.{name}: the folder {value} holds no files."
                 )
         if not paths:
             raise InputError(
@@ -210,7 +219,7 @@ def _download(state, url, where):
 
 
 def _edge_files(outputs, edge):
-    """The files below a step's outputs that an edge carries.
+    """The files below a step's outputs that an edge carries, see `fetch`.
 
     Raises:
         InputError: there are none.
@@ -227,16 +236,16 @@ def _edge_files(outputs, edge):
             f"{edge.source_node} wrote nothing that {edge.source_key} fits, which "
             f"{edge.target_node} needs as its input '{edge.target_key}'."
         )
-    return found
+    return [(path, path.name) for path in found]
 
 
-def _link(path, folder):
+def _link(path, name, folder):
     """Puts a file into an input's folder; returns its entry in inputs.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / path.name
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         raise InputError(
-            f"two files of the input '{folder.name}' are named {path.name}: {path} and "
+            f"two files of the input '{folder.name}' are named {name}: {path} and "
             "another; expected different names."
         )
     try:
@@ -245,7 +254,7 @@ def _link(path, folder):
         # Another disk, or one without links.
         shutil.copyfile(path, target)
     return {
-        "name": path.name,
+        "name": name,
         "path": str(target),
         "size": target.stat().st_size,
         "uri": path.resolve().as_uri(),

@@ -18,7 +18,7 @@ import valohai
 from absl import flags, logging
 from tqdm import tqdm
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, reason
 
 
 def run(main):
@@ -45,10 +45,16 @@ def run(main):
             # A signal in the midst of TensorFlow's C++ arrives as whatever it makes of
             # the exception, such as a SystemError.
             _end_interrupted(received)
-        if not isinstance(error, InputError | OSError):
+        message = str(error)
+        if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's.
+            message = (
+                f"out of memory: {reason(error)}; lower --batch_size or --size, or "
+                "take a machine with more memory."
+            )
+        elif not isinstance(error, InputError | OSError):
             raise
         # An OSError is the machine's: a full disk, a folder that may not be written.
-        logging.error("error: %s", error)
+        logging.error("error: %s", message)
         sys.exit(1)
 
 

@@ -244,13 +244,13 @@ def main():
     precision = optimizer.choose_precision(values["precision"])
     optimizer.set_precision(precision)
     batch_size = values["batch_size"] * strategy.num_replicas_in_sync
-    num_pictures = count_pictures(train_paths, "train")
+    num_pictures = count_pictures(train_paths, "train", class_names)
     logging.info(
         "%s: %d classes, %d training and %d test pictures, %s, %s, %d a step",
         info.variant.name,
         len(class_names),
         num_pictures,
-        count_pictures(test_paths, "test"),
+        count_pictures(test_paths, "test", class_names),
         describe_devices(strategy),
         precision,
         batch_size,
@@ -427,11 +427,13 @@ def build_model(info, class_names, model_folder, transfer):
     return model, len(known) == len(class_names)
 
 
-def count_pictures(paths, name):
-    """Counts the records of an input, and checks that its files are whole."""
+def count_pictures(paths, name, class_names):
+    """Counts the records of an input, and checks its files."""
     from yolov3_tf2 import records
 
     number = sum(records.count(path) for path in paths)
+    for path in paths:
+        records.check(path, class_names)
     if not number:
         raise InputError(
             f"input '{name}': no pictures in {', '.join(map(str, paths))}; expected "

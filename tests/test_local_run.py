@@ -154,7 +154,16 @@ def test_folders_patterns_and_several_values(project):
         {"file": [str(project / "*.zip"), str(project / "in.txt")], "extra": []},
     )
     found = local_worker.fetch(project, node, "file")
-    assert [p.name for p in found] == ["one.zip", "two.zip", "in.txt"]
+    assert [name for _, name in found] == ["one.zip", "two.zip", "in.txt"]
+    (project / "folder" / "sub").mkdir(parents=True)
+    for name in ("a.txt", "sub/a.txt"):
+        (project / "folder" / name).write_text(name)
+    node.inputs["file"] = [str(project / "folder")]
+    found = local_worker.fetch(project, node, "file")
+    assert [name for _, name in found] == ["a.txt", "sub/a.txt"]
+    links = [local_worker._link(*pair, project / "inputs" / "file") for pair in found]
+    assert [link["name"] for link in links] == ["a.txt", "sub/a.txt"]
+    assert (project / "inputs" / "file" / "sub" / "a.txt").read_text() == "sub/a.txt"
     given = local_run.parse_arguments(["--a.b=1", "--a.b=2", "--a.c=x=y"])
     assert given == {("a", "b"): ["1", "2"], ("a", "c"): ["x=y"]}
 
@@ -190,9 +199,9 @@ def test_downloads_are_kept(project):
 
 def test_two_files_of_one_name(project):
     folder = project / "inputs"
-    local_worker._link(project / "in.txt", folder)
+    local_worker._link(project / "in.txt", "in.txt", folder)
     with pytest.raises(InputError, match="two files of the input 'inputs' are named"):
-        local_worker._link(project / "in.txt", folder)
+        local_worker._link(project / "in.txt", "in.txt", folder)
 
 
 def test_help_lists_what_can_be_set(capsys):

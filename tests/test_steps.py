@@ -548,6 +548,151 @@ def test_train_refuses_a_class_that_the_class_file_lacks(
     refused(process, outputs, "not in the class file", "square", "ds/1.png")
 
 
+def test_train_refuses_a_file_of_other_classes_at_once(
+    run_script, outputs, files, tmp_path
+):
+    (tmp_path / "classes.txt").write_text("cat\n")
+    process = train(run_script, outputs, files, classes=[tmp_path / "classes.txt"])
+    words = ("two.tfrecord: its first record has the classes circle", "not (cat)")
+    refused(process, outputs, *words)
+
+
+def other_records(folder):
+    """TFRecord files that are not of the schema: of another, and of no example."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
+    features = tf.train.Features(feature={"image/encoded": feature})
+    example = tf.train.Example(features=features).SerializeToString()
+    for name, content in (("other.tfrecord", example), ("junk.tfrecord", b"hello world")):
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            writer.write(content)
+    return [
+        (folder / "other.tfrecord", "Feature: image/height"),
+        (folder / "junk.tfrecord", "Could not parse example input"),
+    ]
+
+
+def test_records_of_another_schema_are_refused(run_script, outputs, files, tmp_path):
+    for path, words in other_records(tmp_path):
+        for split in ("train", "test"):
+            process = train(run_script, outputs, files, **{split: [path]})
+            message = f"{path}: its first record cannot be used: {words}"
+            refused(process, outputs, message)
+        process = detect(run_script, outputs, files, path)
+        refused(process, outputs, f"{path}: a record cannot be read: {words}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfcircle\r\n\r\nsquare  \r\n\ttriangle\r\n\r\n",
+        b"circle\n\nsquare\ntriangle",
+    ],
+    ids=["Windows", "no end"],
+)
+def test_class_files_of_any_editor(run_script, outputs, files, tmp_path, content):
+    (tmp_path / "names.txt").write_bytes(content)
+    process = detect(
+        run_script,
+        outputs,
+        files,
+        files / "picture.png",
+        classes=tmp_path / "names.txt",
+    )
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"\n \n", ["names.txt: expected one class name a line, got none"]),
+        (b"circle\ncircle \nsquare\n", ["names.txt", "circle occur twice"]),
+        ("고양이\n".encode("cp949"), ["names.txt", "save it as UTF-8"]),
+        ("cat\n".encode("utf-16"), ["names.txt", "save it as UTF-8"]),
+    ],
+    ids=["empty", "twice", "cp949", "UTF-16"],
+)
+def test_class_files_that_are_none(
+    run_script, outputs, files, tmp_path, without_tensorflow, content, words
+):
+    (tmp_path / "names.txt").write_bytes(content)
+    process = run_script(
+        "train.py",
+        *("--classes", tmp_path / "names.txt", "--train", files / "two.tfrecord"),
+        *("--test", files / "two.tfrecord", "--model", *model_files(files / "model")),
+        outputs=outputs,
+        **without_tensorflow,
+    )
+    refused(process, outputs, *words)
+
+
+@pytest.mark.parametrize("script", ["train.py", "detect.py"])
+@pytest.mark.parametrize("missing", checkpoint.FILES)
+def test_a_model_with_a_file_missing_is_refused(
+    run_script, outputs, files, script, missing
+):
+    rest = [path for path in model_files(files / "model") if path.name != missing]
+    inputs = ["--image", files / "picture.png"]
+    if script == "train.py":
+        records_file = files / "two.tfrecord"
+        inputs = ["--classes", files / "classes.txt"]
+        inputs += ["--train", records_file, "--test", records_file]
+    folder = outputs.parent / "model"
+    folder.mkdir()
+    rest = [shutil.copy(path, folder) for path in rest]
+    process = run_script(script, "--model", *rest, *inputs, outputs=outputs)
+    refused(process, outputs, missing)
+
+
+def test_train_on_a_full_disk(outputs, files):
+    records_file = files / "two.tfrecord"
+    process = start(
+        "train.py",
+        outputs,
+        *("--classes", files / "classes.txt", "--train", records_file),
+        *("--test", records_file, "--model", *model_files(files / "model")),
+        *("--size=64", "--epochs=1", "--batch_size=1"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+    )
+    _, stderr = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in stderr, stderr
+    assert "cannot be written: " in stderr and "File too large" in stderr
+    assert not [path for path in outputs.rglob("*") if path.name == "model.json"]
+
+
+@pytest.mark.parametrize(
+    "raised, status, words",
+    [
+        ("KeyboardInterrupt", 130, "stopped by SIGINT"),
+        ("SystemError('bad argument')", 130, "stopped by SIGINT"),
+        (
+            "tf.errors.ResourceExhaustedError(None, None, 'OOM')",
+            1,
+            "lower --batch_size",
+        ),
+    ],
+)
+def test_what_ends_a_step(tmp_path, raised, status, words):
+    # What a signal in the midst of TensorFlow's C++ becomes is not always its own.
+    is_stopped = status == 130
+    (tmp_path / "script.py").write_text(
+        "import signal, step, tensorflow as tf\n"
+        "def main():\n"
+        "    try:\n"
+        f"        {is_stopped} and signal.raise_signal(signal.SIGINT)\n"
+        "    finally:\n"
+        f"        raise {raised}\n"
+        "step.run(main)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == status, process.stderr
+    assert words in process.stderr and "Traceback" not in process.stderr
+
+
 def test_train_refuses_a_truncated_record_file(run_script, outputs, files, tmp_path):
     short = tmp_path / "short.tfrecord"
     short.write_bytes((files / "two.tfrecord").read_bytes()[:-5])

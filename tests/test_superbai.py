@@ -679,7 +679,8 @@ def test_folders_are_read_as_zips_are(tmp_path):
     expected, _ = read_all(tmp_path, images, labels)
     images_folder = write_folder(tmp_path / "images", images)
     labels_folder = write_folder(tmp_path / "labels", labels)
-    loose = [images_folder / name for name in images]
+    loose = [images_folder / name for name in [*images, "notes.txt"]]
+    loose[-1].write_text("beside the pictures")
     for given in ([images_folder], loose, [tmp_path / "images.zip"]):
         with superbai.Export(given, labels_folder) as export:
             assert read_items(export) == expected

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from yolov3_tf2 import grid
 from yolov3_tf2 import model as network
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, writing
 
 NAME = "model.tf"
 FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", "model.json")
@@ -54,7 +54,8 @@ def save_weights(prefix, model):
         layer.name: tf.train.Checkpoint(**{v.name: v.value for v in layer.variables})
         for layer in network.layers_of(model, *network.PARTS)
     }
-    tf.train.Checkpoint(**layers).write(str(prefix))
+    with writing(prefix):
+        tf.train.Checkpoint(**layers).write(str(prefix))
 
 
 def read_info(folder):

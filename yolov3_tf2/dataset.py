@@ -1,13 +1,12 @@
 """tf.data: TFRecord files to batches of pictures, boxes and targets."""
 
 import os
-import re
 
 import tensorflow as tf
 
 from yolov3_tf2 import grid, records
 from yolov3_tf2.augment import augment, mosaic
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, reason
 from yolov3_tf2.letterbox import boxes_to_letterbox, letterbox
 
 # Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
@@ -250,13 +249,7 @@ def iterate(dataset):
             return
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
             raise InputError(
-                f"a record cannot be used: {_reason(error)}; were the TFRecord files "
+                f"a record cannot be used: {reason(error)}; were the TFRecord files "
                 "and the class file written by the same run of convert_superbai.py?"
             ) from error
         yield batch
-
-
-def _reason(error):
-    """The part of a TensorFlow error that says what is wrong, without its graph."""
-    text = re.sub(r"\{\{[^}]*\}\}|\[Op:.*|\[\[.*|assertion failed:", "", error.message)
-    return " ".join(text.split())[:500]

@@ -1,4 +1,7 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and what TensorFlow calls errors."""
+
+import re
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -8,3 +11,24 @@ class InputError(ValueError):
     cause. A step prints it alone, without a traceback, and exits with status 1; any
     other exception is a defect of the program and keeps its traceback.
     """
+
+
+@contextmanager
+def writing(path):
+    """Turns what TensorFlow raises where a file cannot be written into an `OSError`."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"{path} cannot be written: {reason(error)}") from error
+
+
+def reason(error):
+    """The part of a TensorFlow error that says what is wrong, without its graph."""
+    noise = (
+        r"\{\{[^}]*\}\}|\[Op:.*|\[\[.*|assertion failed:"
+        r"|Error in user-defined function passed to \S+ transformation with iterator: "
+        r"\S+"
+    )
+    return " ".join(re.sub(noise, "", error.message).split())[:500].rstrip(".")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from yolov3_tf2 import archives
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are mirrored or turned
@@ -243,8 +243,8 @@ def _walk_records(path):
             yield Source(name, f"{path}: {name}", lambda encoded=encoded: encoded)
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
-            f"{path}: a record cannot be read ({error.message.splitlines()[0]}); is it "
-            "damaged, or not a file of convert_superbai.py?"
+            f"{path}: a record cannot be read: {reason(error)}; is the file damaged, "
+            "or not one of convert_superbai.py?"
         ) from error
 
 

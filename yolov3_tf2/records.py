@@ -9,7 +9,7 @@ import struct
 
 import tensorflow as tf
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, reason
 
 _BBOX = "image/object/bbox/"
 _FEATURES = {
@@ -93,6 +93,28 @@ def read(paths, numbers):
     rows = enumerate(tf.data.TFRecordDataset([str(path) for path in paths]))
     found = {number: parse(row) for number, row in rows if number in wanted}
     return [found[number] for number in numbers]
+
+
+def check(path, class_names):
+    """Checks the first record of a file: its schema, and that its classes are known.
+
+    Raises:
+        InputError: it is no record of `serialize`, or has another class.
+    """
+    advice = "was the file, with its class file, written by convert_superbai.py?"
+    try:
+        for serialized in tf.data.TFRecordDataset(str(path)).take(1):
+            names = parse(serialized)["class_names"].numpy()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise InputError(
+            f"{path}: its first record cannot be used: {reason(error)}; {advice}"
+        ) from error
+    unknown = {name.decode("utf-8", "replace") for name in names} - set(class_names)
+    if unknown:
+        raise InputError(
+            f"{path}: its first record has the classes {', '.join(sorted(unknown))}, "
+            f"which the class file has not ({', '.join(class_names[:10])}); {advice}"
+        )
 
 
 def count(path):

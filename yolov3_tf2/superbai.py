@@ -391,16 +391,15 @@ class Export:
 
 
 def _group(paths):
-    """Lists zips and folders one by one, and all pictures as one list."""
+    """Lists zips and folders one by one, and pictures with what lies beside as one."""
     loose = [
         path
         for path in paths
-        if path.is_file()
-        and pictures.is_picture_name(path.name)
-        and not zipfile.is_zipfile(path)
+        if path.is_file() and path.suffix != ".zip" and not zipfile.is_zipfile(path)
     ]
-    others = [path for path in paths if path not in loose]
-    return [*others, loose] if loose else others
+    if not any(pictures.is_picture_name(path.name) for path in loose):
+        return paths
+    return [*(path for path in paths if path not in set(loose)), loose]
 
 
 def _source_id(dataset, key):

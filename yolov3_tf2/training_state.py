@@ -15,7 +15,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from yolov3_tf2 import checkpoint
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, writing
 
 _SUFFIXES = (".tf.index", ".tf.data-00000-of-00001", ".json")
 
@@ -39,7 +39,8 @@ def save(folder, epoch, variables, facts):
             with `best_epoch` among others.
     """
     staging = _staging(folder)
-    tf.train.Checkpoint(**variables).write(str(staging / "epoch.tf"))
+    with writing(staging):
+        tf.train.Checkpoint(**variables).write(str(staging / "epoch.tf"))
     text = json.dumps({"epoch": epoch, **facts}, ensure_ascii=False, indent=1)
     (staging / "epoch.json").write_text(text + "\n", encoding="utf-8")
     _publish(folder, staging, "epoch", epoch)
