@@ -562,7 +562,10 @@ def other_records(folder):
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
     features = tf.train.Features(feature={"image/encoded": feature})
     example = tf.train.Example(features=features).SerializeToString()
-    for name, content in (("other.tfrecord", example), ("junk.tfrecord", b"hello world")):
+    for name, content in (
+        ("other.tfrecord", example),
+        ("junk.tfrecord", b"hello world"),
+    ):
         with tf.io.TFRecordWriter(str(folder / name)) as writer:
             writer.write(content)
     return [
