@@ -4,12 +4,11 @@
 
 Writes `output_<name>` for each picture, and `detections.json`. Pictures that cannot be
 read are named and left out; where they are more than `max_unreadable`, the exit status
-is 2, though all others are done.
+is 2, though all others are done. Where none can be read, it is 1.
 """
 
 import json
 import time
-from pathlib import PurePosixPath
 
 import numpy as np
 import valohai
@@ -98,7 +97,7 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import checkpoint, evaluate, pictures, predict
+    from yolov3_tf2 import checkpoint, draw, evaluate, pictures, predict
 
     model, info = checkpoint.load_model(model_folder)
     check_class_names(classes, info.class_names, model_folder)
@@ -127,18 +126,19 @@ def main():
         logging.info("left out: %d files in zips and folders, no pictures", others)
     images, found, left_out, seconds = [], [], [], Stopwatch()
     with step.staged_outputs() as folder:
-        names = unique_names()
+        names = draw.output_names()
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
         loaded = load(bar, left_out)
         for batch in batches(loaded, values["batch_size"]):
             with seconds:
                 detections = detect([np.asarray(image) for _, image in batch])
-            for (name, image), detected in zip(batch, detections, strict=True):
-                output = names(name)
+            for (source, image), detected in zip(batch, detections, strict=True):
+                output = names(source.name, image.size)
                 images.append(
                     {
                         "id": len(images) + 1,
-                        "file_name": name,
+                        "file_name": source.name,
+                        "source": source.where,
                         "width": image.width,
                         "height": image.height,
                         "output": output,
@@ -183,7 +183,7 @@ def main():
 
 
 def load(sources, left_out):
-    """Yields (name, RGB picture) of what can be read, and adds what cannot to a list.
+    """Yields (source, RGB picture) of what can be read, and lists what cannot.
 
     Args:
         sources: iterable of `pictures.Source`.
@@ -193,7 +193,7 @@ def load(sources, left_out):
 
     for source in sources:
         try:
-            yield source.name, pictures.load_rgb(source.read(), source.where)
+            yield source, pictures.load_rgb(source.read(), source.where)
         except (InputError, OSError) as error:
             logging.warning("left out: %s", error)
             left_out.append({"file_name": source.name, "reason": str(error)})
@@ -229,33 +229,14 @@ def check_class_names(paths, class_names, model_folder):
 def batches(loaded, size):
     """Yields lists of at most `size` pictures, fewer of very large ones."""
     batch, pixels = [], 0
-    for name, image in loaded:
-        batch.append((name, image))
+    for source, image in loaded:
+        batch.append((source, image))
         pixels += image.width * image.height
         if len(batch) == size or pixels > MAX_BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
     if batch:
         yield batch
-
-
-def unique_names():
-    """Returns a function from a picture's name to that of its output, each once."""
-    used = set()
-
-    def name_output(name):
-        path = PurePosixPath(name)
-        suffix = path.suffix.lower() if path.suffix.lower() == ".png" else ".jpg"
-        # File systems allow 255 bytes, which Korean letters fill three at a time.
-        stem = path.stem.encode("utf-8")[:220].decode("utf-8", "ignore")
-        output, number = f"output_{stem}{suffix}", 1
-        while output.lower() in used:
-            number += 1
-            output = f"output_{stem}-{number}{suffix}"
-        used.add(output.lower())
-        return output
-
-    return name_output
 
 
 def save_drawn(path, image, detected, class_names):

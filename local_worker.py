@@ -5,6 +5,7 @@ the edges of the pipeline name lies in its inputs. See `local_run.py` for the fo
 """
 
 import fnmatch
+import http.client
 import json
 import os
 import shutil
@@ -164,18 +165,21 @@ def fetch(state, node, name):
             path = _download(state, value, f"--{node.name}.{name}")
             found.append((path, path.name))
             continue
-        paths = [(path, path.name) for path in step_inputs.glob(value)]
-        if len(paths) == 1 and paths[0][0].is_dir():
-            folder = paths[0][0]
-            paths = [
-                (path, path.relative_to(folder).as_posix())
-                for path in sorted(folder.rglob("*"))
-                if path.is_file()
-            ]
-            if not paths:
-                raise InputError(
-                    f"--{node.name}.{name}: the folder {value} holds no files."
-                )
+        matches = step_inputs.glob(value)
+        paths = [(path, path.name) for path in matches if path.is_file()]
+        for folder in matches:
+            if folder.is_dir():
+                # One folder stands for what is in it, of several each keeps its name.
+                base = folder if len(matches) == 1 else folder.parent
+                paths += [
+                    (path, path.relative_to(base).as_posix())
+                    for path in sorted(folder.rglob("*"))
+                    if path.is_file()
+                ]
+        if matches and not paths:
+            raise InputError(
+                f"--{node.name}.{name}: the folder {value} holds no files."
+            )
         if not paths:
             raise InputError(
                 f"--{node.name}.{name}: expected a file, got {value}, which does not "
@@ -208,7 +212,7 @@ def _download(state, url, where):
                 bar.update(len(chunk))
             if bar.total and bar.n != bar.total:
                 raise urllib.error.URLError(f"{bar.n:,} of {bar.total:,} bytes came")
-    except OSError as error:  # URLError among them.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
         raise InputError(
             f"{url} cannot be downloaded ({error}); give a file of your own with "

@@ -158,6 +158,8 @@ def _check_arguments(declared, inputs):
                 f"({did_you_mean(name, known)})."
             )
         if argument.startswith("--"):
+            if "=" in argument and not value:
+                raise InputError(f"{argument}: expected a value behind it, got none.")
             follows_input = name in inputs and not value
             follows_parameter = name if name in declared and not value else None
             if name in declared and value:
@@ -226,27 +228,51 @@ def staged_outputs(quiet=False):
     Args:
         quiet: say nothing in the log.
     """
-    root = outputs_folder()
+    root = Path(valohai.outputs().path(".keep", makedirs=False)).parent
+    made = [folder for folder in (root, root.parent) if not folder.exists()]
+    root.mkdir(parents=True, exist_ok=True)
     for left in root.glob(".partial-*"):
         shutil.rmtree(left)  # Of a run that was killed.
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     try:
         yield staging
-        for path in sorted(staging.iterdir()):
-            target = root / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            path.replace(target)
-        staging.rmdir()
+        _publish(staging, root)
         if not quiet:
             logging.info("written to %s", _short(root))
     except BaseException:
         shutil.rmtree(staging)
         # The folders that a local run makes for its outputs, where still empty.
         with suppress(OSError):
-            root.rmdir()
-            root.parent.rmdir()
+            for folder in made:
+                folder.rmdir()
         raise
+
+
+def _publish(staging, root):
+    """Moves what lies in `staging` to `root`, all of it or nothing."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    # What was there before waits beside, in case that a move fails.
+    before = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
+    moved = []
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        for path in sorted(staging.iterdir()):
+            target = root / path.name
+            if target.exists():
+                target.replace(before / path.name)
+            moved.append(path.name)
+            path.replace(target)
+    except OSError:
+        for name in moved:
+            if (root / name).exists():
+                (root / name).replace(staging / name)
+            if (before / name).exists():
+                (before / name).replace(root / name)
+        raise
+    finally:
+        shutil.rmtree(before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    staging.rmdir()
 
 
 def outputs_folder():

@@ -38,9 +38,15 @@ def input_paths(name, optional=False, folders=False):
     """
     step_name = valohai.internals.global_state.step_name
     given = _given_on_command_line(name)
-    if folders and any(path.is_dir() for value in given for path in glob(value)):
-        # valohai-utils knows files alone.
-        return [path for value in given for path in _existing(value, step_name, name)]
+    if given and not any("://" in value for value in given):
+        # Not by valohai-utils, which knows no folders, and takes `[1]` for a pattern.
+        found = [path for value in given for path in _existing(value, step_name, name)]
+        if not folders and any(path.is_dir() for path in found):
+            raise InputError(
+                f"input '{name}' of {step_name} is a folder; give the files in it, as "
+                f"in --{name} FOLDER/*."
+            )
+        return found
     try:
         # Archives stay closed: the steps read them without extracting.
         found = [Path(p) for p in valohai.inputs(name).paths(process_archives=False)]
@@ -49,17 +55,9 @@ def input_paths(name, optional=False, folders=False):
             f"input '{name}' of {step_name}: the download failed ({error}); give a "
             f"file of your own with --{name} FILE."
         ) from error
-    except ValueError as error:
-        if "no URI" not in str(error):
-            raise
-        raise InputError(
-            f"input '{name}' of {step_name} is a folder; give the files in it, as in "
-            f"--{name} FOLDER/*."
-        ) from error
     missing = [path for path in found if not path.is_file()]
-    missing += [value for value in given if "://" not in value and not glob(value)]
-    if missing or (given and not found):
-        raise _missing_files(missing or given, step_name, name)
+    if missing:
+        raise _missing_files(missing, step_name, name)
     if not found and not os.environ.get("VH_JOB_ID"):
         found = _newest_local_outputs(step_name, name, optional)
     if not found and not optional:

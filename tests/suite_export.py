@@ -6,6 +6,7 @@ are, anything else as JSON. A test bends these dicts before `open_export` writes
 
 import io
 import json
+import struct
 import zipfile
 from functools import cache
 
@@ -17,6 +18,10 @@ SPELLINGS = ("legacy", "0.3.1", "0.6.5")
 GENERATIONS = (*SPELLINGS, "0.4.7")  # Its keys are the newer ones, its polygons not.
 CLASSES = (("car", "box"), ("person", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
+# An orientation of 6, and a text where the resolution should be a number.
+ODD_EXIF = b"Exif\0\0II*\0" + struct.pack(
+    "<IHHHIHHHHI4sI", 8, 2, 0x0112, 3, 1, 6, 0, 0x011A, 2, 4, b"abc\0", 0
+)
 _TRIANGLE = ((0, 0), (9, 0), (9, 9))
 
 

@@ -15,7 +15,7 @@ from yolov3_tf2.errors import InputError
 KOREAN = "고양이/사진.jpg"
 NFC, NFD = (unicodedata.normalize(form, KOREAN) for form in ("NFC", "NFD"))
 FILES = ["top/a.jpg", "c.jpg"]
-OTHERS = ["top/.DS_Store", "__MACOSX/top/._a.jpg", ".git/b.jpg"]
+OTHERS = ["top/.DS_Store", "__MACOSX/top/._a.jpg", ".git/b.jpg", "top/._b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,6 @@ def test_an_encrypted_entry_is_refused(tmp_path):
         "/etc/passwd",
         "\\server\\a.json",
         "C:/a.json",
-        "c:a.json",
         "__MACOSX/../../a.json",
     ],
 )
@@ -147,8 +146,9 @@ def test_paths_that_leave_the_archive_are_refused(tmp_path, name):
 
 
 def test_names_with_dots_are_files(tmp_path):
-    path = write_entry(tmp_path / "a.zip", "ds/a..b...jpg")
-    assert archives.open_archive(path).files == ["ds/a..b...jpg"]
+    for name in ("ds/a..b...jpg", ".ds/.a.jpg", "A: first/a.jpg"):
+        path = write_entry(tmp_path / "a.zip", name)
+        assert archives.open_archive(path).files == [name]
 
 
 def test_a_symbolic_link_is_refused(tmp_path):
@@ -212,15 +212,50 @@ def test_a_header_that_lies_about_the_size(tmp_path):
     assert grown < 150 * 1024  # KiB, of the 300 MiB that it unpacks to
 
 
-def test_of_two_entries_of_one_name_the_later_is_read(tmp_path):
+def test_two_different_entries_of_one_name_are_refused(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.json", b"old")
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a.json", b"new")
+    with pytest.raises(InputError, match=r"a\.zip: 'a\.json' is there twice"):
+        archives.open_archive(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp949"])
+def test_korean_names_without_the_flag_of_their_encoding(tmp_path, encoding):
+    raw = KOREAN.encode(encoding)
+    path = write_entry(tmp_path / "a.zip", "x" * len(raw), b"bytes")
+    path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
     with archives.open_archive(path) as archive:
-        assert archive.files == ["a.json"]
-        assert archive.read("a.json") == b"new"
+        assert archive.files == [KOREAN]
+        assert archive.read(KOREAN) == b"bytes"
+
+
+def test_links_in_a_folder_are_followed_once(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jpg").write_bytes(b"bytes")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    assert archives.open_archive(folder).files == ["link/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.zip", b"anything", True),
+        ("A.ZIP", b"anything", True),
+        ("a", b"PK\x03\x04...", True),
+        ("a.jpg", b"\xff\xd8...PK\x05\x06...", False),
+        ("a.jpg", b"", False),
+    ],
+)
+def test_is_archive(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    assert archives.is_archive(tmp_path / name) is expected
+    assert archives.is_archive(tmp_path)
 
 
 @pytest.mark.slow

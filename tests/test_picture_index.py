@@ -1,44 +1,44 @@
-"""The picture of a data key among the files of archives."""
+"""The pictures of data keys among the files of archives."""
 
+import time
 import unicodedata
-from typing import NamedTuple
 
 import pytest
 import suite_export
 
 from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.picture_index import PictureIndex
+from yolov3_tf2.picture_index import match
 
 KOREAN = "고양이/사진.jpg"
 NFC, NFD = (unicodedata.normalize(form, KOREAN) for form in ("NFC", "NFD"))
 
 
-class Item(NamedTuple):
-    source_id: str
-    archive: archives.Zip
-    entry: str
-
-
 @pytest.fixture
-def make_index(tmp_path):
-    """Makes an index of zips, each a list of the names of its entries.
+def find(tmp_path):
+    """Matches keys of `dataset/key` to zips, each a list of the names of its entries.
 
-    Each entry has its own content, or that of a dict of them.
+    Each entry has its own content, or that of a dict of them. A key that begins with
+    `-` is of a label that is left out. Returns a dict from those found to their entry,
+    the number told by name alone and the names of the rest.
     """
     opened = []
 
-    def make(*zips):
-        for number, names in enumerate(zips):
-            path = tmp_path / f"images-{number}.zip"
-            contents = {name: f"{number} {name}".encode() for name in names}
-            if isinstance(names, dict):
-                contents = names
-            suite_export.write_zip(path, contents)
+    def run(keys, *zips, names=None):
+        for number, entries in enumerate(zips):
+            contents = {name: f"{number} {name}".encode() for name in entries}
+            if isinstance(entries, dict):
+                contents = entries
+            name = (names or {}).get(number, f"images-{number}")
+            path = suite_export.write_zip(tmp_path / f"{name}.zip", contents)
             opened.append(archives.open_archive(path))
-        return PictureIndex(opened)
+        identities = [tuple(key.removeprefix("-").split("/", 1)) for key in keys]
+        wanted = {tuple(key.split("/", 1)) for key in keys if key[0] != "-"}
+        matched = match(identities, opened[-len(zips) :], wanted)
+        found = {"/".join(i): entry.name for i, entry in matched.entries.items()}
+        return found, len(matched.by_name), [entry.name for entry in matched.rest]
 
-    yield make
+    yield run
     for archive in opened:
         archive.close()
 
@@ -50,96 +50,145 @@ def make_index(tmp_path):
         ("a.jpg", "ds/a.jpg.jpg"),
         ("a.jpg", "Project/a.jpg.jpg"),
         ("a.jpg", "Project/ds/a.jpg.jpg"),
+        ("a.jpg", "Project/ds/images/a.jpg.jpg"),
         ("a.jpg", "a.jpg"),
         ("a.jpg", "a.jpg.jpg"),
         ("frame1", "ds/frame1.jpg"),
+        ("frame1", "ds/frame1"),
         ("frame.1", "ds/frame.1.jpg"),
         ("b.png", "ds/b.png.jpg"),
         ("a.jpg.b.jpg", "ds/a.jpg.b.jpg"),
         ("a.jpg.b.jpg", "ds/a.jpg.b.jpg.jpg"),
+        ("A.JPG", "ds/A.JPG.jpg"),
         ("sub/dir/a.jpg", "ds/sub/dir/a.jpg.jpg"),
         ("sub/dir/a.jpg", "Project/sub/dir/a.jpg"),
+        ("a b.jpg", "ds/a b.jpg.jpg"),
         (NFC, f"ds/{NFD}.jpg"),
         (NFC, f"ds/{NFC}"),
     ],
 )
-def test_find(make_index, key, entry):
+def test_a_key(find, key, entry):
     # Beside others that only look alike.
-    index = make_index(["ds/aa.jpg", "ds/b.jpg", entry, "other/c.jpg", "ds/a.jpeg.jpg"])
-    archive, found = index.find("ds", key)
-    assert found == entry
-    assert archive.read(found) == f"0 {entry}".encode()
+    others = ["ds/aa.jpg", "ds/c.jpg", "other/c.jpg", "ds/a.jpeg.jpg", "ds/frame1.txt"]
+    assert find([f"ds/{key}"], [*others, entry]) == ({f"ds/{key}": entry}, 0, others)
 
 
 @pytest.mark.parametrize("key", ["z.jpg", "jpg", "sub/a.jpg", "a", "A.jpg", "ds/a"])
-def test_find_nothing(make_index, key):
-    assert make_index(["ds/a.jpg.jpg", "ds/xsub/a.jpg.jpg"]).find("ds", key) is None
-
-
-@pytest.mark.parametrize(
-    ("dataset", "expected"), [("ds1", "ds1/a.jpg.jpg"), ("ds2", "top/ds2/a.jpg.jpg")]
-)
-def test_find_prefers_the_dataset(make_index, dataset, expected):
-    index = make_index(["other/a.jpg", "ds1/a.jpg.jpg", "top/ds2/a.jpg.jpg"])
-    assert index.find(dataset, "a.jpg")[1] == expected
-
-
-def test_find_prefers_the_exact_key(make_index):
-    index = make_index(["ds/a.jpg.jpg", "ds/a.jpg"])
-    assert index.find("ds", "a.jpg")[1] == "ds/a.jpg"
-    assert index.find("ds", "a.jpg.jpg")[1] == "ds/a.jpg.jpg"
+def test_nothing(find, key):
+    entries = ["ds/a.jpg.jpg", "ds/xsub/a.jpg.jpg"]
+    assert find([f"ds/{key}"], entries) == ({}, 0, entries)
 
 
 @pytest.mark.parametrize("folder", ["", "Project/", "ds/", "Project/ds/"])
-def test_find_keys_that_end_alike(make_index, folder):
+def test_keys_that_end_alike(find, folder):
     keys = ["a.jpg", "sub/a.jpg", "sub/sub/a.jpg"]
-    index = make_index([f"{folder}{key}.jpg" for key in keys])
-    found = [index.find("ds", key)[1] for key in keys]
-    assert found == [f"{folder}{key}.jpg" for key in keys]
+    expected = {f"ds/{key}": f"{folder}{key}.jpg" for key in keys}
+    assert find(expected, expected.values())[0] == expected
 
 
-def test_find_refuses_to_choose(make_index):
-    index = make_index(["p/a.jpg.jpg"], ["q/a.jpg.jpg"])
-    with pytest.raises(
-        InputError, match="'a.jpg' of dataset 'ds' matches 2 diff"
-    ) as caught:
-        index.find("ds", "a.jpg")
+@pytest.mark.parametrize("more", ["", ".jpg"])
+def test_keys_of_which_one_is_another_with_an_extension_more(find, more):
+    for keys in (["a", "a.jpg"], ["a.jpg", "a.jpg.jpg"], ["-a", "a.jpg"]):
+        names = [key.removeprefix("-") for key in keys]
+        expected = {f"ds/{name}": f"ds/{name}{more}" for name in names}
+        given = [f"{'-' * key.startswith('-')}ds/{key.lstrip('-')}" for key in keys]
+        assert find(given, expected.values())[0] == expected
+
+
+def test_the_dataset_goes_before_all(find):
+    entries = ["other/a.jpg", "ds1/a.jpg.jpg", "top/ds2/a.jpg.jpg"]
+    expected = {"ds1/a.jpg": entries[1], "ds2/a.jpg": entries[2]}
+    assert find(expected, entries) == (expected, 0, ["other/a.jpg"])
+    # Also deeper, and above other folders.
+    entries = ["P/ds/images/a.jpg.jpg", "other/a.jpg.jpg"]
+    assert find(["ds/a.jpg"], entries)[0] == {"ds/a.jpg": entries[0]}
+
+
+def test_the_exact_key_goes_first(find):
+    entries = ["ds/a.jpg.jpg", "ds/a.jpg"]
+    assert find(["ds/a.jpg"], entries)[0] == {"ds/a.jpg": "ds/a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "entries"),
+    [
+        # Two datasets, of which one has its picture.
+        (["-ds1/a.jpg", "ds2/a.jpg"], ["ds1/a.jpg.jpg"]),
+        (["ds1/a.jpg", "ds2/a.jpg"], ["P/ds1/x/a.jpg.jpg"]),
+        # A key below a folder, which ends as another.
+        (["-ds/sub/a.jpg", "ds/a.jpg"], ["ds/sub/a.jpg.jpg"]),
+    ],
+)
+def test_the_picture_of_one_is_not_anothers(find, keys, entries):
+    found, by_name, rest = find(keys, entries)
+    assert found == {keys[0].removeprefix("-"): entries[0]}
+    assert not by_name and not rest
+
+
+def test_a_picture_of_nobody_is_not_taken_for_another_dataset(find):
+    entries = ["ds1/a.jpg.jpg", "ds2/b.jpg.jpg"]
+    found, _, rest = find(["ds1/b.jpg", "ds2/b.jpg"], entries)
+    assert found == {"ds2/b.jpg": "ds2/b.jpg.jpg"}
+    assert rest == ["ds1/a.jpg.jpg"]
+
+
+def test_archives_named_as_datasets(find):
+    names = {0: "ds1", 1: "ds2"}
+    contents = [{"a.jpg": b"one"}, {"a.jpg": b"two"}]
+    found, _, _ = find(["ds1/a.jpg", "ds2/a.jpg"], *contents, names=names)
+    assert found == {"ds1/a.jpg": "a.jpg", "ds2/a.jpg": "a.jpg"}
+    # The archive's name is no folder: these are not of a dataset `images`.
+    keys = ["images/a.jpg", "ds/b.jpg"]
+    found, _, _ = find(keys, ["P/a.jpg.jpg", "P/b.jpg.jpg"], names={0: "images"})
+    assert found == {"images/a.jpg": "P/a.jpg.jpg", "ds/b.jpg": "P/b.jpg.jpg"}
+
+
+def test_equal_pictures_are_given_away_in_turn(find):
+    same = [{"P1/a.jpg.jpg": b"bytes"}, {"P2/a.jpg.jpg": b"bytes"}]
+    found, _, rest = find(["ds1/a.jpg", "ds2/a.jpg"], *same)
+    assert found == {"ds1/a.jpg": "P1/a.jpg.jpg", "ds2/a.jpg": "P2/a.jpg.jpg"}
+    assert not rest
+    found, _, rest = find(["ds1/a.jpg"], *same)
+    assert found == {"ds1/a.jpg": "P1/a.jpg.jpg"} and rest == ["P2/a.jpg.jpg"]
+
+
+def test_several_different_pictures_are_refused(find):
+    zips = ["p/a.jpg.jpg"], ["q/a.jpg.jpg"]
+    with pytest.raises(InputError, match="'a.jpg' of dataset 'ds' matches 2") as caught:
+        find(["ds/a.jpg"], *zips)
     for name in ("images-0.zip: p/a.jpg.jpg", "images-1.zip: q/a.jpg.jpg"):
         assert name in str(caught.value)
+    # But for a label that is left out.
+    assert find(["-ds/a.jpg"], *zips)[0] == {}
 
 
-def test_find_takes_any_of_equal_pictures(make_index):
-    index = make_index({"p/a.jpg.jpg": b"bytes"}, {"q/a.jpg.jpg": b"bytes"})
-    assert index.find("ds", "a.jpg")[1] == "p/a.jpg.jpg"
+@pytest.mark.parametrize(
+    "keys", [["ds1/a.jpg", "ds2/a.jpg"], ["-ds1/a.jpg", "ds2/a.jpg"]]
+)
+def test_one_picture_of_two_labels_is_refused(find, keys):
+    message = r"images-0\.zip: P/a\.jpg\.jpg is .* both ds1/a\.jpg and ds2/a\.jpg"
+    with pytest.raises(InputError, match=message):
+        find(keys, ["P/a.jpg.jpg"])
 
 
-def test_find_takes_the_only_path_that_names_the_dataset(make_index):
-    index = make_index(["other/images/a.jpg.jpg", "ds/images/a.jpg.jpg"])
-    assert index.find("ds", "a.jpg")[1] == "ds/images/a.jpg.jpg"
-    with pytest.raises(InputError, match="matches 2 different pictures"):
-        index.find("third", "a.jpg")
+def test_by_name_alone(find):
+    entries = ["p/a.jpg.jpg", "p/b.jpg", "q/b.jpg", "q/c.jpg"]
+    keys = [f"ds/sub/{name}.jpg" for name in "abcd"]
+    found, by_name, rest = find(keys, entries)
+    assert found == {keys[0]: "p/a.jpg.jpg", keys[2]: "q/c.jpg"}
+    assert by_name == 2 and rest == ["p/b.jpg", "q/b.jpg"]
+    # Not where two labels have the name.
+    assert find(["ds/sub/a.jpg", "ds/other/a.jpg"], entries)[0] == {}
 
 
-def test_find_by_name(make_index):
-    index = make_index(["p/a.jpg.jpg", "p/b.jpg", "q/b.jpg", "q/c.jpg"])
-    assert index.find_by_name("sub/a.jpg")[1] == "p/a.jpg.jpg"
-    assert index.find_by_name("sub/c.jpg")[1] == "q/c.jpg"
-    assert index.find_by_name("sub/b.jpg") is None
-    assert index.find_by_name("sub/d.jpg") is None
-
-
-def test_position_is_that_in_the_zips(make_index):
-    index = make_index(["ds/b.jpg", "ds/readme.txt", "ds/a.jpg"], ["ds/0.jpg"])
-    items = [Item(key, *index.find("ds", key)) for key in ("b.jpg", "a.jpg", "0.jpg")]
-    assert [index.position(item) for item in items] == [0, 2, 3]
-
-
-def test_check_used_once(make_index):
-    index = make_index(["Project/a.jpg.jpg", "Project/b.jpg.jpg"])
-    a, b = (index.find("ds", key) for key in ("a.jpg", "b.jpg"))
-    index.check_used_once([Item("ds/a.jpg", *a), Item("ds/b.jpg", *b)])
-    with pytest.raises(
-        InputError,
-        match=r"images-0\.zip: Project/a\.jpg\.jpg .* both ds1/a\.jpg and ds2/a\.jpg",
-    ):
-        index.check_used_once([Item("ds1/a.jpg", *a), Item("ds2/a.jpg", *a)])
+@pytest.mark.parametrize("more", ["", ".jpg"])
+@pytest.mark.parametrize("has_datasets", [True, False])
+def test_many_pictures_of_one_name_take_no_time(find, more, has_datasets):
+    keys = [f"ds/seq{number}/image.jpg" for number in range(5000)]
+    if has_datasets:
+        keys = [f"seq{number}/image.jpg" for number in range(5000)]
+    entries = [f"P/{key.removeprefix('ds/')}{more}" for key in keys]
+    start = time.perf_counter()
+    found, _, rest = find(keys, entries)
+    assert time.perf_counter() - start < 10
+    assert list(found.values()) == entries and not rest

@@ -18,7 +18,8 @@ from PIL import Image
 from suite_export import box, labelled, polygon, rotated
 
 import samples
-from yolov3_tf2 import checkpoint, darknet, grid, records, superbai
+import step
+from yolov3_tf2 import checkpoint, darknet, draw, grid, records, superbai
 from yolov3_tf2.model import build_model
 
 TINY = grid.VARIANTS["yolov3-tiny"]
@@ -111,6 +112,7 @@ def test_the_import_of_tensorflow_can_be_seen(
         ("train.py", ["--epoch=3"], ["no parameter or input 'epoch'", "--epochs"]),
         ("detect.py", ["photo.jpg"], ["option before it, as in", "photo.jpg"]),
         ("train.py", ["--epochs", "3", "4"], ["4: expected an option before it"]),
+        ("convert_superbai.py", ["--images="], ["--images=: expected a value"]),
         ("detect.py", ["--iou_threshold=1.5"], ["from 0 to 1", "got 1.5"]),
         ("detect.py", ["--score_threshold=-1"], ["from 0 to 1", "got -1"]),
         ("weights.py", ["--model=yolov4"], ["yolov3-tiny", "'yolov4'"]),
@@ -342,6 +344,50 @@ def test_convert_on_a_full_disk(outputs, files):
     assert not outputs.exists()
 
 
+def test_convert_keeps_folders_that_it_did_not_make(run_script, outputs, tmp_path):
+    outputs.mkdir()
+    (tmp_path / "page.zip").write_text("<!DOCTYPE html><html>expired</html>")
+    page = tmp_path / "page.zip"
+    assert convert(run_script, outputs, page, page).returncode == 1
+    assert outputs.is_dir()
+
+
+def test_convert_takes_names_that_look_like_patterns(
+    run_script, outputs, files, tmp_path
+):
+    shutil.copy(files / "images.zip", tmp_path / "images[1].zip")
+    shutil.copy(files / "labels.zip", tmp_path / "labels*.zip")
+    process = convert(
+        run_script, outputs, tmp_path / "images[1].zip", tmp_path / "labels*.zip"
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_outputs_are_replaced_all_or_none(tmp_path, monkeypatch):
+    root, staging = tmp_path / "root", tmp_path / "root" / ".partial-new"
+    for folder, content in ((root, "old"), (staging, "new")):
+        (folder / "train").mkdir(parents=True)
+        (folder / "train" / "a").write_text(content)
+        (folder / "classes.txt").write_text(content)
+    real = step.Path.replace
+
+    def fail(path, target):
+        if path.name == "train" and path.parent == staging:
+            raise OSError("no room")
+        return real(path, target)
+
+    monkeypatch.setattr(step.Path, "replace", fail)
+    with pytest.raises(OSError, match="no room"):
+        step._publish(staging, root)
+    assert (root / "classes.txt").read_text() == "old"
+    assert (root / "train" / "a").read_text() == "old"
+    monkeypatch.setattr(step.Path, "replace", real)
+    step._publish(staging, root)
+    assert (root / "classes.txt").read_text() == "new"
+    assert (root / "train" / "a").read_text() == "new"
+    assert sorted(path.name for path in root.iterdir()) == ["classes.txt", "train"]
+
+
 @pytest.mark.slow
 def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
     samples.write_export(tmp_path, num_train=3000, num_test=20)
@@ -360,7 +406,9 @@ def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
     (partial,) = outputs.iterdir()
     assert partial.name.startswith(".partial-")
     # No step takes a part for the whole.
-    missing = run_script("train.py", "--train", outputs / "train/*", outputs=outputs)
+    (tmp_path / "classes.txt").write_text("circle\n")
+    inputs = ["--classes", tmp_path / "classes.txt", "--train", outputs / "train/*"]
+    missing = run_script("train.py", *inputs, outputs=outputs)
     assert missing.returncode == 1 and "does not exist" in missing.stderr
 
     process = run_script("convert_superbai.py", *arguments, outputs=outputs)
@@ -798,6 +846,12 @@ def odd_pictures(folder):
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
     # 50 megapixels.
     Image.new("RGB", (8192, 6144), (60, 90, 200)).save(folder / "huge.jpg")
+    # Wider than a JPEG can be.
+    Image.new("RGB", (70_000, 20), (60, 90, 200)).save(folder / "wide.tif")
+    # Whose EXIF holds a text in place of a number.
+    red.save(folder / "text.jpg", exif=suite_export.ODD_EXIF)
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    red.save(folder.parent / name)
     return {
         "turned.jpg": (30, 90),
         "same.png": (90, 30),
@@ -809,6 +863,8 @@ def odd_pictures(folder):
         "deep.png": (40, 30),
         "moving.gif": (50, 20),
         "huge.jpg": (8192, 6144),
+        "wide.tif": (70_000, 20),
+        "text.jpg": (30, 90),
     }
 
 
@@ -823,14 +879,17 @@ def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
         ("notes.txt", b"no picture"),
     ):
         (tmp_path / "odd" / name).write_bytes(content)
-    process = detect(run_script, outputs, files, tmp_path / "odd")
+    odd_name = tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    process = detect(run_script, outputs, files, tmp_path / "odd", odd_name)
     assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stderr
     result = json.loads((outputs / "detections.json").read_text())
+    assert result["images"].pop()["file_name"] == "caf?.png"
     read = {i["file_name"]: (i["width"], i["height"]) for i in result["images"]}
     assert read == sizes
     assert len({i["output"] for i in result["images"]}) == len(sizes)
     for image in result["images"]:
+        assert image["source"] == f"{tmp_path / 'odd'}: {image['file_name']}"
         with Image.open(outputs / image["output"]) as drawn:
             assert drawn.size == (image["width"], image["height"])
     left_out = {row["file_name"]: row["reason"] for row in result["info"]["left_out"]}
@@ -839,9 +898,9 @@ def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
         assert f"{tmp_path / 'odd'}: {name}: expected a picture, got" in reason
         assert f"left out: {reason}" in process.stderr
     assert "left out: 1 files in zips and folders, no pictures" in process.stderr
-    assert "left out: 3 of 13 pictures, which cannot be read" in process.stderr
+    assert "left out: 3 of 16 pictures, which cannot be read" in process.stderr
     line = json.loads(process.stdout.strip())
-    assert (line["pictures"], line["pictures_left_out"]) == (10, 3)
+    assert (line["pictures"], line["pictures_left_out"]) == (13, 3)
 
 
 @pytest.mark.slow
@@ -858,6 +917,15 @@ def test_detect_goes_through_10_000_pictures(run_script, outputs, files, tmp_pat
     line = json.loads(process.stdout.strip())
     assert (line["pictures"], line["pictures_left_out"]) == (9997, 3)
     assert len(list(outputs.glob("output_*.png"))) == 9997
+
+
+def test_output_names():
+    name_output = draw.output_names()
+    names = [name_output(f"{n % 2}/a.jpg", (9, 9)) for n in range(2000)]
+    assert names[:3] == ["output_a.jpg", "output_a-2.jpg", "output_a-3.jpg"]
+    assert len(set(names)) == 2000
+    assert name_output("a.JPEG", (70_000, 9)) == "output_a.png"
+    assert name_output("A.png", (9, 9)) == "output_A-2.png"
 
 
 def test_detect_refuses_pictures_none_of_which_can_be_read(

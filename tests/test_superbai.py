@@ -621,7 +621,9 @@ def test_zips_without_what_they_should_hold_are_refused(tmp_path):
 def test_an_export_without_metas_is_refused(tmp_path):
     images, labels = build([labelled("a.jpg")])
     # As `spb download` lays it out.
-    labels = {"project.json": labels["project.json"], "ds/a.jpg.json": {}}
+    labels = {"project.json": labels["project.json"]}
+    refused(tmp_path, images, labels, "labels.zip: expected a meta/<dataset>")
+    labels |= {"ds/a.jpg.json": {}, "ds/a.jpg": suite_export.picture()}
     refused(tmp_path, images, labels, "labels.zip: this is what `spb download` writes")
 
 
@@ -657,6 +659,102 @@ def test_a_known_version_needs_no_words(tmp_path, version):
         assert not export.assumed
 
 
+@pytest.mark.parametrize("value", [None, {}, []])
+def test_an_empty_object_tracking_is_no_video(tmp_path, value):
+    images, labels = build([labelled("a.jpg")])
+    labels["project.json"]["object_tracking"] = value
+    assert read_all(tmp_path, images, labels)[0]
+
+
+def test_several_exports_in_one_zip_are_refused(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    both = {f"{n}/{name}": content for n in "AB" for name, content in labels.items()}
+    refused(tmp_path, images, both, "labels.zip holds several exports, A/project.json")
+    # But one may have a project.json further down.
+    images["ds/project.json.jpg"] = suite_export.picture()
+    labels["meta/ds/project.json"] = labels[suite_export.meta_name("a.jpg")] | {
+        "data_key": "project.json"
+    }
+    records, _ = read_all(tmp_path, images, labels)
+    assert set(records) == {"ds/a.jpg", "ds/project.json"}
+
+
+def test_pictures_of_an_spb_download_are_read(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    images |= {"project.json": b"{}", "ds/a.jpg.json": b"{}"}
+    records, left_out = read_all(tmp_path, images, labels)
+    assert list(records) == ["ds/a.jpg"]
+    assert left_out == {"files that are no pictures": 2}
+
+
+@pytest.mark.parametrize(
+    "path", ["./labels/0.json", "/labels/0.json", "labels\\0.json"]
+)
+def test_label_paths_in_other_forms(tmp_path, path):
+    images, labels = build([labelled("a.jpg", box(1, 2, 3, 4))])
+    labels[suite_export.meta_name("a.jpg")]["label_path"] = [path]
+    assert read_all(tmp_path, images, labels)[0]["ds/a.jpg"].labels == [0]
+
+
+def test_a_meta_in_no_folder(tmp_path):
+    images, labels = build([labelled("a.jpg")])
+    meta = labels.pop(suite_export.meta_name("a.jpg"))
+    del meta["dataset"]
+    labels["meta/a.jpg.json"] = meta
+    assert list(read_all(tmp_path, images, labels)[0]) == ["a.jpg"]
+    del meta["data_key"]
+    assert list(read_all(tmp_path, images, labels)[0]) == ["a.jpg"]
+
+
+def test_a_legacy_shape_with_other_keys(tmp_path):
+    images, labels = build([labelled("a.jpg", box(1, 2, 3, 4))], "legacy")
+    thing = labels["labels/0.json"]["result"]["objects"][0]
+    thing["shape"] = {"style": "thin", **thing["shape"]}
+    assert read_all(tmp_path, images, labels)[0]["ds/a.jpg"].labels == [0]
+
+
+@pytest.mark.parametrize(
+    "label", [None, {}, {"objects": []}, {"result": None}, {"result": {"objects": []}}]
+)
+def test_a_consensus_that_is_not_decided_is_left_out(tmp_path, label):
+    images, labels = build([labelled("a.jpg"), labelled("b.jpg")])
+    meta = labels[suite_export.meta_name("a.jpg")]
+    meta["related_labels"] = {"consensus_labeling": ["one", "two"]}
+    labels["labels/0.json"] = label
+    records, left_out = read_all(tmp_path, images, labels)
+    assert list(records) == ["ds/b.jpg"]
+    assert left_out == {"pictures whose consensus label is not decided": 1}
+
+
+def test_what_is_dropped_is_counted_once(tmp_path):
+    things = [box(100, 20, -30, 10), box(30, 20, -10, 10), polygon((70, 0), (90, 9))]
+    images, labels = build([labelled("a.jpg", *things)])
+    with open_export(tmp_path, images, labels, polygons_as_boxes=True) as export:
+        assert read_items(export)["ds/a.jpg"].boxes_px == [(20, 20, 30, 30)]
+    assert export.left_out == {"boxes under one pixel or outside the picture": 2}
+    assert export.changed == {"boxes with a negative size turned round": 1}
+    # A box outside is one of another picture, or of another size.
+    assert export.far_outside == 2
+
+
+def test_what_is_not_submitted_has_no_false_negatives(tmp_path):
+    pictures = [
+        labelled("a.jpg", box(1, 2, 3, 4)),
+        labelled("b.jpg", box(100, 2, 3, 4), status="WORKING"),
+        labelled("c.jpg", polygon(), status="WORKING"),
+        labelled("d.jpg", status="WORKING"),
+    ]
+    images, labels = build(pictures)
+    del labels["labels/3.json"]
+    options = {"include_unsubmitted": True}
+    records, left_out = read_all(tmp_path, images, labels, **options)
+    assert list(records) == ["ds/a.jpg"]
+    assert left_out == {
+        "objects of type polygon": 1,
+        "pictures not submitted, without an object so far": 3,
+    }
+
+
 # Folders, and files that lie about.
 
 
@@ -685,7 +783,8 @@ def test_folders_are_read_as_zips_are(tmp_path):
         with superbai.Export(given, labels_folder) as export:
             assert read_items(export) == expected
     with pytest.raises(InputError, match="images holds a label export.*swapped"):
-        write_folder(images_folder, {"project.json": b"{}"})
+        other = {"project.json": b"{}", "meta/ds/a.jpg.json": b"{}"}
+        write_folder(images_folder, other)
         superbai.Export([images_folder], labels_folder)
 
 

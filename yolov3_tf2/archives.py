@@ -1,6 +1,6 @@
 """Archives of files: zips, read without extracting them, and folders in their place.
 
-An archive is checked when it is opened and before each entry is read: nothing in it can
+A zip is checked when it is opened and before each entry is read: nothing in it can
 reach outside of it, or grow to more memory than is stated here.
 """
 
@@ -11,6 +11,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from yolov3_tf2.errors import InputError
@@ -23,6 +24,8 @@ MAX_GROWTH = 200
 _SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow as they like.
 
 _CHUNK_BYTES = 2**20
+_UTF8 = 1 << 11  # The flag of a name that is in UTF-8.
+_LEFT_BEHIND = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
 # What bzip2 and LZMA make of a few bytes cannot be bounded.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -55,6 +58,14 @@ def open_archive(path):
     if isinstance(path, list):
         return Folder(Path(os.path.commonpath([file.parent for file in path])), path)
     return Folder(path) if path.is_dir() else Zip(path)
+
+
+def is_archive(path):
+    """Tells whether a path is a folder, or a zip by its name or its first bytes."""
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return True
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 class Zip:
@@ -114,11 +125,11 @@ class Zip:
         return bytes(content)
 
     def _check(self, packed):
-        """Returns the entries by name, of two of one name the later, as unzip does."""
+        """Returns the files among the entries, by name."""
         entries, total = {}, 0
         for entry in self._zip.infolist():
-            name = entry.filename.replace("\\", "/")
-            if re.match(r"/|[A-Za-z]:", name) or ".." in name.split("/"):
+            name = _decoded_name(entry).replace("\\", "/")
+            if re.match(r"/|[A-Za-z]:/", name) or ".." in name.split("/"):
                 raise self._refuse(name, "leaves the archive; expected a path in it")
             if stat.S_ISLNK(entry.external_attr >> 16):
                 raise self._refuse(name, "is a symbolic link; expected a file")
@@ -132,7 +143,9 @@ class Zip:
                     name, f"is compressed by {method}; expected deflate or none"
                 )
             if not name.endswith("/"):
-                entries[name] = entry
+                twin = entries.setdefault(name, entry)
+                if (twin.CRC, twin.file_size) != (entry.CRC, entry.file_size):
+                    raise self._refuse(name, "is there twice, with different contents")
                 total += entry.file_size
         if total > max(_SMALL_BYTES, MAX_GROWTH * packed):
             raise InputError(
@@ -151,11 +164,7 @@ class Folder:
     def __init__(self, path, paths=None):
         self.name = str(path)
         if paths is None:
-            paths = [
-                Path(folder, name)
-                for folder, _, names in os.walk(path)
-                for name in names
-            ]
+            paths = list(_walk(path))
         self._paths = {
             file.relative_to(path).as_posix(): file for file in sorted(paths)
         }
@@ -198,7 +207,34 @@ def _check_size(archive, name, size, limit):
         )
 
 
+def _walk(folder):
+    """Yields the files below a folder, also behind links to folders."""
+    seen = set()
+
+    def refuse(error):
+        raise error
+
+    for at, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        seen.add(os.path.realpath(at))
+        # A link to a folder that it lies in would go round for ever.
+        folders[:] = [f for f in folders if os.path.realpath(Path(at, f)) not in seen]
+        yield from (Path(at, name) for name in names)
+
+
+def _decoded_name(entry):
+    """The name of an entry, also one in UTF-8 or Korean that does not say so."""
+    if entry.flag_bits & _UTF8 or entry.filename.isascii():
+        return entry.filename
+    raw = entry.filename.encode("cp437")  # As which zipfile has read it.
+    for encoding in ("utf-8", "cp949"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return entry.filename
+
+
 def _is_hidden(name):
-    """Tells whether a path is one that macOS or an editor left, and no picture."""
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+    """Tells whether a path is one that a system or an editor left, and no picture."""
+    return any(
+        part in _LEFT_BEHIND or part.startswith("._")
+        for part in PurePosixPath(name).parts
+    )

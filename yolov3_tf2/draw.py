@@ -3,7 +3,8 @@
 import colorsys
 import functools
 import importlib.util
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
 from PIL import ImageDraw, ImageFont
 
@@ -13,6 +14,8 @@ _FONT_PACKAGE, _FONT_FILE, _FONT_INDEX = (
     "NotoSansCJK-VF.otf.ttc",
     1,
 )
+
+JPEG_MAX_SIDE = 65_500
 
 
 def class_colour(label):
@@ -98,3 +101,25 @@ def _font(pixels):
     font = ImageFont.truetype(font_path(), pixels, index=_FONT_INDEX)
     font.set_variation_by_name("Bold")
     return font
+
+
+def output_names():
+    """Returns a function from a picture's name and size to a file name, each once."""
+    used = set()
+    numbers = Counter()
+
+    def name_output(name, size):
+        path = PurePosixPath(name)
+        is_png = path.suffix.lower() == ".png" or max(size) > JPEG_MAX_SIDE
+        suffix = ".png" if is_png else ".jpg"
+        # File systems allow 255 bytes, which Korean letters fill three at a time.
+        stem = path.stem.encode("utf-8")[:220].decode("utf-8", "ignore")
+        output = f"output_{stem}{suffix}"
+        first = output.lower()
+        while output.lower() in used:
+            numbers[first] += 1
+            output = f"output_{stem}-{numbers[first] + 1}{suffix}"
+        used.add(output.lower())
+        return output
+
+    return name_output

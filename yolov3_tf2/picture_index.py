@@ -1,89 +1,230 @@
-"""Finds the picture of a data key of the Suite among the files of archives."""
+"""Finds the pictures of the Suite's data keys among the files of archives."""
 
-from collections import defaultdict
-from pathlib import PurePosixPath
+from collections import Counter, defaultdict
+from functools import cached_property
+from pathlib import PurePath, PurePosixPath
+from typing import NamedTuple
 
-from yolov3_tf2.archives import normalise
+from yolov3_tf2.archives import Folder, Zip, normalise
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.pictures import is_picture_name
 
 
-class PictureIndex:
-    """Finds the picture of a (dataset, data_key)."""
+class Entry(NamedTuple):
+    """A file of an archive.
 
-    def __init__(self, archives):
-        """Lists the files of open archives."""
-        self._by_name = defaultdict(list)
-        self._position = {}
-        for archive in archives:
-            for entry in archive.files:
-                self._position[archive, entry] = len(self._position)
-                path = normalise(entry)
-                for name in _names(path):
-                    self._by_name[name].append((archive, entry, path))
+    Attributes:
+        number: its place in the order of the archives.
+        archive: the archive that it lies in.
+        name: its name there.
+        path: its name, normalised, below the archive's own name without its ending.
+    """
 
-    def position(self, item):
-        """The place of an item's picture in the order of the archives."""
-        return self._position[item.archive, item.entry]
+    number: int
+    archive: Zip | Folder
+    name: str
+    path: str
 
-    def find(self, dataset, key):
-        """Returns (archive, entry), or None where there is no such picture.
 
-        A path that has the dataset before the key goes before one that has not, the key
-        as it is before the key with an extension more, and a shallow path before a deep
-        one: `P/a.jpg` is the picture of `a.jpg`, and `P/sub/a.jpg` that of `sub/a.jpg`.
-        Of several that are left, the only one that names the dataset anywhere, or the
-        first of those that all have the same bytes.
+class Match(NamedTuple):
+    """Which picture is whose.
 
-        Raises:
-            InputError: several fit equally well.
+    Attributes:
+        entries: a dict from (dataset, data_key) to an `Entry`, of those that have one.
+        by_name: those of them that were told by their file name alone, a set.
+        rest: list of the entries that are nobody's.
+    """
+
+    entries: dict[tuple[str, str], Entry]
+    by_name: set[tuple[str, str]]
+    rest: list[Entry]
+
+
+def match(identities, archives, wanted):
+    """Gives each (dataset, data_key) its picture.
+
+    All labels of an export take part, also those that are left out: a picture that is
+    theirs is not another's. The surest ways to tell a picture come first: by dataset
+    and key, then by the key below a folder of the dataset's name, then by the key
+    below no folder of another dataset's name, at last by a file name that one label
+    and one file have. In each of them the least deep file goes first, so that
+    `P/a.jpg` is the picture of `a.jpg`, and `P/sub/a.jpg` that of `sub/a.jpg`.
+
+    The Suite's download usually appends an extension to the key, `a.jpg.jpg`. Whether
+    it did is told by all keys together: where more of them fit so, that is tried first.
+
+    Args:
+        identities: list of (dataset, data_key), each once.
+        archives: list of open archives.
+        wanted: set of those that will be read; others may have several pictures.
+
+    Raises:
+        InputError: several pictures fit a key equally well, or one fits several keys.
+    """
+    paths = [(archive, name) for archive in archives for name in archive.files]
+    entries = [
+        Entry(number, archive, name, normalise(f"{PurePath(archive.name).stem}/{name}"))
+        for number, (archive, name) in enumerate(paths)
+    ]
+    exact, longer = _Endings(entries, str), _Endings(entries, _without_extension)
+    numbers = [_count(identities, endings) for endings in (exact, longer)]
+    endings_in_turn = (longer, exact) if numbers[1] > numbers[0] else (exact, longer)
+    found, taken = {}, set()
+    for candidates in (_by_dataset, _below_dataset, _BelowNoOther(identities)):
+        for endings in endings_in_turn:
+            claims = {}
+            for identity in identities:
+                if identity not in found:
+                    fitting = candidates(endings, *identity)
+                    fitting = [e for e in fitting if e.number not in taken]
+                    if fitting:
+                        claims[identity] = _least_deep(fitting)
+            for identity, fitting in claims.items():
+                if len(fitting) > 1 and _are_different(fitting):
+                    if identity in wanted:
+                        raise _ambiguous(identity, fitting)
+                    continue
+                # Of equal pictures the first that is nobody's.
+                left = [entry for entry in fitting if entry.number not in taken]
+                if not left:
+                    raise _shared(fitting[0], identity, found)
+                found[identity] = left[0]
+                taken.add(left[0].number)
+
+    by_name = _find_by_name(identities, entries, found, taken)
+    found |= by_name
+    taken |= {entry.number for entry in by_name.values()}
+    rest = [entry for entry in entries if entry.number not in taken]
+    return Match(found, set(by_name), rest)
+
+
+class _Endings:
+    """Finds the entries whose paths end in a given path."""
+
+    def __init__(self, entries, form):
+        """Lists entries.
+
+        Args:
+            entries: list of `Entry`.
+            form: a function from a path to how it is compared; to an empty one where
+                it is not.
         """
-        ranked = defaultdict(list)
-        for archive, entry, path in self._by_name.get(PurePosixPath(key).name, ()):
-            stem = str(PurePosixPath(path).with_suffix(""))
-            for rank, name in enumerate((f"{dataset}/{key}", key)):
-                for extra, ending in enumerate((path, stem)):
-                    if f"/{ending}".endswith(f"/{name}"):
-                        place = (rank, extra, path.count("/"))
-                        ranked[place].append((archive, entry))
-        if not ranked:
-            return None
-        best = ranked[min(ranked)]
-        if len(best) > 1:
-            names_it = [
-                found
-                for found in best
-                if f"/{dataset}/" in f"/{normalise(found[1])}" and dataset
-            ]
-            if len(names_it) == 1:
-                return names_it[0]
-            if len({archive.read(entry) for archive, entry in best}) > 1:
-                raise InputError(
-                    f"'{key}' of dataset '{dataset}' matches {len(best)} different "
-                    "pictures: " + ", ".join(f"{a.name}: {e}" for a, e in best)
-                )
-        return best[0]
+        self._entries = entries
+        self._form = form
 
-    def find_by_name(self, key):
-        """Returns the only (archive, entry) whose file name is that of a key, or None.
+    def find(self, path):
+        """Returns pairs of the folders before `path`, and the entry that ends in it."""
+        has_folder = "/" in path
+        by = self._by_two if has_folder else self._by_one
+        found = []
+        for entry in by.get(_last(path, 1 + has_folder), ()):
+            full = self._form(entry.path)
+            if f"/{full}".endswith(f"/{path}"):
+                found.append((full[: -len(path)], entry))
+        return found
 
-        The folders are not compared; the caller must see that no other key has it.
-        """
-        found = self._by_name.get(PurePosixPath(key).name, ())
-        return found[0][:2] if len(found) == 1 else None
+    @cached_property
+    def _by_two(self):
+        return self._list(2)
 
-    def check_used_once(self, items):
-        """Raises an `InputError` if two items have the same picture."""
-        used = {}
-        for item in items:
-            other = used.setdefault((item.archive, item.entry), item)
-            if other is not item:
-                raise InputError(
-                    f"{item.archive.name}: {item.entry} is the picture of both "
-                    f"{other.source_id} and {item.source_id}; expected one for each."
-                )
+    # Not made where all pictures lie in folders of their datasets.
+    @cached_property
+    def _by_one(self):
+        return self._list(1)
+
+    def _list(self, number):
+        """Lists the entries by the last parts of their paths."""
+        by = defaultdict(list)
+        for entry in self._entries:
+            path = self._form(entry.path)
+            if path:
+                by[_last(path, number)].append(entry)
+        return by
 
 
-def _names(path):
-    """A file's name, and its name without the extension that the Suite may append."""
-    base = PurePosixPath(path)
-    return {base.name, base.stem}
+def _by_dataset(endings, dataset, key):
+    return [entry for _, entry in endings.find(f"{dataset}/{key}")]
+
+
+def _below_dataset(endings, dataset, key):
+    return [
+        entry
+        for before, entry in endings.find(key)
+        if dataset and f"/{dataset}/" in before
+    ]
+
+
+class _BelowNoOther:
+    """Finds a key in folders that are of no dataset."""
+
+    def __init__(self, identities):
+        self._datasets = {dataset for dataset, _ in identities if dataset}
+        self._of_several = [name for name in self._datasets if "/" in name]
+
+    def __call__(self, endings, dataset, key):
+        return [e for before, e in endings.find(key) if not self._has_dataset(before)]
+
+    def _has_dataset(self, before):
+        # But for the archive's own name, which comes first.
+        return bool(self._datasets & set(before.split("/")[1:])) or any(
+            f"/{name}/" in before for name in self._of_several
+        )
+
+
+def _find_by_name(identities, entries, found, taken):
+    """Returns a dict of the identities whose file name one other and one file have."""
+    names = Counter(PurePosixPath(key).name for _, key in identities)
+    left = defaultdict(list)
+    for entry in entries:
+        if entry.number not in taken:
+            name = PurePosixPath(entry.path).name
+            for each in {name, _without_extension(name)}:
+                left[each].append(entry)
+    by_name = {}
+    for identity in identities:
+        name = PurePosixPath(identity[1]).name
+        if identity not in found and names[name] == 1 and len(left[name]) == 1:
+            by_name[identity] = left[name][0]
+    return by_name
+
+
+def _count(identities, endings):
+    """The number of keys that end a path, in their dataset's folder if any does so."""
+    number = sum(bool(_by_dataset(endings, *identity)) for identity in identities)
+    return number or sum(bool(endings.find(key)) for _, key in identities)
+
+
+def _least_deep(entries):
+    depth = min(entry.path.count("/") for entry in entries)
+    return [entry for entry in entries if entry.path.count("/") == depth]
+
+
+def _are_different(entries):
+    return len({entry.archive.read(entry.name) for entry in entries}) > 1
+
+
+def _last(path, number):
+    return "/".join(path.rsplit("/", number)[-number:])
+
+
+def _without_extension(path):
+    """A path without the extension of a picture; empty where it has none."""
+    return str(PurePosixPath(path).with_suffix("")) if is_picture_name(path) else ""
+
+
+def _ambiguous(identity, entries):
+    dataset, key = identity
+    listed = ", ".join(f"{entry.archive.name}: {entry.name}" for entry in entries)
+    return InputError(
+        f"'{key}' of dataset '{dataset}' matches {len(entries)} different pictures: "
+        f"{listed}."
+    )
+
+
+def _shared(entry, identity, found):
+    (other,) = [key for key, value in found.items() if value == entry]
+    return InputError(
+        f"{entry.archive.name}: {entry.name} is the picture of both "
+        f"{'/'.join(filter(None, other))} and {'/'.join(filter(None, identity))}; "
+        "expected one for each."
+    )

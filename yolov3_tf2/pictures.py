@@ -2,32 +2,51 @@
 
 import io
 import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError, reason
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+)
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are mirrored or turned
 
+# Not all that Pillow knows: some formats are programs, or call one.
+_READ = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 # What tf.io.decode_image reads itself. MPO is a JPEG with more pictures behind it.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
-# Marker of the end, and PNG's last chunk with its checksum.
-_ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
+_JPEG_END = b"\xff\xd9"
+_PNG_END = b"IEND\xaeB`\x82"  # with its checksum
 _PNG_DEPTH = 24  # Where a PNG's first chunk tells its bits a channel.
-_END_SEARCH = 1024  # bytes; some programs write notes of their own behind the end
 
 # Decoding one takes three bytes a pixel, some steps twice that.
 MAX_PIXELS = 160_000_000
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns at half of it.
 
-# What undoes the turn that an orientation asks for.
+# What an orientation asks for, and what undoes its turn.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _BACK = {
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_90,
@@ -65,7 +84,10 @@ def open_picture(encoded, where):
         InputError: the bytes are no picture.
     """
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(encoded), formats=_READ)
+    except Image.UnidentifiedImageError as error:
+        # Whose message names the object that the bytes are in.
+        raise _unreadable(where, encoded, "none of " + ", ".join(_READ)) from error
     except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
     if image.width * image.height > MAX_PIXELS:
@@ -84,11 +106,21 @@ def load_rgb(encoded, where):
     """
     image = open_picture(encoded, where)
     try:
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith(("I", "F")):
-            # 16 bits a pixel: the upper eight, where Pillow would cut off at 255.
-            values = np.clip(np.asarray(image, "int64"), 0, 65535) >> 8
-            image = Image.fromarray(values.astype("uint8"))
+        if image.format in ("JPEG", "MPO") and not _has_end(encoded, "jpeg"):
+            image = _open_without_end(encoded)
+        turn = _UPRIGHT.get(_orientation(image, encoded, where))
+        if image.format == "TIFF":
+            turn = None  # Pillow turns it while it decodes.
+        if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+            # The upper eight of 16 bits, where Pillow would cut off at 255.
+            values = np.asarray(image)
+            image = Image.fromarray((values >> 8).astype("uint8"))
+        elif image.mode in ("I", "F"):
+            raise ValueError("32 bits a channel; expected 8 or 16")
+        else:
+            image = image.convert("RGB")
+        if turn is not None:
+            image = image.transpose(turn)
         return image.convert("RGB")
     except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
@@ -145,7 +177,7 @@ def prepare(encoded, where, labelled_size=None):
             "project, or were resized."
         )
     kind = _FORMATS.get(image.format)
-    if kind and orientation == 1 and _ENDS[kind] in encoded[-_END_SEARCH:]:
+    if kind and orientation == 1 and _has_end(encoded, kind):
         if kind == "png":
             _check_png(encoded, where)
         if kind == "jpeg" or encoded[_PNG_DEPTH] <= 8:
@@ -191,7 +223,7 @@ def walk(paths) -> Iterator[Source]:
     for path in paths:
         if path.suffix == ".tfrecord":
             yield from _walk_records(path)
-        elif _is_archive(path):
+        elif archives.is_archive(path):
             with archives.open_archive(path) as archive:
                 for name in filter(is_picture_name, archive.files):
                     yield Source(
@@ -200,7 +232,7 @@ def walk(paths) -> Iterator[Source]:
                         lambda archive=archive, name=name: archive.read(name),
                     )
         else:
-            yield Source(path.name, str(path), path.read_bytes)
+            yield Source(_text(path.name), _text(str(path)), path.read_bytes)
 
 
 def count(paths):
@@ -215,7 +247,7 @@ def count(paths):
     for path in paths:
         if path.suffix == ".tfrecord":
             pictures += records.count(path)
-        elif _is_archive(path):
+        elif archives.is_archive(path):
             with archives.open_archive(path) as archive:
                 number = sum(map(is_picture_name, archive.files))
                 pictures += number
@@ -223,10 +255,6 @@ def count(paths):
         else:
             pictures += 1
     return pictures, others
-
-
-def _is_archive(path):
-    return path.is_dir() or zipfile.is_zipfile(path)
 
 
 def _walk_records(path):
@@ -246,6 +274,43 @@ def _walk_records(path):
             f"{path}: a record cannot be read: {reason(error)}; is the file damaged, "
             "or not one of convert_superbai.py?"
         ) from error
+
+
+def _has_end(encoded, kind):
+    """Tells whether a JPEG or PNG has its end, whatever programs write behind it."""
+    if kind == "png":
+        return _PNG_END in encoded
+    # From the pixels on: the pictures in a JPEG's notes have ends of their own.
+    place = 2
+    while encoded[place : place + 2] != b"\xff\xda":
+        length = encoded[place + 2 : place + 4]
+        if len(length) < 2:
+            return False
+        # A marker may have any number of 0xff in front.
+        is_fill = encoded[place + 1] == 0xFF
+        place += 1 if is_fill else 2 + int.from_bytes(length, "big")
+    return encoded.find(_JPEG_END, place) > 0
+
+
+def _open_without_end(encoded):
+    """Decodes a JPEG without its last marker.
+
+    Where only that is missing, bytes in its place change nothing; where pixels are
+    missing, they become some.
+
+    Raises:
+        OSError: pixels are missing.
+    """
+    pixels = encoded.rstrip(b"\xff")  # Which may be half of the marker.
+    variants = [
+        Image.open(io.BytesIO(pixels + added + _JPEG_END), formats=["JPEG"])
+        for added in (b"", b"\xaa" * 64)
+    ]
+    for image in variants:
+        image.load()
+    if variants[0].tobytes() != variants[1].tobytes() or encoded.endswith(bytes(64)):
+        raise OSError("its end is missing")
+    return variants[0]
 
 
 def _check_png(encoded, where):
@@ -273,3 +338,8 @@ def _unreadable(where, encoded, error):
         f"{where}: expected a picture, got {len(encoded):,} bytes starting with "
         f"{encoded[:12]!r} ({error}); is it cut off, or another kind of file?"
     )
+
+
+def _text(name):
+    """A file's name as text, also where its bytes are none."""
+    return name.encode("utf-8", "replace").decode("utf-8")

@@ -51,6 +51,11 @@ def split_items(items, test_fraction, name):
         "train": [i for i in items if (i.dataset, i.key) not in is_test],
         "test": [i for i in items if (i.dataset, i.key) in is_test],
     }
+    if len(items) == 1:
+        raise InputError(
+            f"{name}: {items[0].source_id} is the only picture that can be used; "
+            "expected one for training and one for testing at least."
+        )
     for split, members in splits.items():
         if not members:
             raise InputError(

@@ -20,7 +20,7 @@ KNOWN_VERSION = (0, 9)
 def check_project(project, name):
     """Raises an `InputError` unless `project` is one of pictures."""
     kind = project.get("type", "image-default")
-    if "object_tracking" in project or project.get("data_type") == "image sequence":
+    if project.get("object_tracking") or project.get("data_type") == "image sequence":
         kind = "video-siesta"
     if kind not in ("image-default", "image-siesta"):
         raise InputError(
@@ -106,22 +106,27 @@ def read_classes(project, name, kinds):
     return names, index, shared
 
 
-class Label(NamedTuple):
-    """The objects of a picture.
+class Box(NamedTuple):
+    """A box of a label.
 
     Attributes:
-        boxes: list of xyxy in pixels, unclipped.
-        labels: list of their class indices.
-        left_out: Counter of what is no box, by type.
-        turned: number of boxes whose width or height was negative.
-        outlined: number of boxes that are drawn around other shapes.
+        xyxy: pixels, unclipped.
+        label: the index of its class.
+        is_turned: whether its width or height was negative.
+        is_around: whether it is drawn around another shape.
     """
 
-    boxes: list
-    labels: list
+    xyxy: tuple[float, float, float, float]
+    label: int
+    is_turned: bool = False
+    is_around: bool = False
+
+
+class Label(NamedTuple):
+    """The objects of a picture: its boxes, and a Counter of what is none, by type."""
+
+    boxes: list[Box]
     left_out: Counter
-    turned: int
-    outlined: int
 
 
 def read_objects(label, class_index, kinds, where):
@@ -139,40 +144,59 @@ def read_objects(label, class_index, kinds, where):
     Raises:
         InputError: the label is not of the Suite's form, or a class is unknown.
     """
-    label = as_dict(label, where)
-    label = as_dict(label.get("result", label), where)
-    boxes, labels, left_out, turned, outlined = [], [], Counter(), 0, 0
-    for number, thing in enumerate(_dicts(label.get("objects"), where), start=1):
+    boxes, left_out = [], Counter()
+    for number, thing in enumerate(_objects(label, where), start=1):
         here = f"{where} object {number}"
-        shape = as_dict(thing.get("shape"), here)
-        if "x" in shape:
-            shape = {"box": shape}  # The legacy format had both forms.
-        kind = thing.get("annotation_type") or thing.get("annotationType")
-        kind = str(kind or next(iter(shape), "unknown"))
+        kind, coord = _kind_and_coord(thing, here)
         if kind not in kinds:
             left_out[f"objects of type {kind}"] += 1
             continue
         index = _class_of(thing, class_index, here)
-        coord = shape.get(kind)
-        if coord is None:
-            coord = as_dict(thing.get("annotation"), here).get("coord")
         if kind == "box":
-            box, is_turned = _box(as_dict(coord, here), here)
-            turned += is_turned
-        else:
-            box = CORNERED[kind](coord, here)
-            outlined += box is not None
-        if box is None:
-            left_out[f"objects of type {kind} without points"] += 1
+            xyxy, is_turned = _box(as_dict(coord, here), here)
+            boxes.append(Box(xyxy, index, is_turned))
             continue
-        boxes.append(box)
-        labels.append(index)
-    categories = label.get("categories")
+        xyxy = CORNERED[kind](coord, here)
+        if xyxy is None:
+            left_out[f"objects of type {kind} without points"] += 1
+        else:
+            boxes.append(Box(xyxy, index, is_around=True))
+    categories = _result(label, where).get("categories")
     if isinstance(categories, dict):
         categories = categories.get("properties")
     if categories and isinstance(categories, list):
         left_out["image categories"] += len(categories)
-    return Label(boxes, labels, left_out, turned, outlined)
+    return Label(boxes, left_out)
+
+
+def has_objects(label, where):
+    """Tells whether a label has any object, of whatever type."""
+    return bool(_objects(label or None, where))
+
+
+def _objects(label, where):
+    return _dicts(_result(label, where).get("objects"), where)
+
+
+def _result(label, where):
+    """A label without the level that the legacy format has around it."""
+    label = as_dict(label, where)
+    return as_dict(label.get("result", label), where)
+
+
+def _kind_and_coord(thing, where):
+    """Returns the annotation type of an object, and its coordinates."""
+    shape = as_dict(thing.get("shape"), where)
+    if "x" in shape:
+        shape = {"box": shape}  # The legacy format had both forms.
+    kind = thing.get("annotation_type") or thing.get("annotationType")
+    if not kind:
+        known = [k for k in shape if k in ("box", *CORNERED)]
+        kind = next(iter(known or shape), "unknown")
+    coord = shape.get(kind) if isinstance(kind, str) else None
+    if coord is None:
+        coord = as_dict(thing.get("annotation"), where).get("coord")
+    return str(kind), coord
 
 
 def _class_of(thing, class_index, where):
@@ -198,12 +222,14 @@ def label_name(meta, root, where):
     """Returns the entry of a meta's label, "" where it names none."""
     paths = meta.get("label_path")
     paths = [paths] if isinstance(paths, str) else _list(paths, where)
-    return f"{root}{paths[0]}" if paths and isinstance(paths[0], str) else ""
+    if not paths or not isinstance(paths[0], str):
+        return ""
+    return root + archives.normalise(paths[0]).removeprefix("./")
 
 
 def identity(meta, path, where):
     """Returns (dataset, data_key) of a meta whose own path below meta/ is `path`."""
-    folder, _, rest = path.partition("/")
+    folder, _, rest = path.partition("/") if "/" in path else ("", "", path)
     dataset = archives.normalise(str(meta.get("dataset") or folder))
     key = archives.normalise(str(meta.get("data_key") or rest.removesuffix(".json")))
     for name, value in (("dataset", dataset), ("data_key", key)):

@@ -9,14 +9,13 @@ appends one more extension: `a.jpg.jpg`. Nothing is extracted to disk.
 
 import json
 import re
-import zipfile
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from yolov3_tf2 import archives, pictures, suite_json
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.picture_index import PictureIndex
+from yolov3_tf2.picture_index import match
 
 # The largest label known has 5 MB; one of this size takes a few hundred in memory.
 MAX_JSON_BYTES = 32 * 2**20
@@ -30,8 +29,8 @@ class Item(NamedTuple):
     Attributes:
         dataset, key: its identity in the Suite; a key alone is not unique.
         meta_name: its entry in the labels.
-        label_name: the entry of its label in the labels.
         archive, entry: the archive and entry of its picture.
+        label_name: the entry of its label in the labels; empty where it has none yet.
         tags: set of its tags, lower case.
         labelled_size: (width, height) that it was labelled at, None if unknown.
         is_submitted: whether its label was submitted, and so is complete.
@@ -40,9 +39,9 @@ class Item(NamedTuple):
     dataset: str
     key: str
     meta_name: str
-    label_name: str
     archive: archives.Zip | archives.Folder
     entry: str
+    label_name: str
     tags: frozenset[str]
     labelled_size: tuple[int, int] | None
     is_submitted: bool
@@ -151,41 +150,39 @@ class Export:
             InputError: the label or the picture cannot be used.
         """
         label = suite_json.read_objects(
-            self._load_json(item.label_name),
+            self._load_json(item.label_name) if item.label_name else None,
             self._class_index,
             self._kinds,
             f"{self.name}: {item.label_name}",
         )
-        if not item.is_submitted and not label.boxes:
-            self.left_out["pictures not submitted, without an object so far"] += 1
-            return None
         where = f"{item.archive.name}: {item.entry}"
         picture = pictures.prepare(
             item.archive.read(item.entry), where, item.labelled_size
         )
         self.left_out.update(label.left_out)
+        kept, changes, too_small = [], Counter(), 0
+        for box in label.boxes:
+            clipped = _clip(box.xyxy, picture.width, picture.height)
+            outside = max(abs(a - b) for a, b in zip(box.xyxy, clipped, strict=True))
+            self.far_outside += outside > _CARELESS_PX
+            if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < 1:
+                too_small += 1
+                continue
+            kept.append((clipped, box.label))
+            changes["boxes with a negative size turned round"] += box.is_turned
+            changes["boxes drawn around polygons and rotated boxes"] += box.is_around
+            changes["boxes clipped to the picture"] += outside > 0
+        if not item.is_submitted and not kept:
+            self.left_out["pictures not submitted, without an object so far"] += 1
+            return None
+        if too_small:
+            reason = "boxes under one pixel or outside the picture"
+            self.left_out[reason] += too_small
         if picture.is_guess:
             self.assumed[
-                "turned photographs of unknown labelled size: their boxes taken as "
-                "drawn on what a browser shows"
+                "turned photographs whose size does not tell how they were labelled: "
+                "boxes taken as drawn on what a browser shows"
             ] += 1
-        changes = Counter(
-            {
-                "boxes with a negative size turned round": label.turned,
-                "boxes drawn around polygons and rotated boxes": label.outlined,
-            }
-        )
-        boxes, labels = [], []
-        for box, index in zip(label.boxes, label.labels, strict=True):
-            clipped = _clip(box, picture.width, picture.height)
-            if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < 1:
-                self.left_out["boxes under one pixel or outside the picture"] += 1
-                continue
-            outside = max(abs(a - b) for a, b in zip(box, clipped, strict=True))
-            changes["boxes clipped to the picture"] += outside > 0
-            self.far_outside += outside > _CARELESS_PX
-            boxes.append(clipped)
-            labels.append(index)
         self.changed.update({name: n for name, n in changes.items() if n})
         return Record(
             item.source_id,
@@ -193,8 +190,8 @@ class Export:
             picture.format,
             picture.width,
             picture.height,
-            boxes,
-            labels,
+            [box for box, _ in kept],
+            [label for _, label in kept],
         )
 
     def _open_archive(self, path):
@@ -232,14 +229,23 @@ class Export:
             )
         for archive in self._images:
             names = {PurePosixPath(e).name for e in archive.files}
-            if "project.json" in names or not names:
+            is_export = "project.json" in names and any(
+                "meta" in PurePosixPath(e).parts for e in archive.files
+            )
+            if is_export or not names:
                 raise InputError(
                     f"{archive.name} holds "
                     f"{'a label export' if names else 'no files'}; expected the image "
                     "download of the Suite. Are the inputs 'images' and 'labels' "
                     "swapped?"
                 )
-        return min(found, key=lambda e: e.count("/")).removesuffix("project.json")
+        found.sort(key=lambda e: e.count("/"))
+        if len(found) > 1 and found[0].count("/") == found[1].count("/"):
+            raise InputError(
+                f"{self.name} holds several exports, {found[0]} and {found[1]}; "
+                "expected one."
+            )
+        return found[0].removesuffix("project.json")
 
     def _load_json(self, name):
         text = self._labels.read(name, MAX_JSON_BYTES)
@@ -264,48 +270,59 @@ class Export:
             if e.startswith(f"{self._root}meta/") and e.endswith(".json")
         )
         if not metas:
-            jsons = [e for e in entries if e.endswith(".json")]
+            is_spb_download = any(
+                e.removesuffix(".json") in entries and e.endswith(".json")
+                for e in entries
+            )
             raise InputError(
                 f"{self.name}: "
                 + (
                     "this is what `spb download` writes, project.json and a JSON "
                     "beside every picture; expected the Suite's Export, with a "
-                    if len(jsons) > 1
+                    if is_spb_download
                     else "expected a "
                 )
                 + "meta/<dataset>/<data_key>.json for every picture, got none."
             )
-        identities, wanted, skipped = {}, [], 0
+        identities, wanted = {}, {}
         for meta_name in metas:
             meta = self._load_object(meta_name)
-            dataset, key = suite_json.identity(
+            identity = suite_json.identity(
                 meta,
                 meta_name.removeprefix(f"{self._root}meta/"),
                 f"{self.name}: {meta_name}",
             )
-            twin = identities.setdefault((dataset, key), meta_name)
+            twin = identities.setdefault(identity, meta_name)
             if twin is not meta_name:
                 raise InputError(
-                    f"{self.name}: '{key}' of dataset '{dataset}' is described twice: "
-                    f"{twin}, {meta_name}."
+                    f"{self.name}: '{identity[1]}' of dataset '{identity[0]}' is "
+                    f"described twice: {twin}, {meta_name}."
                 )
             described = self._describe(meta, meta_name, entries)
             if described:
-                wanted.append((dataset, key, meta_name, *described))
-            else:
-                skipped += 1
-        index = PictureIndex(self._images)
-        items = self._find_pictures(index, wanted, identities)
+                wanted[identity] = described
+        matched = match(list(identities), self._images, wanted.keys())
+        self._check_missing(wanted, matched)
+        items = [
+            Item(*identity, identities[identity], entry.archive, entry.name, *described)
+            for identity, described in wanted.items()
+            if (entry := matched.entries.get(identity))
+        ]
         if not items:
             raise InputError(
                 f"{self.name}: none of its {len(metas)} labels can be used ("
                 + ", ".join(f"{n} {why}" for why, n in self.left_out.items())
                 + "); submit some in the Suite, then export again."
             )
-        index.check_used_once(items)
-        self._count_others(items, skipped)
+        for entry in matched.rest:
+            is_picture = pictures.is_picture_name(entry.name)
+            self.left_out[
+                "pictures without a label"
+                if is_picture
+                else "files that are no pictures"
+            ] += 1
         # In the order of the archives: a zip is read once, from front to back.
-        items.sort(key=index.position)
+        items.sort(key=lambda i: matched.entries[i.dataset, i.key].number)
         return items
 
     def _describe(self, meta, meta_name, entries):
@@ -326,11 +343,15 @@ class Export:
             self.left_out[f"pictures with status {status:.20}"] += 1
             return None
         if label_name not in entries:
-            raise InputError(
-                f"{where} points at {label_name or 'no label'}, which is not in the "
-                "archive."
-            )
-        if suite_json.is_in_consensus(meta, where) and not self._load_json(label_name):
+            if is_submitted:
+                raise InputError(
+                    f"{where} points at {label_name or 'no label'}, which is not in "
+                    "the archive."
+                )
+            label_name = ""
+        if suite_json.is_in_consensus(meta, where) and not suite_json.has_objects(
+            label_name and self._load_json(label_name), f"{self.name}: {label_name}"
+        ):
             # Its labels are several people's; none is the picture's yet.
             self.left_out["pictures whose consensus label is not decided"] += 1
             return None
@@ -341,22 +362,13 @@ class Export:
             is_submitted,
         )
 
-    def _find_pictures(self, index, wanted, identities):
-        """Returns the items of what is wanted, each with its picture."""
-        named = Counter(PurePosixPath(key).name for _, key in identities)
-        items, missing = [], []
-        for dataset, key, meta_name, label_name, *rest in wanted:
-            found = index.find(dataset, key)
-            if found is None and named[PurePosixPath(key).name] == 1:
-                found = index.find_by_name(key)
-                if found:
-                    self.assumed[
-                        "pictures found by their file name alone, in another folder"
-                    ] += 1
-            if found:
-                items.append(Item(dataset, key, meta_name, label_name, *found, *rest))
-            else:
-                missing.append(_source_id(dataset, key))
+    def _check_missing(self, wanted, matched):
+        """Counts what was found in an odd way, and raises or counts what was not."""
+        by_name = len(matched.by_name & wanted.keys())
+        if by_name:
+            reason = "pictures found by their file name alone, in another folder"
+            self.assumed[reason] += by_name
+        missing = [_source_id(*i) for i in wanted if i not in matched.entries]
         if missing and not self._skip_missing:
             images = ", ".join(archive.name for archive in self._images)
             raise InputError(
@@ -367,39 +379,15 @@ class Export:
             )
         if missing:
             self.left_out["labelled pictures that are missing"] += len(missing)
-        return items
-
-    def _count_others(self, items, skipped):
-        """Counts the files among the pictures that no label describes.
-
-        Args:
-            items: what is converted.
-            skipped: number of labels that are left out, whose pictures may lie here.
-        """
-        used = {(item.archive, item.entry) for item in items}
-        rest = [
-            entry
-            for archive in self._images
-            for entry in archive.files
-            if (archive, entry) not in used
-        ]
-        unlabelled = sum(map(pictures.is_picture_name, rest))
-        if unlabelled > skipped:
-            self.left_out["pictures without a label"] += unlabelled - skipped
-        if len(rest) > unlabelled:
-            self.left_out["files that are no pictures"] += len(rest) - unlabelled
 
 
 def _group(paths):
     """Lists zips and folders one by one, and pictures with what lies beside as one."""
-    loose = [
-        path
-        for path in paths
-        if path.is_file() and path.suffix != ".zip" and not zipfile.is_zipfile(path)
-    ]
+    loose = [path for path in paths if not archives.is_archive(path)]
     if not any(pictures.is_picture_name(path.name) for path in loose):
         return paths
-    return [*(path for path in paths if path not in set(loose)), loose]
+    others = set(paths) - set(loose)
+    return [*(path for path in paths if path in others), loose]
 
 
 def _source_id(dataset, key):
