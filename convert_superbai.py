@@ -14,7 +14,7 @@ from absl import logging
 import step
 import step_inputs
 from yolov3_tf2 import splits, superbai
-from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
     "test_fraction": {
@@ -23,6 +23,12 @@ PARAMETERS = {
         "max": 0.9,
         "description": "Share of the pictures taken for testing where none carries a "
         "tag 'train' or 'test' in the Suite.",
+    },
+    "images_per_shard": {
+        "default": 4096,
+        "min": 1,
+        "max": 1_000_000,
+        "description": "Most pictures in one TFRecord file.",
     },
     "polygons": {
         "default": "skip",
@@ -96,7 +102,7 @@ def convert(images, labels, values):
         # It takes seconds to import: what can be refused is refused before.
         step.import_tensorflow()
         with step.staged_outputs() as folder:
-            counts = write(export, by_split, folder)
+            counts = write(export, by_split, folder, values["images_per_shard"])
     report(export, counts, how_split)
 
 
@@ -117,54 +123,35 @@ def labels_path(paths):
     return paths[0]
 
 
-def write(export, by_split, folder):
+def write(export, by_split, folder, images_per_shard):
     """Writes all outputs into a folder.
 
     Args:
         export: an open `superbai.Export`.
         by_split: a dict of its items, `train` and `test`.
         folder: where to write, a `pathlib.Path`.
+        images_per_shard: the most pictures of a file.
 
     Returns:
-        For each split a Counter of its classes' boxes, and of `pictures`.
+        For each split a Counter of its boxes by ("box", label), and of `pictures`.
     """
-    from yolov3_tf2 import plots
+    from yolov3_tf2 import plots, shards
 
     names = export.class_names
     (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    every = max(1, len(export.items) // PREVIEW_PICTURES)
-    shown, counts = [], {}
-    for split, items in by_split.items():
-        counts[split] = Counter()
-        for record in write_records(export, items, folder / split, split):
-            counts[split].update(["pictures", *(("box", i) for i in record.labels)])
-            number = counts[split]["pictures"] - 1
-            if number % every == 0 and len(shown) < PREVIEW_PICTURES:
-                shown.append(record)
-        if not counts[split]["pictures"]:
-            raise InputError(
-                f"{export.name}: no pictures left for {split}: none of its "
-                f"{len(items)} has an object; submit their labels in the Suite."
-            )
-    mosaic = plots.records_mosaic(shown, names)
+    every = -(-len(export.items) // PREVIEW_PICTURES)
+    shown = {item.source_id for items in by_split.values() for item in items[::every]}
+    planned = shards.plan(by_split, folder, images_per_shard)
+    with step.progress(total=len(export.items), unit=" pictures") as bar:
+        written = shards.write(export, planned, shown, bar)
+    shards.check_splits(written, planned, export.name)
+    records = [record for result in written for record in result.shown]
+    mosaic = plots.records_mosaic(records[:PREVIEW_PICTURES], names)
     mosaic.save(folder / "preview.jpg", quality=90)
+    counts = {split: Counter() for split in by_split}
+    for result in written:
+        counts[result.split] += result.counts
     return counts
-
-
-def write_records(export, items, folder, split):
-    """Writes the records of `items` and yields each one after it is written."""
-    import tensorflow as tf
-
-    from yolov3_tf2 import records
-
-    folder.mkdir()
-    path = folder / f"{split}-00000-of-00001.tfrecord"
-    with writing(path), tf.io.TFRecordWriter(str(path)) as writer:
-        for item in step.progress(items, desc=split, unit=" pictures"):
-            record = export.read(item)
-            if record:
-                writer.write(records.serialize(record, export.class_names))
-                yield record
 
 
 def report(export, counts, how_split):

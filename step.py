@@ -306,7 +306,7 @@ def finite(values):
     return clean
 
 
-def progress(iterable, **options):
+def progress(iterable=None, **options):
     """A tqdm bar: live on a terminal, a line every ten seconds in a log."""
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(iterable, mininterval=interval, dynamic_ncols=True, **options)

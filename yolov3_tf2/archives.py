@@ -98,6 +98,11 @@ class Zip:
     def close(self):
         self._zip.close()
 
+    def reopen(self):
+        """Opens the file anew in a forked process, which shares the place in it."""
+        # Not the list of its entries, which takes time; `close` closes the file.
+        self._zip.fp = Path(self.name).open("rb")  # noqa: SIM115
+
     def read(self, name, limit=MAX_ENTRY_BYTES):
         """Reads one file.
 
@@ -180,6 +185,9 @@ class Folder:
         pass
 
     def close(self):
+        pass
+
+    def reopen(self):
         pass
 
     def read(self, name, limit=MAX_ENTRY_BYTES):

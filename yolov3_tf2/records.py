@@ -101,6 +101,7 @@ def check(path, class_names):
     Raises:
         InputError: it is no record of `serialize`, or has another class.
     """
+    names = []
     advice = "was the file, with its class file, written by convert_superbai.py?"
     try:
         for serialized in tf.data.TFRecordDataset(str(path)).take(1):

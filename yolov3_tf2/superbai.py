@@ -139,6 +139,26 @@ class Export:
         for archive in self._open:
             archive.close()
 
+    def reopen(self):
+        """Opens the archives anew in a forked process."""
+        for archive in self._open:
+            archive.reopen()
+
+    def take_notes(self):
+        """Returns all counts, and sets them to zero: another process can add them."""
+        notes = (self.left_out, self.changed, self.assumed, self.far_outside)
+        self.left_out, self.changed, self.assumed = Counter(), Counter(), Counter()
+        self.far_outside = 0
+        return notes
+
+    def add_notes(self, notes):
+        """Adds counts that were taken by `take_notes`."""
+        left_out, changed, assumed, far_outside = notes
+        self.left_out += left_out
+        self.changed += changed
+        self.assumed += assumed
+        self.far_outside += far_outside
+
     def read(self, item):
         """Reads the label and the picture of an `Item`.
 

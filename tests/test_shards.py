@@ -1,0 +1,132 @@
+"""Records in shards, written by one process and by several."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import suite_export
+from suite_export import box, build, labelled
+
+from yolov3_tf2 import records, shards
+from yolov3_tf2.errors import InputError
+
+
+class Bar:
+    n = 0
+
+    def update(self, number):
+        self.n += number
+
+
+@pytest.fixture
+def exports(tmp_path):
+    """Opens an export of a number of pictures, each with a box of its own."""
+    opened = []
+
+    def make(number, change=None):
+        pictures = [
+            labelled(
+                f"{n}.jpg", box(n % 50, 2, 3 + n % 9, 4), box(60, 40, -9, -9, "person")
+            )
+            for n in range(number)
+        ]
+        images, labels = build(pictures)
+        if change:
+            change(images, labels)
+        opened.append(suite_export.open_export(tmp_path, images, labels))
+        return opened[-1]
+
+    yield make
+    for export in opened:
+        export.close()
+
+
+def read(written_shards):
+    paths = [shard.path for shard in written_shards]
+    rows = records.read(paths, range(sum(map(records.count, paths))))
+    return [(row["source_id"].numpy().decode(), row["boxes"].numpy()) for row in rows]
+
+
+def test_plan(tmp_path):
+    planned = shards.plan({"train": list(range(10)), "test": [10]}, tmp_path, 4)
+    assert [(shard.path.name, shard.items) for shard in planned] == [
+        ("train-00000-of-00003.tfrecord", [0, 1, 2]),
+        ("train-00001-of-00003.tfrecord", [3, 4, 5]),
+        ("train-00002-of-00003.tfrecord", [6, 7, 8, 9]),
+        ("test-00000-of-00001.tfrecord", [10]),
+    ]
+
+
+def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch):
+    monkeypatch.setattr(shards, "_PICTURES_A_PROCESS", 10)
+    results = []
+    for processes in (1, 3):
+        export = exports(100)
+        by_split = {"train": export.items[:70], "test": export.items[70:]}
+        planned = shards.plan(by_split, tmp_path / str(processes), 16)
+        planned[0].path.parent.parent.mkdir()
+        bar, shown = Bar(), {"ds/5.jpg", "ds/80.jpg", "ds/81.jpg"}
+        started = []
+        real = shards._write_in_parallel
+        monkeypatch.setattr(
+            shards,
+            "_write_in_parallel",
+            lambda *a, real=real, started=started: started.append(1) or real(*a),
+        )
+        written = shards.write(export, planned, shown, bar, processes)
+        monkeypatch.setattr(shards, "_write_in_parallel", real)
+        assert bool(started) == (processes > 1)
+        assert bar.n == 100
+        assert sum(w.counts["pictures"] for w in written if w.split == "train") == 70
+        assert sum(w.counts["box", 1] for w in written) == 100
+        assert shown <= {r.source_id for w in written for r in w.shown}
+        assert export.changed == {"boxes with a negative size turned round": 100}
+        results.append(read(planned))
+    assert [name for name, _ in results[0]] == [f"ds/{n}.jpg" for n in range(100)]
+    for (name, boxes), (other, other_boxes) in zip(*results, strict=True):
+        assert name == other
+        np.testing.assert_array_equal(boxes, other_boxes)
+
+
+def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
+    monkeypatch.setattr(shards, "_PICTURES_A_PROCESS", 10)
+
+    def change(images, labels):
+        images["ds/30.jpg.jpg"] = b"no picture"
+
+    export = exports(100, change)
+    planned = shards.plan({"train": export.items}, tmp_path / "out", 10)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected a p"):
+        shards.write(export, planned, set(), Bar(), 2)
+    assert not shards.multiprocessing.active_children()
+
+
+def test_a_killed_process_is_said(tmp_path, exports, monkeypatch):
+    monkeypatch.setattr(shards, "_PICTURES_A_PROCESS", 10)
+    export = exports(100)
+    parent, read_item = os.getpid(), export.read
+
+    def read_or_die(item):
+        if item.key == "42.jpg" and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return read_item(item)
+
+    monkeypatch.setattr(export, "read", read_or_die)
+    planned = shards.plan({"train": export.items}, tmp_path / "out", 10)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError, match="was killed; is there too little memory"):
+        shards.write(export, planned, set(), Bar(), 2)
+
+
+def test_a_split_without_a_record_is_refused(tmp_path, exports):
+    export = exports(2)
+    planned = shards.plan({"train": export.items}, tmp_path, 10)
+    written = shards.write(export, planned, set(), Bar(), 1)
+    shards.check_splits(written, planned, "labels.zip")
+    monkey = [w._replace(counts=shards.Counter()) for w in written]
+    with pytest.raises(InputError, match=r"labels\.zip: no pictures left for train"):
+        shards.check_splits(monkey, planned, "labels.zip")
