@@ -60,14 +60,11 @@ def augment(image, boxes, size, strengths, seed):
     corner = tf.cast(tf.round(tf.cast(free, tf.float32) / 2 + shift), tf.int32)
 
     flips = uniform[4] < strengths["flip"]
-    image = tf.cond(flips, lambda: image[:, ::-1], lambda: image)
-    image = letterbox.place(
-        image,
-        inner,
-        corner,
-        size,
-        lambda picture: _change_colours(picture, uniform[5:8], strengths),
-    )
+    image = tf.cond(flips, lambda: tf.reverse(image, [1]), lambda: image)
+    image = letterbox.place(image, inner, corner, size)
+    if any(strengths[kind] for kind in ("hue", "saturation", "exposure")):
+        window = tf.concat([corner, corner + inner], axis=0)
+        image = _change_colours(image, window, uniform[5:8], strengths)
 
     left, top, right, bottom = tf.unstack(boxes, axis=-1)
     mirrored = tf.stack([1 - right, top, 1 - left, bottom], axis=-1)
@@ -131,15 +128,13 @@ def mosaic(batch, probability, size, seed):
     )  # [batch, size, size], rows then columns
     source = tf.gather(sources, quarter, batch_dims=1)
     move_of_pixel = tf.gather(move, quarter, batch_dims=1)  # [batch, size, size, 2]
-    pixels = tf.stack(
-        [
-            source,
-            axis[None, :, None] - move_of_pixel[..., 1],
-            axis[None, None] - move_of_pixel[..., 0],
-        ],
-        axis=-1,
+    column = axis[None, None] - move_of_pixel[..., 0]
+    row = axis[None, :, None] - move_of_pixel[..., 1]
+    # One number a pixel: much faster to gather by than three.
+    pixels = (source * size + row) * size + column
+    images = tf.ensure_shape(
+        tf.gather(tf.reshape(images, (-1, 3)), pixels), images.shape
     )
-    images = tf.ensure_shape(tf.gather_nd(images, pixels), images.shape)
 
     window = tf.cast(tf.concat([start, end], axis=-1), tf.float32) / side
     offset = tf.cast(tf.concat([move, move], axis=-1), tf.float32) / side
@@ -183,17 +178,26 @@ def keep_visible(boxes, window, size):
     return tf.where(keep, tf.concat([low, high], axis=-1), 0.0)
 
 
-def _change_colours(image, uniform, strengths):
-    """Turns the hue, and multiplies saturation and value, as `distort_image` does."""
-    kinds = ("hue", "saturation", "exposure")
-    if not any(strengths[kind] for kind in kinds):
-        return image
+# Compiled: a sixth of the time, as all of it becomes one loop over the pixels.
+@tf.function(jit_compile=True)
+def _change_colours(image, window, uniform, strengths):
+    """Turns the hue, and multiplies saturation and value, as `distort_image` does.
+
+    Args:
+        image: `[size, size, 3]` float32 RGB in [0, 1].
+        window: `[4]` xyxy, pixels; what is outside of it stays as it is.
+        uniform: `[3]`, random numbers in [0, 1].
+        strengths: see `augment`.
+    """
     hsv = tf.image.rgb_to_hsv(image)
     hue = hsv[..., 0] + (2 * uniform[0] - 1) * strengths["hue"]
     saturation = hsv[..., 1] * _factor(uniform[1], strengths["saturation"])
     value = hsv[..., 2] * _factor(uniform[2], strengths["exposure"])
     changed = [hue - tf.floor(hue), *(tf.minimum(x, 1.0) for x in (saturation, value))]
-    return tf.image.hsv_to_rgb(tf.stack(changed, axis=-1))
+    changed = tf.image.hsv_to_rgb(tf.stack(changed, axis=-1))
+    axis = tf.range(tf.shape(image)[0])
+    inside = (axis >= window[:2, None]) & (axis < window[2:, None])
+    return tf.where((inside[1][:, None] & inside[0])[..., None], changed, image)
 
 
 def _factor(uniform, strength):

@@ -30,7 +30,7 @@ def letterbox(image, size):
     return place(image, (inner_width, inner_height), (left, top), size)
 
 
-def place(image, inner, corner, size, change=None):
+def place(image, inner, corner, size):
     """Scales a picture and lays it onto a grey square, cut off at its edges.
 
     Args:
@@ -38,8 +38,6 @@ def place(image, inner, corner, size, change=None):
         inner: width and height to scale it to, pixels.
         corner: left and top of the scaled picture on the square; may be negative.
         size: side of the square, pixels; an int or a scalar tensor.
-        change: a function from the part of the picture that shows, float32 RGB in
-            [0, 1], to another picture of its size.
 
     Returns:
         `[size, size, 3]` float32 RGB in [0, 1].
@@ -53,8 +51,6 @@ def place(image, inner, corner, size, change=None):
         before.append(first)
         after.append(size - end)
     image = image[cut[0][0] : cut[0][1], cut[1][0] : cut[1][1]]
-    if change is not None:
-        image = change(image)
     padding = [*zip(before, after, strict=True), (0, 0)]
     image = tf.pad(image, padding, constant_values=GREY)
     # A size that is a tensor is known when the graph runs.

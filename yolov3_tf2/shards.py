@@ -16,7 +16,7 @@ from yolov3_tf2.errors import InputError, writing
 from yolov3_tf2.superbai import Export, Item, Record
 
 # A process starts in a moment, but where there is little to do even that is too long.
-_PICTURES_A_PROCESS = 1000
+_PICTURES_A_PROCESS = 250
 _REPORT_SECONDS = 0.5
 
 # What forked processes have of the one that started them: `_Job`.

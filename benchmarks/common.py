@@ -1,0 +1,88 @@
+"""What the benchmarks share: generated photographs, timing side by side, a table."""
+
+import io
+import os
+import platform
+import statistics
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+WIDTH, HEIGHT, BOXES = 640, 480, 9
+CLASSES = ["person", "car"]
+
+
+def photographs(number=50, seed=0):
+    """Returns JPEGs of the size, the detail and the weight of photographs of COCO."""
+    chance = np.random.default_rng(seed)
+    encoded = []
+    for _ in range(number):
+        coarse = chance.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype="uint8")
+        image = Image.fromarray(coarse).resize(
+            (WIDTH, HEIGHT), Image.Resampling.BICUBIC
+        )
+        noise = chance.normal(0, 16, (HEIGHT, WIDTH, 3))
+        values = np.clip(np.asarray(image) + noise, 0, 255).astype("uint8")
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, "JPEG", quality=90)
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+def boxes(chance):
+    """Returns random boxes, xyxy in pixels."""
+    corners = chance.uniform(0, (WIDTH - 64, HEIGHT - 64), (BOXES, 2))
+    sides = chance.uniform(16, 64, (BOXES, 2))
+    return np.concatenate([corners, corners + sides], axis=1)
+
+
+def side_by_side(functions, rounds):
+    """Times functions in turn, so that what else the machine does meets all alike.
+
+    Args:
+        functions: a dict from a name to a function without arguments.
+        rounds: how often each is called.
+
+    Returns:
+        A dict from name to the median of its seconds.
+    """
+    seconds = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def print_table(title, columns, rows):
+    """Prints a table in Markdown, the machine in its title."""
+    cores = len(os.sched_getaffinity(0))
+    print(f"\n{title}; {cores} cores, {platform.machine()}, {processor()}\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |")
+
+
+def processor():
+    """The name of the processor, as the system gives it."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.processor() or "unknown processor"
+
+
+def write_zip(path, entries):
+    """Writes a zip as the Suite does, deflated, from pairs of name and content."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)

@@ -1,0 +1,183 @@
+"""How fast an export becomes TFRecord, beside the limit: unzip, and write the bytes.
+
+    python benchmarks/convert.py --images 1000 --rounds 5
+
+Generates an export, and times in turn the limit, the conversion by one process, and by
+several. Times are of the work alone, without the import of TensorFlow. Then converts
+exports of one and ten times the size in processes of their own, and gives their peaks
+of memory.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import common
+import numpy as np
+
+
+def write_export(folder, number):
+    """Writes `images.zip` and `labels.zip` with `number` pictures; returns both."""
+    photographs, chance = common.photographs(), np.random.default_rng(1)
+    classes = [
+        {"id": name, "name": name, "annotation_type": "box"} for name in common.CLASSES
+    ]
+    project = {
+        "type": "image-siesta",
+        "version": "0.6.5",
+        "object_detection": {"object_classes": classes},
+    }
+
+    def pictures():
+        for index in range(number):
+            yield f"data/{index % 10}/{index}.jpg.jpg", photographs[index % 50]
+
+    def labels():
+        yield "project.json", json.dumps(project)
+        for index in range(number):
+            key = f"{index % 10}/{index}.jpg"
+            meta = {
+                "data_key": key,
+                "dataset": "data",
+                "image_info": {"width": common.WIDTH, "height": common.HEIGHT},
+                "label_path": [f"labels/{index}.json"],
+                "tags": [{"name": "test"}] if index % 5 == 0 else [],
+                "status": "SUBMITTED",
+            }
+            objects = [
+                {
+                    "id": f"{index}-{place}",
+                    "class_id": common.CLASSES[place % 2],
+                    "class_name": common.CLASSES[place % 2],
+                    "annotation_type": "box",
+                    "annotation": {
+                        "coord": dict(
+                            zip(
+                                ("x", "y", "width", "height"),
+                                (x, y, right - x, bottom - y),
+                                strict=True,
+                            )
+                        )
+                    },
+                    "properties": [],
+                }
+                for place, (x, y, right, bottom) in enumerate(
+                    common.boxes(chance).tolist()
+                )
+            ]
+            yield f"meta/data/{key}.json", json.dumps(meta)
+            yield f"labels/{index}.json", json.dumps({"objects": objects})
+
+    folder.mkdir(exist_ok=True)
+    common.write_zip(folder / "images.zip", pictures())
+    common.write_zip(folder / "labels.zip", labels())
+    return folder / "images.zip", folder / "labels.zip"
+
+
+def limit(images, folder):
+    """Unzips every picture and writes its bytes to one TFRecord file."""
+    import tensorflow as tf
+
+    path = str(folder / "limit.tfrecord")
+    with zipfile.ZipFile(images) as archive, tf.io.TFRecordWriter(path) as writer:
+        for name in archive.namelist():
+            writer.write(archive.read(name))
+
+
+def convert(images, labels, folder, processes, images_per_shard):
+    """Does what convert_superbai.py does, but for the preview."""
+    from yolov3_tf2 import shards, splits, superbai
+
+    with superbai.Export([images], labels) as export:
+        by_split, _ = splits.split_items(export.items, 0.2, export.name)
+        planned = shards.plan(by_split, folder, images_per_shard)
+        shards.write(export, planned, set(), _NoBar(), processes)
+
+
+class _NoBar:
+    n = 0
+
+    def update(self, number):
+        self.n += number
+
+
+def peak_bytes(images, labels, folder):
+    """The peak of memory of a process that converts; that of its forks is apart."""
+    code = (
+        "import sys, re, pathlib; sys.path[:0] = sys.argv[1:2]; import convert;"
+        "import tensorflow;"
+        "convert.convert(*map(pathlib.Path, sys.argv[2:5]), 1, 4096);"
+        "status = pathlib.Path('/proc/self/status').read_text();"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', status)[1])"
+    )
+    command = [sys.executable, "-c", code, Path(__file__).parent]
+    output = subprocess.run(
+        [*map(str, command), str(images), str(labels), str(folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return int(output.split()[-1]) * 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--skip-memory", action="store_true")
+    arguments = parser.parse_args()
+    number = arguments.images
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        images, labels = write_export(folder / "one", number)
+        several = arguments.processes
+
+        def convert_by(processes):
+            return lambda: convert(images, labels, folder, processes, number // 4)
+
+        seconds = common.side_by_side(
+            {
+                "limit": lambda: limit(images, folder),
+                "one": convert_by(1),
+                "several": convert_by(several),
+            },
+            arguments.rounds,
+        )
+        common.print_table(
+            f"convert: {number:,} images, {images.stat().st_size / 1e6:.0f} MB, "
+            f"medians of {arguments.rounds} rounds in turn",
+            ["", "images a second", "of the limit"],
+            [
+                (
+                    label,
+                    f"{number / seconds[key]:,.0f}",
+                    f"{seconds['limit'] / seconds[key]:.2f}",
+                )
+                for label, key in (
+                    ("unzip and write the bytes, one process", "limit"),
+                    ("convert, one process", "one"),
+                    (f"convert, {several} processes", "several"),
+                )
+            ],
+        )
+        if arguments.skip_memory:
+            return
+        peaks = [peak_bytes(images, labels, folder)]
+        peaks.append(peak_bytes(*write_export(folder / "ten", 10 * number), folder))
+        common.print_table(
+            "convert: peak memory of one process, TensorFlow included",
+            ["images", "MB"],
+            [
+                (f"{n:,}", f"{p / 1e6:.0f}")
+                for n, p in zip((number, 10 * number), peaks, strict=True)
+            ],
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""How many pictures a second reach the training, beside the limit: decode alone.
+
+    python benchmarks/input_pipeline.py --images 2000 --size 416 --batch 8
+
+Generates photographs of 640 by 480, and times in turn: reading and decoding them, and
+nothing else; the batches of a training without augmentation; those with the default
+augmentation.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import common
+import numpy as np
+
+
+def write_records(folder, number, files=4):
+    """Writes `files` TFRecord files with `number` pictures in all; returns them."""
+    import tensorflow as tf
+
+    from yolov3_tf2 import records, superbai
+
+    photographs, chance = common.photographs(), np.random.default_rng(1)
+    paths = []
+    for file in range(files):
+        paths.append(folder / f"train-{file:05d}-of-{files:05d}.tfrecord")
+        with tf.io.TFRecordWriter(str(paths[-1])) as writer:
+            for index in range(file, number, files):
+                record = superbai.Record(
+                    f"data/{index}.jpg",
+                    photographs[index % len(photographs)],
+                    "jpeg",
+                    common.WIDTH,
+                    common.HEIGHT,
+                    common.boxes(chance).tolist(),
+                    [place % 2 for place in range(common.BOXES)],
+                )
+                writer.write(records.serialize(record, common.CLASSES))
+    return paths
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+
+    import tensorflow as tf
+
+    from yolov3_tf2 import grid, records
+    from yolov3_tf2.augment import DEFAULTS, OFF
+    from yolov3_tf2.dataset import build_training_dataset, iterate
+
+    def decode_alone(paths):
+        dataset = tf.data.TFRecordDataset(list(map(str, paths))).map(
+            lambda row: tf.io.decode_jpeg(records.parse(row)["encoded"], 3),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        for _ in dataset.with_options(options):
+            pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_records(Path(folder), arguments.images)
+        epoch = tf.Variable(1, dtype=tf.int64)
+
+        def batches_of(strengths):
+            dataset = build_training_dataset(
+                paths,
+                common.CLASSES,
+                grid.VARIANTS["yolov3"],
+                [arguments.size],
+                arguments.batch,
+                strengths,
+                0,
+                epoch,
+                1,
+            )
+
+            def run():
+                for _ in iterate(dataset):
+                    pass
+
+            return run
+
+        functions = {
+            "read and decode alone": lambda: decode_alone(paths),
+            "batches without augmentation": batches_of(OFF),
+            "batches with the default augmentation": batches_of(DEFAULTS),
+        }
+        for function in functions.values():
+            function()  # Traced and compiled.
+        seconds = common.side_by_side(functions, arguments.rounds)
+    limit = seconds["read and decode alone"]
+    common.print_table(
+        f"input pipeline: {arguments.images:,} photographs of {common.WIDTH} by "
+        f"{common.HEIGHT} to {arguments.size}, batches of {arguments.batch}, medians "
+        f"of {arguments.rounds} rounds in turn",
+        ["", "images a second", "of the limit"],
+        [
+            (name, f"{arguments.images / value:,.0f}", f"{limit / value:.2f}")
+            for name, value in seconds.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
