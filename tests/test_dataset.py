@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from yolov3_tf2 import dataset as dataset_module
 from yolov3_tf2 import grid, pictures, records, superbai
 from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
@@ -121,6 +122,36 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
     assert order(two) == second
     assert order(training([path], 8, seed=2)[0]) != first
     assert order(build_dataset([path], NAMES, TINY, 32, 8)) == list(range(50))
+
+
+def test_files_are_read_in_turn(tmp_path):
+    paths = [
+        write(
+            tmp_path / f"{file}.tfrecord",
+            [(8, 8, 40 * file + value, [], []) for value in range(file + 3)],
+        )
+        for file in range(5)
+    ]
+    values = [40 * file + value for file in range(5) for value in range(file + 3)]
+    dataset, epoch = training(paths, 64)
+    orders = []
+    for number in (1, 2, 2):
+        epoch.assign(number)
+        (batch,) = iterate(dataset)
+        orders.append(batch["numbers"].numpy().tolist())
+        # The number of a picture is its place in all files.
+        shown = np.round(batch["images"].numpy()[:, 0, 0, 0] * 255).astype(int)
+        assert shown.tolist() == [values[place] for place in orders[-1]]
+        assert sorted(orders[-1]) == list(range(25))
+    assert orders[0] != orders[1] == orders[2]
+    # Without a buffer to shuffle in, their pictures follow each other all the same.
+    mixed = [
+        [int(number) for number, _ in dataset_module._mixed_records(paths, [seed, 3])]
+        for seed in (1, 2)
+    ]
+    assert mixed[0] != mixed[1]
+    files = np.repeat(range(5), range(3, 8))
+    assert all(sorted(files[order[:5]]) == list(range(5)) for order in mixed)
 
 
 def test_augmented_batches_are_a_function_of_seed_and_epoch(path):

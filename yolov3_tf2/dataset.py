@@ -15,6 +15,7 @@ _SHUFFLE_BYTES = 512 * 2**20
 
 _PARALLEL = os.cpu_count()
 _PREFETCH = 2
+_FILES_IN_TURN = 16
 
 
 def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch=False):
@@ -91,7 +92,7 @@ def build_training_dataset(
         # Of this function's graph alone: with a seed of 0 for the whole program,
         # `shuffle` would refuse a tensor.
         tf.random.set_seed(1)
-        records_of_epoch = _records(paths).shuffle(
+        records_of_epoch = _mixed_records(paths, _seed(seed, epoch, -1)).shuffle(
             _shuffle_buffer(paths),
             seed=epoch * 1_000_003 + seed,
             reshuffle_each_iteration=False,
@@ -158,6 +159,30 @@ def _options():
 def _records(paths):
     """Pairs of a record's place in the files and its bytes."""
     return tf.data.TFRecordDataset([str(path) for path in paths]).enumerate()
+
+
+def _mixed_records(paths, seed):
+    """`_records`, from several files in turn; the files are in an order of chance.
+
+    Pictures that lie side by side in an export are often alike, and the buffer of a
+    shuffle is small beside a large data set.
+    """
+    numbers = [records.count(path) for path in paths]
+    starts = tf.cumsum(tf.constant(numbers, tf.int64), exclusive=True)
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed)
+    files = (tf.gather([str(path) for path in paths], order), tf.gather(starts, order))
+
+    def read(path, start):
+        rows = tf.data.TFRecordDataset(path).enumerate()
+        return rows.map(lambda number, row: (start + number, row))
+
+    in_turn = min(len(paths), _FILES_IN_TURN)
+    return tf.data.Dataset.from_tensor_slices(files).interleave(
+        read,
+        cycle_length=in_turn,
+        num_parallel_calls=min(in_turn, _PARALLEL),
+        deterministic=True,
+    )
 
 
 def _reader(class_names):
