@@ -117,8 +117,6 @@ def load_rgb(encoded, where):
             image = Image.fromarray((values >> 8).astype("uint8"))
         elif image.mode in ("I", "F"):
             raise ValueError("32 bits a channel; expected 8 or 16")
-        else:
-            image = image.convert("RGB")
         if turn is not None:
             image = image.transpose(turn)
         return image.convert("RGB")
