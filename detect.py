@@ -8,7 +8,10 @@ is 2, though all others are done. Where none can be read, it is 1.
 """
 
 import json
+import os
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import valohai
@@ -50,6 +53,12 @@ PARAMETERS = {
         "max": 1024,
         "description": "Pictures that go through the network at once.",
     },
+    "precision": {
+        "default": "auto",
+        "choices": ["auto", "float16", "bfloat16", "float32"],
+        "description": "What the network computes in; auto: float16 on GPUs with "
+        "tensor cores, bfloat16 on processors that have it, else float32.",
+    },
     "max_unreadable": {
         "default": 0,
         "min": 0,
@@ -84,6 +93,9 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
+THREADS = min(os.cpu_count(), 8)
+AHEAD = THREADS  # Pictures decoded before their turn.
+
 # A decoded picture takes three bytes a pixel, and while it is scaled twelve more.
 MAX_BATCH_PIXELS = 50_000_000
 
@@ -97,10 +109,17 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import checkpoint, draw, evaluate, pictures, predict
+    from yolov3_tf2 import checkpoint, draw, evaluate, optimizer, pictures, predict
+    from yolov3_tf2 import model as network
 
     model, info = checkpoint.load_model(model_folder)
     check_class_names(classes, info.class_names, model_folder)
+    precision = optimizer.choose_precision(values["precision"])
+    optimizer.set_precision(precision)
+    model = network.fold(model, info.variant, len(info.class_names))
+    logging.info(
+        "%s: %d classes, in %s", info.variant.name, len(info.class_names), precision
+    )
     if info.size != values["size"]:
         logging.warning(
             "the model was trained at size %d; detecting at %d, which may find less: "
@@ -125,7 +144,8 @@ def main():
     if others:
         logging.info("left out: %d files in zips and folders, no pictures", others)
     images, found, left_out, seconds = [], [], [], Stopwatch()
-    with step.staged_outputs() as folder:
+    with step.staged_outputs() as folder, ThreadPoolExecutor(THREADS) as pool:
+        saved = deque()
         names = draw.output_names()
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
         loaded = load(bar, left_out)
@@ -149,7 +169,18 @@ def main():
                         len(images), detected.boxes_px, detected.labels, detected.scores
                     )
                 )
-                save_drawn(folder / output, image, detected, info.class_names)
+                drawn = draw.draw_boxes(
+                    image,
+                    detected.boxes_px,
+                    detected.labels,
+                    info.class_names,
+                    detected.scores,
+                )
+                saved.append(pool.submit(drawn.save, folder / output, quality=92))
+                while len(saved) > AHEAD:
+                    saved.popleft().result()  # Raises what the thread has raised.
+        for save in saved:
+            save.result()
         if not images:
             raise InputError(f"none of {total} pictures can be read; see above.")
         annotations = evaluate.number_annotations(found)
@@ -191,12 +222,41 @@ def load(sources, left_out):
     """
     from yolov3_tf2 import pictures
 
-    for source in sources:
+    def read():
+        # Here and not in the threads: a zip is open until its last source is taken.
+        for source in sources:
+            try:
+                yield source, source.read()
+            except (InputError, OSError) as error:
+                yield source, error
+
+    def decode(pair):
+        source, encoded = pair
+        if isinstance(encoded, Exception):
+            return source, None, encoded
         try:
-            yield source, pictures.load_rgb(source.read(), source.where)
-        except (InputError, OSError) as error:
+            return source, pictures.load_rgb(encoded, source.where), None
+        except InputError as error:
+            return source, None, error
+
+    for source, image, error in ahead(decode, read()):
+        if error is None:
+            yield source, image
+        else:
             logging.warning("left out: %s", error)
             left_out.append({"file_name": source.name, "reason": str(error)})
+
+
+def ahead(function, items):
+    """Yields `function(item)` of each item in order; threads work a few ahead."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Stopwatch:
@@ -237,16 +297,6 @@ def batches(loaded, size):
             batch, pixels = [], 0
     if batch:
         yield batch
-
-
-def save_drawn(path, image, detected, class_names):
-    """Writes a picture with its detections drawn."""
-    from yolov3_tf2 import draw
-
-    drawn = draw.draw_boxes(
-        image, detected.boxes_px, detected.labels, class_names, detected.scores
-    )
-    drawn.save(path, quality=92)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,30 @@ def test_raw_outputs_equal_opencv_with_random_weights(name, tmp_path):
         assert np.abs(ours - theirs).max() <= 1e-3 * largest
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folded_network_has_the_same_outputs(name):
+    keras.utils.set_random_seed(1)
+    variant = grid.VARIANTS[name]
+    images = np.random.default_rng(0).random((2, 96, 96, 3), "float32")
+    model = network.build_model(variant, 3)
+    reference.calibrate(model, images)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(layer.gamma * 1.3)
+            layer.beta.assign(layer.beta + 0.2)
+    folded = network.fold(model, variant, 3)
+    assert not any(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers
+    )
+    pairs = zip(
+        model(images, training=False), folded(images, training=False), strict=True
+    )
+    for ours, theirs in pairs:
+        largest = np.abs(ours).max()
+        assert largest > 1
+        assert np.abs(ours - theirs).max() <= 1e-3 * largest
+
+
 @pytest.mark.slow
 def test_raw_outputs_equal_opencv_with_official_weights(tiny_weights, shared):
     import zipfile

@@ -26,12 +26,13 @@ OBJECT_PRIOR = 0.01
 PARTS = ("backbone", "neck", "output")
 
 
-def build_model(variant, num_classes):
+def build_model(variant, num_classes, folded=False):
     """Builds the network of `variant`.
 
     Args:
         variant: a `grid.Variant`.
         num_classes: number of classes.
+        folded: without BatchNorm, its convolutions with a bias; see `fold`.
 
     Returns:
         A `keras.Model` from images `[batch, height, width, 3]`, RGB in [0, 1], sides
@@ -42,7 +43,7 @@ def build_model(variant, num_classes):
         in darknet's order.
     """
     images = keras.Input((None, None, 3), name="images")
-    net = _Layers(num_classes)
+    net = _Layers(num_classes, folded)
     build = _tiny if variant.name == "yolov3-tiny" else _yolov3
     outputs = build(images, net, variant)
     return keras.Model(images, outputs, name=variant.name)
@@ -72,6 +73,31 @@ def layers_of(model, *parts):
     ]
 
 
+def fold(model, variant, num_classes):
+    """Builds the same network with each BatchNorm folded into its convolution.
+
+    For inference: scale and shift of a BatchNorm are those of the convolution's
+    outputs, and so a factor of its kernels and a bias.
+
+    Args:
+        model: the result of `build_model`.
+        variant, num_classes: what it was built with.
+
+    Returns:
+        A `keras.Model` of the dtype policy in force, with the outputs of `model`.
+    """
+    folded = build_model(variant, num_classes, folded=True)
+    pairs = zip(convolutions(model), convolutions(folded), strict=True)
+    for (conv, norm), (target, _) in pairs:
+        weights = conv.get_weights()
+        if norm is not None:
+            gamma, beta, mean, variance = norm.get_weights()
+            factor = gamma / np.sqrt(variance + norm.epsilon)
+            weights = [weights[0] * factor, beta - mean * factor]
+        target.set_weights(weights)
+    return folded
+
+
 @keras.saving.register_keras_serializable("yolov3_tf2")
 class SplitAnchors(keras.layers.Layer):
     """Splits the channels `anchors * depth` of a grid into two axes."""
@@ -96,12 +122,13 @@ class SplitAnchors(keras.layers.Layer):
 class _Layers:
     """Makes layers and numbers the convolutions in the order in which they are made."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes, folded):
         self.num_classes = num_classes
+        self.folded = folded
         self.numbers = itertools.count()
 
     def conv(self, x, part, filters, size, stride=1):
-        """Convolution without bias, BatchNorm, leaky ReLU: darknet's usual layer."""
+        """Convolution, BatchNorm, leaky ReLU: darknet's usual layer."""
         name = f"{part}_{next(self.numbers):02d}"
         padding = "same"
         if stride == 2:
@@ -115,17 +142,18 @@ class _Layers:
             size,
             stride,
             padding,
-            use_bias=False,
+            use_bias=self.folded,
             kernel_initializer="he_normal",
             name=f"{name}_conv",
         )(x)
-        x = keras.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM,
-            epsilon=BATCH_NORM_EPSILON,
-            # Statistics of the whole batch, however many devices share it.
-            synchronized=keras.backend.backend() == "tensorflow",
-            name=f"{name}_bn",
-        )(x)
+        if not self.folded:
+            x = keras.layers.BatchNormalization(
+                momentum=BATCH_NORM_MOMENTUM,
+                epsilon=BATCH_NORM_EPSILON,
+                # Statistics of the whole batch, however many devices share it.
+                synchronized=keras.backend.backend() == "tensorflow",
+                name=f"{name}_bn",
+            )(x)
         return keras.layers.LeakyReLU(negative_slope=0.1, name=f"{name}_leaky")(x)
 
     def output(self, x, num_anchors):

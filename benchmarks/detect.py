@@ -1,0 +1,135 @@
+"""How fast pictures are looked through, beside the network alone in OpenCV.
+
+    python benchmarks/detect.py --model yolov3-tiny --pictures 200
+
+Random weights and generated photographs. Times in turn OpenCV's network, this
+project's with its suppression of overlapping boxes, and the whole of detect.py from
+files to files, without its start. Needs `requirements-dev.txt` for OpenCV.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def network_alone(model, variant, images):
+    """Returns a function that runs a network, and keeps its best boxes."""
+    import tensorflow as tf
+
+    from yolov3_tf2 import predict
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]))])
+    def run(batch):
+        return predict.select(
+            model(batch, training=False),
+            variant,
+            score_threshold=0.5,
+            iou_threshold=0.5,
+            max_boxes=100,
+        )
+
+    batch = tf.constant(images)
+    return lambda: [part.numpy() for part in run(batch)]
+
+
+def opencv_alone(name, size, weights, images):
+    """Returns a function that runs the network in OpenCV."""
+    import cv2
+
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    import darknet_cfg
+
+    cfg = weights.with_suffix(".cfg")
+    cfg.write_text(darknet_cfg.CFGS[name](size, 80))
+    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    layers = network.getUnconnectedOutLayersNames()
+    blob = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+    def run():
+        network.setInput(blob)
+        network.forward(layers)
+
+    return run
+
+
+def whole_step(folder, pictures, size, batch, precision):
+    """Runs detect.py; returns the pictures a second that it logs."""
+    command = [
+        *(sys.executable, REPOSITORY / "detect.py"),
+        *("--model", *(folder / "model").iterdir(), "--image", pictures),
+        *(f"--size={size}", f"--batch_size={batch}", f"--precision={precision}"),
+    ]
+    output = subprocess.run(
+        list(map(str, command)),
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "VH_OUTPUTS_DIR": str(folder / precision)},
+    ).stdout
+    return json.loads(output.strip().splitlines()[-1])["images_per_second"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="yolov3-tiny")
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    size, batch = arguments.size, arguments.batch
+
+    from yolov3_tf2 import checkpoint, darknet, grid, optimizer
+    from yolov3_tf2 import model as network
+
+    variant = grid.VARIANTS[arguments.model]
+    images = np.random.default_rng(0).random((batch, size, size, 3), "float32")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        model = network.build_model(variant, 80)
+        darknet.write_weights(folder / "random.weights", model)
+        checkpoint.save_model(folder / "model", model, list(map(str, range(80))), size)
+        pictures = folder / "pictures"
+        pictures.mkdir()
+        photographs = common.photographs()
+        for number in range(arguments.pictures):
+            encoded = photographs[number % len(photographs)]
+            (pictures / f"{number}.jpg").write_bytes(encoded)
+
+        weights = folder / "random.weights"
+        functions = {"OpenCV": opencv_alone(arguments.model, size, weights, images)}
+        precisions = ("float32", "bfloat16")
+        for precision in precisions:
+            optimizer.set_precision(precision)
+            folded = network.fold(model, variant, 80)
+            functions[precision] = network_alone(folded, variant, images)
+        optimizer.set_precision("float32")
+        for function in functions.values():
+            function()  # Traced.
+        seconds = common.side_by_side(functions, arguments.rounds)
+        speeds = {name: batch / value for name, value in seconds.items()}
+        rows = [("network alone, OpenCV", speeds["OpenCV"])]
+        rows += [(f"network and boxes, {p}", speeds[p]) for p in precisions]
+        rows += [
+            (f"files to files, {p}", whole_step(folder, pictures, size, batch, p))
+            for p in precisions
+        ]
+    common.print_table(
+        f"detect: {arguments.model} at {size}, batches of {batch}, medians of "
+        f"{arguments.rounds} rounds in turn; {arguments.pictures} files",
+        ["", "images a second", "of OpenCV's network"],
+        [(name, f"{s:.1f}", f"{s / speeds['OpenCV']:.2f}") for name, s in rows],
+    )
+
+
+if __name__ == "__main__":
+    main()
