@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -114,7 +116,7 @@ def _write_in_parallel(export, shards, shown, bar, number):
     context = multiprocessing.get_context("fork")
     done = context.Value("q", 0)
     _job = _Job(export, shards, shown, done)
-    executor = ProcessPoolExecutor(number, context, _start_process)
+    executor = ProcessPoolExecutor(number, context, _start_process, (os.getpid(),))
     try:
         futures = [executor.submit(_write_numbered, n) for n in range(len(shards))]
         left = set(futures)
@@ -137,11 +139,19 @@ def _write_in_parallel(export, shards, shown, bar, number):
         _job = None
 
 
-def _start_process():
+def _start_process(parent):
     # Ctrl-C reaches all processes of a terminal; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _job.export.reopen()
+
+
+def _end_with(parent):
+    """Ends this process when the one that started it is gone, be it killed."""
+    while os.getppid() == parent:
+        time.sleep(_REPORT_SECONDS)
+    os._exit(1)
 
 
 def _write_numbered(number):
