@@ -34,6 +34,7 @@ def run(main):
         # TensorFlow's own notes, such as how long it took to shard a checkpoint.
         lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
     )
+    _write_above_bars(logging.get_absl_handler().python_handler)
     logging.set_verbosity(logging.INFO)
     received = exit_when_stopped()
     try:
@@ -56,6 +57,17 @@ def run(main):
         # An OSError is the machine's: a full disk, a folder that may not be written.
         logging.error("error: %s", message)
         sys.exit(1)
+
+
+def _write_above_bars(handler):
+    """Gives messages a line of their own, where a progress bar stands on the last."""
+    emit = handler.emit
+
+    def emit_above(record):
+        with tqdm.external_write_mode(sys.stderr):
+            emit(record)
+
+    handler.emit = emit_above
 
 
 def exit_when_stopped():
@@ -250,29 +262,44 @@ def staged_outputs(quiet=False):
 
 def _publish(staging, root):
     """Moves what lies in `staging` to `root`, all of it or nothing."""
-    signals = {signal.SIGINT, signal.SIGTERM}
     # What was there before waits beside, in case that a move fails.
     before = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     moved = []
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    with _signals_held():
+        try:
+            for path in sorted(staging.iterdir()):
+                target = root / path.name
+                if target.exists():
+                    target.replace(before / path.name)
+                moved.append(path.name)
+                path.replace(target)
+        except OSError:
+            for name in moved:
+                if (root / name).exists():
+                    (root / name).replace(staging / name)
+                if (before / name).exists():
+                    (before / name).replace(root / name)
+            raise
+        finally:
+            shutil.rmtree(before)
+        staging.rmdir()
+
+
+@contextmanager
+def _signals_held():
+    """Lets the signals that stop a process wait for the end of the block."""
+    held = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        for path in sorted(staging.iterdir()):
-            target = root / path.name
-            if target.exists():
-                target.replace(before / path.name)
-            moved.append(path.name)
-            path.replace(target)
-    except OSError:
-        for name in moved:
-            if (root / name).exists():
-                (root / name).replace(staging / name)
-            if (before / name).exists():
-                (before / name).replace(root / name)
-        raise
+        yield
     finally:
-        shutil.rmtree(before)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    staging.rmdir()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 def outputs_folder():

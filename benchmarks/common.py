@@ -63,7 +63,7 @@ def side_by_side(functions, rounds):
 
 def print_table(title, columns, rows):
     """Prints a table in Markdown, the machine in its title."""
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count()
     print(f"\n{title}; {cores} cores, {platform.machine()}, {processor()}\n")
     print("| " + " | ".join(columns) + " |")
     print("|" + "---|" * len(columns))

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -98,9 +99,10 @@ def write(export, shards, shown, bar, processes=None):
     for shard in shards:
         shard.path.parent.mkdir(exist_ok=True)
     total = sum(len(shard.items) for shard in shards)
-    cores = len(os.sched_getaffinity(0)) if processes is None else processes
+    cores = os.cpu_count() if processes is None else processes
     number = min(cores, len(shards), -(-total // _PICTURES_A_PROCESS))
-    if number < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    # Elsewhere a fork is not there, or not safe with what the system has loaded.
+    if number < 2 or sys.platform != "linux":
         written = [_write_shard(export, shard, shown, bar.update) for shard in shards]
     else:
         written = _write_in_parallel(export, shards, shown, bar, number)
