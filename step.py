@@ -36,16 +36,20 @@ def run(main):
     )
     _write_above_bars(logging.get_absl_handler().python_handler)
     logging.set_verbosity(logging.INFO)
-    received = exit_when_stopped()
+    with exit_when_stopped() as received:
+        sys.exit(_run(main, received))
+
+
+def _run(main, received):
     try:
-        sys.exit(main() or 0)
+        return main() or 0
     except KeyboardInterrupt:
-        _end_interrupted(received)
+        return _interrupted(received)
     except Exception as error:
         if received:
             # A signal in the midst of TensorFlow's C++ arrives as whatever it makes of
             # the exception, such as a SystemError.
-            _end_interrupted(received)
+            return _interrupted(received)
         message = str(error)
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's.
             message = (
@@ -56,7 +60,7 @@ def run(main):
             raise
         # An OSError is the machine's: a full disk, a folder that may not be written.
         logging.error("error: %s", message)
-        sys.exit(1)
+        return 1
 
 
 def _write_above_bars(handler):
@@ -70,10 +74,11 @@ def _write_above_bars(handler):
     handler.emit = emit_above
 
 
+@contextmanager
 def exit_when_stopped():
     """Lets a process that is told to stop clean up, as one that is interrupted does.
 
-    Returns:
+    Yields:
         A list to which the numbers of the signals are added that it receives.
     """
     received = []
@@ -82,16 +87,20 @@ def exit_when_stopped():
         received.append(number)
         raise KeyboardInterrupt
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP.
-            signal.signal(getattr(signal, name), stop)
-    return received
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP.
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _end_interrupted(received):
+def _interrupted(received):
     number = received[0] if received else signal.SIGINT
     logging.error("stopped by %s", signal.Signals(number).name)
-    sys.exit(128 + number)
+    return 128 + number
 
 
 def import_tensorflow():
