@@ -12,7 +12,7 @@ from yolov3_tf2 import grid, pictures, records, superbai
 from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.letterbox import letterbox
+from yolov3_tf2.letterbox import GREY, fit, letterbox, to_float
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
@@ -60,7 +60,7 @@ def test_batches(path):
     assert first["images"].dtype == tf.float32
     # 100x50 becomes 64x32; its top falls on a corner of the coarsest cells, 0.
     np.testing.assert_allclose(first["images"][0, :32], 10 / 255, atol=1e-6)
-    np.testing.assert_allclose(first["images"][0, 32:], 0.5)
+    np.testing.assert_allclose(first["images"][0, 32:], GREY / 255)
     np.testing.assert_allclose(
         first["boxes"][0, :2], [[0.1, 0.1, 0.4, 0.3], [0.5, 0, 1, 0.5]], atol=1e-6
     )
@@ -249,14 +249,38 @@ def test_the_last_batch_can_be_filled(path):
         np.testing.assert_array_equal(last[name][0], last[name][1])
 
 
-def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
-    noise = Image.effect_noise((64, 64), 120).resize((61, 47)).convert("RGB")
+def jpeg_record(tmp_path, image):
     buffer = io.BytesIO()
-    noise.save(buffer, "JPEG", quality=80)
+    image.save(buffer, "JPEG", quality=90)
     path = tmp_path / "jpeg.tfrecord"
-    record = superbai.Record("ds/x", buffer.getvalue(), "jpeg", 61, 47, [], [])
+    encoded = buffer.getvalue()
+    record = superbai.Record("ds/x", encoded, "jpeg", *image.size, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
+    return path, np.asarray(pictures.load_rgb(encoded, "x"))
+
+
+def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
+    noise = Image.effect_noise((64, 64), 120).resize((61, 47)).convert("RGB")
+    path, array = jpeg_record(tmp_path, noise)
     (batch,) = iterate(build_dataset([path], NAMES, TINY, 64, 1))
-    array = np.asarray(pictures.load_rgb(buffer.getvalue(), "x"))
-    np.testing.assert_allclose(batch["images"][0], letterbox(array, 64), atol=1e-6)
+    np.testing.assert_array_equal(batch["images"][0], to_float(letterbox(array, 64)))
+
+
+@pytest.mark.parametrize("shorten", [1.9, 2, 2.6, 4, 7, 8.3, 20])
+def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
+    size = 96
+    width, height = int(size * shorten), int(size * shorten * 0.7)
+    smooth = Image.effect_noise((9, 7), 120).convert("RGB")
+    smooth = smooth.resize((width, height), Image.Resampling.BICUBIC)
+    smooth.paste((255, 0, 0), (width // 2, height // 3, width, height))
+    path, array = jpeg_record(tmp_path, smooth)
+    (example,) = map(records.parse, tf.data.TFRecordDataset(str(path)))
+    inner, _ = fit(width, height, size)
+    example |= {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
+    decoded = dataset_module._decode(example, inner)
+    assert size <= decoded.shape[1] < max(2 * size, width // 8 + 2)
+    (batch,) = iterate(build_dataset([path], NAMES, TINY, size, 1))
+    difference = np.abs(batch["images"][0] - to_float(letterbox(array, size)))
+    assert difference.mean() < 0.006
+    assert np.quantile(difference, 0.99) < 0.06

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from yolov3_tf2 import darknet, grid
 from yolov3_tf2 import model as network
-from yolov3_tf2.letterbox import letterbox
+from yolov3_tf2.letterbox import letterbox, to_float
 
 NAMES = list(grid.VARIANTS)
 
@@ -77,7 +77,7 @@ def test_raw_outputs_equal_opencv_with_official_weights(tiny_weights, shared):
     with zipfile.ZipFile(shared / "data/coco-mini/images.zip") as archive:
         for name in archive.namelist()[:20]:
             image = tf.io.decode_jpeg(archive.read(name), channels=3)
-            images = letterbox(image, 416).numpy()[None]
+            images = to_float(letterbox(image, 416)).numpy()[None]
             outputs = [reference.flat(x) for x in predict(images)]
             for ours, theirs in zip(outputs, opencv.outputs(images), strict=True):
                 np.testing.assert_allclose(ours, theirs, atol=2e-3)

@@ -28,11 +28,13 @@ MIN_VISIBLE = 0.2
 MIN_PIXELS = 2
 
 
-def augment(image, boxes, size, strengths, seed):
+def augment(decode, sides, boxes, size, strengths, seed):
     """Places one picture on the network's input, changed at random.
 
     Args:
-        image: `[height, width, 3]` uint8 RGB.
+        decode: a function from the (width, height) to which the picture will be scaled
+            to its pixels, `[height, width, 3]` uint8 RGB, in any scale.
+        sides: `[2]`, width and height of the picture, pixels.
         boxes: `[boxes, 4]` xyxy, fractions of the picture.
         size: side of the input, pixels.
         strengths: a dict as `DEFAULTS`: probability to `flip`; `scale` and `aspect`,
@@ -43,14 +45,13 @@ def augment(image, boxes, size, strengths, seed):
         seed: `[2]` integers.
 
     Returns:
-        The image `[size, size, 3]` float32 in [0, 1], grey where there is no picture,
-        and the boxes; one that is hardly visible any more has become all zeros.
+        The image `[size, size, 3]` uint8, grey where there is no picture, and the
+        boxes; one that is hardly visible any more has become all zeros.
     """
     uniform = tf.random.stateless_uniform((8,), seed)
     side = tf.cast(size, tf.float32)
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
     # Like letterbox: fitted into the square, then larger or smaller.
-    sides = tf.cast(tf.stack([width, height]), tf.float32)
+    sides = tf.cast(sides, tf.float32)
     shape = tf.sqrt(_factor(uniform[0], strengths["aspect"]))
     sides *= tf.stack([shape, 1 / shape])
     scale = side / tf.reduce_max(sides) * _factor(uniform[1], strengths["scale"])
@@ -60,6 +61,7 @@ def augment(image, boxes, size, strengths, seed):
     corner = tf.cast(tf.round(tf.cast(free, tf.float32) / 2 + shift), tf.int32)
 
     flips = uniform[4] < strengths["flip"]
+    image = decode(inner)
     image = tf.cond(flips, lambda: tf.reverse(image, [1]), lambda: image)
     image = letterbox.place(image, inner, corner, size)
     if any(strengths[kind] for kind in ("hue", "saturation", "exposure")):
@@ -184,17 +186,18 @@ def _change_colours(image, window, uniform, strengths):
     """Turns the hue, and multiplies saturation and value, as `distort_image` does.
 
     Args:
-        image: `[size, size, 3]` float32 RGB in [0, 1].
+        image: `[size, size, 3]` uint8 RGB.
         window: `[4]` xyxy, pixels; what is outside of it stays as it is.
         uniform: `[3]`, random numbers in [0, 1].
         strengths: see `augment`.
     """
-    hsv = tf.image.rgb_to_hsv(image)
+    hsv = tf.image.rgb_to_hsv(letterbox.to_float(image))
     hue = hsv[..., 0] + (2 * uniform[0] - 1) * strengths["hue"]
     saturation = hsv[..., 1] * _factor(uniform[1], strengths["saturation"])
     value = hsv[..., 2] * _factor(uniform[2], strengths["exposure"])
     changed = [hue - tf.floor(hue), *(tf.minimum(x, 1.0) for x in (saturation, value))]
-    changed = tf.image.hsv_to_rgb(tf.stack(changed, axis=-1))
+    changed = 255.0 * tf.image.hsv_to_rgb(tf.stack(changed, axis=-1))
+    changed = tf.cast(changed + 0.5, tf.uint8)
     axis = tf.range(tf.shape(image)[0])
     inside = (axis >= window[:2, None]) & (axis < window[2:, None])
     return tf.where((inside[1][:, None] & inside[0])[..., None], changed, image)

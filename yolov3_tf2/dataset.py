@@ -4,10 +4,9 @@ import os
 
 import tensorflow as tf
 
-from yolov3_tf2 import grid, records
+from yolov3_tf2 import grid, letterbox, records
 from yolov3_tf2.augment import augment, mosaic
 from yolov3_tf2.errors import InputError, reason
-from yolov3_tf2.letterbox import boxes_to_letterbox, letterbox
 
 # Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
 _SHUFFLE_PICTURES = 2048
@@ -42,10 +41,7 @@ def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch
 
     def load(number, serialized):
         example = read(serialized)
-        boxes = boxes_to_letterbox(
-            example["boxes"], example["width"], example["height"], size
-        )
-        return _element(number, example, letterbox(example["image"], size), boxes)
+        return _element(number, example, *_letterbox(example, size))
 
     return (
         _records(paths)
@@ -115,17 +111,15 @@ def build_training_dataset(
         size = size_of_batch(epoch, place)
         if changes:
             image, boxes = augment(
-                example["image"],
+                lambda inner: _decode(example, inner),
+                (example["width"], example["height"]),
                 example["boxes"],
                 size,
                 strengths,
                 _seed(seed, epoch, number),
             )
         else:
-            image = letterbox(example["image"], size)
-            boxes = boxes_to_letterbox(
-                example["boxes"], example["width"], example["height"], size
-            )
+            image, boxes = _letterbox(example, size)
         return {"epoch": epoch, **_element(number, example, image, boxes)}
 
     def finish(batch):
@@ -186,8 +180,7 @@ def _mixed_records(paths, seed):
 
 
 def _reader(class_names):
-    """A function from a record to its example, with `image` `[height, width, 3]`
-    uint8 and `labels` `[boxes]`."""
+    """A function from a record to its example, with `labels` `[boxes]`."""
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
             tf.constant(class_names), tf.range(len(class_names))
@@ -204,8 +197,8 @@ def _reader(class_names):
             ["classes not in the class file:", unknown, example["source_id"]],
         )
         with tf.control_dependencies([check]):
-            image = _decode(example["encoded"])
-        return {**example, "image": image, "labels": labels}
+            sides = {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
+        return {**example, **sides, "labels": labels}
 
     return read
 
@@ -231,7 +224,9 @@ def _finish(variant, size, batch_size, fill_last_batch):
         if fill_last_batch:
             batch = {k: tf.gather(v, index % number) for k, v in batch.items()}
         targets, lost = grid.encode(batch["boxes"], batch["labels"], variant, size)
-        return {**batch, "weights": weights, "targets": targets, "lost": lost}
+        images = letterbox.to_float(batch["images"])
+        ours = {"weights": weights, "targets": targets, "lost": lost}
+        return {**batch, "images": images, **ours}
 
     return finish
 
@@ -241,13 +236,38 @@ def _seed(seed, epoch, number):
     return tf.stack([seed * 100_003 + epoch, tf.cast(number, tf.int64)])
 
 
-def _decode(encoded):
-    """Decodes a JPEG or PNG to `[height, width, 3]` uint8, exactly as Pillow does."""
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
-    )
+def _letterbox(example, size):
+    """Image and boxes of an example on the network's input."""
+    sides = (example["width"], example["height"])
+    inner, corner = letterbox.fit(*sides, size)
+    image = letterbox.place(_decode(example, inner), inner, corner, size)
+    return image, letterbox.boxes_to_letterbox(example["boxes"], *sides, size)
+
+
+def _decode(example, inner):
+    """Decodes a JPEG or PNG to `[height, width, 3]` uint8, exactly as Pillow does.
+
+    Args:
+        example: its `encoded`, `width` and `height`.
+        inner: (width, height) to which the picture will be scaled, pixels. Where it
+            takes a half, a quarter or an eighth of a JPEG's sides, or less, it is
+            decoded to no more than that: the decoder then averages in its blocks.
+    """
+    encoded = example["encoded"]
+
+    def jpeg(ratio):
+        return lambda: tf.io.decode_jpeg(
+            encoded, 3, ratio=ratio, dct_method="INTEGER_ACCURATE"
+        )
+
+    def other():
+        return tf.io.decode_image(encoded, 3, expand_animations=False)
+
+    factor = tf.minimum(example["width"] // inner[0], example["height"] // inner[1])
+    half = tf.reduce_sum(tf.cast(factor >= tf.constant([2, 4, 8]), tf.int32))
+    branches = [*map(jpeg, (1, 2, 4, 8)), other]
+    index = tf.where(tf.io.is_jpeg(encoded), half, len(branches) - 1)
+    image = tf.switch_case(index, branches)
     image.set_shape((None, None, 3))
     return image
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from yolov3_tf2 import boxes as box_ops
 from yolov3_tf2 import grid
-from yolov3_tf2.letterbox import letterbox, letterbox_to_boxes
+from yolov3_tf2.letterbox import letterbox, letterbox_to_boxes, to_float
 
 
 class Detections(NamedTuple):
@@ -75,9 +75,10 @@ def build_detector(model, variant, size, **thresholds):
         size, to a list of `Detections`.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8)])
     def network(images):
-        return select(model(images, training=False), variant, **thresholds)
+        logits = model(to_float(images), training=False)
+        return select(logits, variant, **thresholds)
 
     def detect(arrays):
         images = tf.stack([letterbox(array, size) for array in arrays])
