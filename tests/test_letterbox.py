@@ -74,4 +74,4 @@ def test_enlarging_goes_smoothly_from_pixel_to_pixel():
     image[:, 1] = 200
     row = letterbox(image, 32).numpy()[16, :, 0].astype(int)
     assert row[0] == 0 and row[-1] == 200
-    assert 0 <= np.diff(row).min() and np.diff(row).max() <= 200 / 16 + 1
+    assert np.diff(row).min() >= 0 and np.diff(row).max() <= 200 / 16 + 1
