@@ -375,8 +375,8 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
         ema=values["ema"],
         clip_norm=values["clip_norm"],
     )
-    if freeze_epochs or not values["kept_rate"]:
-        trainer.freeze(network.layers_of(model, *kept))
+    if kept and (freeze_epochs or not values["kept_rate"]):
+        trainer.freeze(kept)
     trainer.start_average()
     return trainer
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from yolov3_tf2 import darknet, grid
 from yolov3_tf2 import model as network
+from yolov3_tf2.batch_norm import FusedBatchNormalization
 from yolov3_tf2.letterbox import letterbox, to_float
 
 NAMES = list(grid.VARIANTS)
@@ -108,6 +109,42 @@ def test_a_new_network_expects_few_objects():
     logits = model(np.random.default_rng(0).random((1, 64, 64, 3), "float32"))
     objectness = keras.ops.sigmoid(logits[0][..., 4])
     np.testing.assert_allclose(objectness, network.OBJECT_PRIOR, atol=0.02)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_batch_norm_is_that_of_keras(training, dtype):
+    chance = np.random.default_rng(0)
+    images = chance.normal(3, 2, (2, 5, 7, 4)).astype("float32")
+    weights = [chance.uniform(0.5, 2, 4) for _ in range(4)]
+    results = []
+    for kind in (FusedBatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-6, dtype=dtype)
+        layer.build(images.shape)
+        layer.set_weights(weights)
+        inputs = tf.cast(images, layer.compute_dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=training)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 3)
+        gradients = tape.gradient(loss, [inputs, *layer.trainable_variables])
+        results.append([outputs, *gradients, *layer.get_weights()])
+    tolerance = 1e-4 if dtype == "float32" else 0.03
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = (np.asarray(tf.cast(x, tf.float32)) for x in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max())
+    if training:
+        assert (results[0][-1] != weights[-1]).all()
+
+
+def test_a_network_is_read_from_keras_own_file(tmp_path):
+    model = network.build_model(grid.VARIANTS["yolov3-tiny"], 3)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    images = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
+    for ours, theirs in zip(again(images), model(images), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_frozen_batch_norm_keeps_its_statistics():

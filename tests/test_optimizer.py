@@ -34,6 +34,23 @@ def test_kernels_alone_decay(kind):
     assert values == pytest.approx([1 - 0.1 * 0.5, 1, 1, 1])
 
 
+def test_adamw_is_that_of_keras():
+    chance, results = np.random.default_rng(0), []
+    gradients = [[chance.normal(size=(2, 2)) for _ in range(4)] for _ in range(5)]
+    for kind in (optimizer.AdamW, keras.optimizers.AdamW):
+        numbers = variables()
+        built = kind(learning_rate=0.01, weight_decay=0.1)
+        built.exclude_from_weight_decay(var_names=optimizer.NOT_DECAYED)
+        built.build(numbers)
+        for step in gradients:
+            step = [tf.constant(gradient, tf.float32) for gradient in step]
+            built.apply_gradients(zip(step, numbers, strict=True))
+        results.append([v.numpy() for v in [*numbers, *built.variables]])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    assert np.abs(results[0][0] - 1).min() > 1e-3
+
+
 def test_sgd_is_nesterovs():
     (kernel, *_) = numbers = variables()
     built = optimizer.build_optimizer("sgd", numbers[:1], 0.1, 10, 0.0, "new")

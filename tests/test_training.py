@@ -10,13 +10,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import reference
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from yolov3_tf2 import boxes, grid, records, superbai, training
 from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.model import build_model
+from yolov3_tf2.model import build_model, layers_of
 from yolov3_tf2.optimizer import build_optimizer, set_precision
 
 TINY = grid.VARIANTS["yolov3-tiny"]
@@ -195,8 +196,7 @@ def test_gradients_that_overflow_are_not_finite_either(two_pictures):
 
 def test_frozen_layers_stay_until_they_thaw(two_pictures):
     trainer = build()
-    layers = [x for x in trainer.model.layers if x.name.startswith("backbone")]
-    trainer.freeze(layers)
+    trainer.freeze(["backbone"])
     before = {v.path: v.numpy() for v in trainer.model.variables}
 
     def moved():
@@ -210,6 +210,30 @@ def test_frozen_layers_stay_until_they_thaw(two_pictures):
     trainer.thaw()
     trainer.train_epoch(batches(two_pictures), [two_pictures])
     assert len(moved()) == len(before)
+
+
+def test_frozen_layers_are_folded_and_the_others_learn_the_same(two_pictures):
+    results = []
+    for fold in (True, False):
+        trainer = build(optimizer="sgd", ema=0.5)
+        # As if from a checkpoint: statistics that folding has to heed.
+        reference.calibrate(
+            trainer.model, np.random.default_rng(1).random((2, 96, 96, 3))
+        )
+        trainer.start_average()
+        if fold:
+            trainer.freeze(["backbone"])
+            names = {layer.name for layer in trainer._trained.layers}
+            assert "neck_07_bn" in names and "backbone_00_bn" not in names
+        for layer in layers_of(trainer.model, "backbone"):
+            layer.trainable = False
+        epoch = trainer.train_epoch(batches(two_pictures), [two_pictures])
+        variables = {v.path: v.numpy() for v in trainer.averaged.variables}
+        results.append((epoch["loss"], variables))
+    (loss, ours), (expected_loss, theirs) = results
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+    for path, value in theirs.items():
+        np.testing.assert_allclose(ours[path], value, rtol=1e-3, atol=1e-5)
 
 
 def test_a_network_that_broke_in_its_last_step_is_not_kept(two_pictures):

@@ -56,8 +56,7 @@ def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
             box_loss,
         )
         parts = {
-            name: parts[name] + ops.sum(loss, axis=(1, 2, 3))
-            for name, loss in zip(PARTS, losses, strict=True)
+            name: parts[name] + loss for name, loss in zip(PARTS, losses, strict=True)
         }
     return parts
 
@@ -113,11 +112,14 @@ def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
 
 
 def _scale_loss(logits, targets, true_boxes, variant, scale, box_loss):
-    """The three parts of one scale, each `[batch, rows, cols, anchors]`."""
+    """The three parts of one scale, each `[batch]`."""
     boxes, objectness = targets[..., :4], targets[..., 4]
-    box_part = _box_loss(logits, boxes, objectness, variant, scale, box_loss)
+    # Once, and not by three slices: the gradient of each is as large as the logits.
+    offsets, object_logits, class_logits = ops.split(logits, [4, 5], axis=-1)
+    object_logits = object_logits[..., 0]
+    box_part = _box_loss(offsets, boxes, objectness, variant, scale, box_loss)
 
-    pred_boxes = ops.stop_gradient(grid.decode_boxes(logits[..., :4], variant, scale))
+    pred_boxes = ops.stop_gradient(grid.decode_boxes(offsets, variant, scale))
     best_iou = ops.max(
         box_ops.iou(pred_boxes[..., None, :], true_boxes[:, None, None, None, :, :]),
         axis=-1,
@@ -126,13 +128,37 @@ def _scale_loss(logits, targets, true_boxes, variant, scale, box_loss):
     confidence = objectness
     if box_loss == "ciou":
         confidence = objectness * box_ops.iou(pred_boxes, boxes)
-    objectness_loss = _cross_entropy(confidence, logits[..., 4])
-    objectness_loss = (objectness + background) * objectness_loss
+    objectness_part = _cross_entropy(confidence, object_logits)
+    objectness_part = (objectness + background) * objectness_part
+    most = 2 * ops.shape(true_boxes)[1]  # A box is encoded twice at most.
+    return (
+        ops.sum(box_part, axis=(1, 2, 3)),
+        ops.sum(objectness_part, axis=(1, 2, 3)),
+        _class_loss(class_logits, targets, most),
+    )
 
-    num_classes = logits.shape[-1] - 5
+
+def _class_loss(logits, targets, most):
+    """What wrong classes cost a picture, `[batch]`.
+
+    Only cells with an object have a class. They are gathered, as most of the logits
+    are those of classes, and most cells are empty.
+
+    Args:
+        logits: `[batch, rows, cols, anchors, classes]`.
+        targets: those of the scale.
+        most: no picture has more cells with an object.
+    """
+    batch, num_classes = ops.shape(logits)[0], logits.shape[-1]
+    targets = ops.reshape(targets, (batch, -1, 6))
+    logits = ops.reshape(logits, (batch, -1, num_classes))
+    most = ops.minimum(most, ops.shape(targets)[1])
+    _, cells = ops.top_k(targets[..., 4], most, sorted=False)
+    targets = ops.take_along_axis(targets, cells[..., None], axis=1)
+    logits = ops.take_along_axis(logits, cells[..., None], axis=1)
     one_hot = ops.one_hot(ops.cast(targets[..., 5], "int32"), num_classes)
-    class_loss = ops.sum(_cross_entropy(one_hot, logits[..., 5:]), axis=-1)
-    return box_part, objectness_loss, objectness * class_loss
+    class_loss = ops.sum(_cross_entropy(one_hot, logits), axis=-1)
+    return ops.sum(targets[..., 4] * class_loss, axis=-1)
 
 
 def _cross_entropy(target, logits):

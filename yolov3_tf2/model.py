@@ -26,13 +26,15 @@ OBJECT_PRIOR = 0.01
 PARTS = ("backbone", "neck", "output")
 
 
-def build_model(variant, num_classes, folded=False):
+def build_model(variant, num_classes, *, folded=(), shared=None):
     """Builds the network of `variant`.
 
     Args:
         variant: a `grid.Variant`.
         num_classes: number of classes.
-        folded: without BatchNorm, its convolutions with a bias; see `fold`.
+        folded: those of `PARTS` that have no BatchNorm, but convolutions with a bias;
+            see `fold`.
+        shared: a model whose layers are used for all other parts.
 
     Returns:
         A `keras.Model` from images `[batch, height, width, 3]`, RGB in [0, 1], sides
@@ -43,7 +45,7 @@ def build_model(variant, num_classes, folded=False):
         in darknet's order.
     """
     images = keras.Input((None, None, 3), name="images")
-    net = _Layers(num_classes, folded)
+    net = _Layers(num_classes, folded, shared)
     build = _tiny if variant.name == "yolov3-tiny" else _yolov3
     outputs = build(images, net, variant)
     return keras.Model(images, outputs, name=variant.name)
@@ -73,29 +75,50 @@ def layers_of(model, *parts):
     ]
 
 
-def fold(model, variant, num_classes):
-    """Builds the same network with each BatchNorm folded into its convolution.
+def fold(model, variant, num_classes, parts=PARTS):
+    """Builds the same network with the BatchNorm of parts folded into convolutions.
 
-    For inference: scale and shift of a BatchNorm are those of the convolution's
-    outputs, and so a factor of its kernels and a bias.
+    For what is not trained: scale and shift of a BatchNorm are those of the
+    convolution's outputs, and so a factor of its kernels and a bias.
 
     Args:
         model: the result of `build_model`.
         variant, num_classes: what it was built with.
+        parts: those of `PARTS` that are folded; the layers of the others are `model`'s.
 
     Returns:
         A `keras.Model` of the dtype policy in force, with the outputs of `model`.
     """
-    folded = build_model(variant, num_classes, folded=True)
+    folded = build_model(variant, num_classes, folded=parts, shared=model)
+    for layer in layers_of(folded, *parts):
+        layer.trainable = False
+    copy_folded(model, folded)
+    return folded
+
+
+def copy_folded(model, folded):
+    """Sets the numbers of a result of `fold` once more, as those of `model` are now."""
     pairs = zip(convolutions(model), convolutions(folded), strict=True)
     for (conv, norm), (target, _) in pairs:
+        if target is conv:
+            continue
         weights = conv.get_weights()
         if norm is not None:
             gamma, beta, mean, variance = norm.get_weights()
             factor = gamma / np.sqrt(variance + norm.epsilon)
             weights = [weights[0] * factor, beta - mean * factor]
         target.set_weights(weights)
-    return folded
+
+
+def _batch_norm(name):
+    options = {"momentum": BATCH_NORM_MOMENTUM, "epsilon": BATCH_NORM_EPSILON}
+    options["name"] = name
+    if keras.backend.backend() != "tensorflow":
+        return keras.layers.BatchNormalization(**options)
+    from yolov3_tf2.batch_norm import FusedBatchNormalization
+
+    # Statistics of the whole batch, however many devices share it.
+    return FusedBatchNormalization(synchronized=True, **options)
 
 
 @keras.saving.register_keras_serializable("yolov3_tf2")
@@ -119,13 +142,36 @@ class SplitAnchors(keras.layers.Layer):
         return {**super().get_config(), "num_anchors": self.num_anchors}
 
 
+@keras.saving.register_keras_serializable("yolov3_tf2")
+class ObjectPrior(keras.initializers.Initializer):
+    """Biases `[anchors * depth]` with which each cell holds an object rarely."""
+
+    def __init__(self, num_anchors):
+        self.num_anchors = num_anchors
+
+    def __call__(self, shape, dtype=None):
+        bias = np.zeros((self.num_anchors, shape[0] // self.num_anchors))
+        bias[:, 4] = -np.log((1 - OBJECT_PRIOR) / OBJECT_PRIOR)
+        return ops.convert_to_tensor(bias.reshape(shape), dtype)
+
+    def get_config(self):
+        return {"num_anchors": self.num_anchors}
+
+
 class _Layers:
     """Makes layers and numbers the convolutions in the order in which they are made."""
 
-    def __init__(self, num_classes, folded):
+    def __init__(self, num_classes, folded, shared):
         self.num_classes = num_classes
         self.folded = folded
+        self.shared = shared
         self.numbers = itertools.count()
+
+    def make(self, kind, name, *arguments, **options):
+        """A layer, or that of the model with which this one shares it."""
+        if self.shared is not None and name.split("_")[0] not in self.folded:
+            return self.shared.get_layer(name)
+        return kind(*arguments, name=name, **options)
 
     def conv(self, x, part, filters, size, stride=1):
         """Convolution, BatchNorm, leaky ReLU: darknet's usual layer."""
@@ -137,41 +183,34 @@ class _Layers:
             # shift the picture by a pixel.
             x = keras.layers.ZeroPadding2D(((1, 0), (1, 0)), name=f"{name}_pad")(x)
             padding = "valid"
-        x = keras.layers.Conv2D(
+        is_folded = part in self.folded
+        x = self.make(
+            keras.layers.Conv2D,
+            f"{name}_conv",
             filters,
             size,
             stride,
             padding,
-            use_bias=self.folded,
+            use_bias=is_folded,
             kernel_initializer="he_normal",
-            name=f"{name}_conv",
         )(x)
-        if not self.folded:
-            x = keras.layers.BatchNormalization(
-                momentum=BATCH_NORM_MOMENTUM,
-                epsilon=BATCH_NORM_EPSILON,
-                # Statistics of the whole batch, however many devices share it.
-                synchronized=keras.backend.backend() == "tensorflow",
-                name=f"{name}_bn",
-            )(x)
+        if not is_folded:
+            x = self.make(_batch_norm, f"{name}_bn")(x)
         return keras.layers.LeakyReLU(negative_slope=0.1, name=f"{name}_leaky")(x)
 
     def output(self, x, num_anchors):
         """The last convolution of a scale, and its logits split by anchor."""
         depth = 5 + self.num_classes
-        bias = np.zeros((num_anchors, depth), "float32")
-        bias[:, 4] = -np.log((1 - OBJECT_PRIOR) / OBJECT_PRIOR)
         name = f"output_{next(self.numbers):02d}"
-        x = keras.layers.Conv2D(
+        x = self.make(
+            keras.layers.Conv2D,
+            f"{name}_conv",
             num_anchors * depth,
             1,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-            bias_initializer=lambda shape, dtype: ops.convert_to_tensor(
-                bias.reshape(shape), dtype
-            ),
+            bias_initializer=ObjectPrior(num_anchors),
             # Half precision ends here: loss and decoding want float32.
             dtype="float32",
-            name=f"{name}_conv",
         )(x)
         return SplitAnchors(num_anchors, dtype="float32", name=f"{name}_split")(x)
 

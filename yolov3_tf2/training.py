@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2 import evaluate, loss, predict, records
+from yolov3_tf2 import model as network
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.optimizer import LossScale
@@ -72,21 +73,28 @@ class Trainer:
         if model.layers[1].compute_dtype == "float16":
             self.loss_scale = LossScale()
         self._steps = tf.Variable(0.0, trainable=False)
-        self._frozen = []
+        self._trained = model  # Or the same with its frozen layers folded.
         self._functions = {}
 
-    def freeze(self, layers):
-        """Keeps layers as they are, BatchNorm in inference mode, until `thaw`."""
-        self._frozen = layers
-        for layer in layers:
+    def freeze(self, parts):
+        """Keeps parts of the network as they are until `thaw`, for a faster step.
+
+        Their BatchNorm is in inference mode, and folded into the convolutions.
+
+        Args:
+            parts: those of `model.PARTS` that are kept.
+        """
+        for layer in network.layers_of(self.model, *parts):
             layer.trainable = False
+        num_classes = self.model.output_shape[0][-1] - 5
+        self._trained = network.fold(self.model, self._variant, num_classes, parts)
 
     def thaw(self):
         """Trains the frozen layers from now on; does nothing where none are."""
-        if self._frozen:
-            for layer in self._frozen:
+        if self._trained is not self.model:
+            for layer in self.model.layers:
                 layer.trainable = True
-            self._frozen = []
+            self._trained = self.model
             self._functions.clear()
 
     def learning_rate(self):
@@ -132,7 +140,7 @@ class Trainer:
         """
         start = time.perf_counter()
         means, norms = _Means(), []
-        train_step = self._function(self._train_step, dataset)
+        train_step = self.train_function(dataset)
         for batch in progress(iterate(dataset)):
             losses, norm = train_step(batch)
             means.add(losses)
@@ -146,6 +154,15 @@ class Trainer:
         results["gradient_norm"] = float(np.mean(finite)) if finite else 0.0
         results["images_per_second"] = means.pictures / (time.perf_counter() - start)
         return results
+
+    def train_function(self, dataset):
+        """Returns the compiled step for the batches of a dataset.
+
+        It takes a batch, and returns its sums of losses and the gradient's norm.
+        """
+        if self._trained is not self.model:
+            network.copy_folded(self.model, self._trained)
+        return self._function(self._train_step, dataset)
 
     def _describe_failure(self, means, batch, paths):
         rows = records.read(paths, sorted(set(batch["numbers"].numpy().tolist())))
@@ -213,10 +230,12 @@ class Trainer:
 
         def replica_step(batch):
             batch = self._part(batch)
+            context = tf.distribute.get_replica_context()
+            pictures = context.all_reduce("SUM", tf.reduce_sum(batch["weights"]))
             with tf.GradientTape() as tape:
-                logits = self.model(batch["images"], training=True)
+                logits = self._trained(batch["images"], training=True)
                 losses = self._losses(logits, batch)
-                scaled = losses["loss"] * scale
+                scaled = losses["loss"] * scale / pictures
             groups = [
                 [v for layer in layers for v in layer.trainable_variables]
                 for layers in self._layers
@@ -224,20 +243,8 @@ class Trainer:
             variables = [variable for group in groups for variable in group]
             gradients = tape.gradient(scaled, variables)
             # Over all replicas, then clipped: as one device with the whole batch.
-            gradients, pictures = tf.distribute.get_replica_context().all_reduce(
-                "SUM", (gradients, losses["pictures"])
-            )
-            gradients = [gradient / (scale * pictures) for gradient in gradients]
-            norm = tf.linalg.global_norm(gradients)
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-            if self.loss_scale:
-                gradients = [
-                    tf.where(tf.math.is_finite(norm), gradient, 0.0)
-                    for gradient in gradients
-                ]
-            # The optimizers add them up over the replicas once more.
-            replicas = self._strategy.num_replicas_in_sync
-            gradients = [gradient / replicas for gradient in gradients]
+            gradients = context.all_reduce("SUM", gradients)
+            gradients, norm = self._clip(gradients, scale)
             for optimizer, group in zip(self.optimizers, groups, strict=True):
                 if group:
                     optimizer.apply_gradients(zip(gradients, group, strict=False))
@@ -251,14 +258,43 @@ class Trainer:
         self._steps.assign_add(1.0)
         if self.averaged is not self.model:
             decay = tf.minimum(self._ema, (1 + self._steps) / (10 + self._steps))
-            for average, variable in self._averages():
-                average.assign(decay * average + (1 - decay) * variable)
+            for average, variable in self._averages(changing=True):
+                average.assign_sub((1 - decay) * (average - variable))
         return self._sum(losses), norm
 
-    def _averages(self):
-        """Pairs of the average of a variable and the variable."""
-        pairs = zip(self.averaged.variables, self.model.variables, strict=True)
-        return [(average.value, variable.value) for average, variable in pairs]
+    def _clip(self, gradients, scale):
+        """Takes the loss scale off the gradients, and cuts them to the longest norm.
+
+        Returns:
+            The gradients, zeros where they have overflown; and their norm before.
+        """
+        norm = tf.linalg.global_norm(gradients) / scale
+        factor = self._clip_norm / tf.maximum(norm, self._clip_norm) / scale
+        if self.loss_scale:
+            factor = tf.where(tf.math.is_finite(norm), factor, 0.0)
+        # A pass over all gradients takes as long as some layers.
+        gradients = tf.cond(
+            tf.equal(factor, 1.0),
+            lambda: gradients,
+            lambda: [tf.math.multiply_no_nan(g, factor) for g in gradients],
+        )
+        return gradients, norm
+
+    def _averages(self, changing=False):
+        """Pairs of the average of a variable and the variable.
+
+        Args:
+            changing: leaves out those of frozen layers, whose average is what they are.
+        """
+        layers = zip(self.averaged.layers, self.model.layers, strict=True)
+        return [
+            (average.value, variable.value)
+            for averages, layer in layers
+            if layer.trainable or not changing
+            for average, variable in zip(
+                averages.variables, layer.variables, strict=True
+            )
+        ]
 
     def _eval_step(self, batch):
         def replica_step(batch):

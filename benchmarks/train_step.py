@@ -1,0 +1,154 @@
+"""How many pictures a second a training step takes in, beside a bare one.
+
+    python benchmarks/train_step.py --cases full-frozen full tiny
+
+Random weights, random pictures, no input pipeline. Timed in turn: a bare step of the
+same network in float32, of Keras' own layers, with a loss of one line and Adam; and the
+step of this project with all that it does, in float32 and in the machine's precision.
+"""
+
+import argparse
+
+import common
+import numpy as np
+
+CASES = {
+    "full-frozen": ("yolov3", 4, True),
+    "full": ("yolov3", 4, False),
+    "tiny": ("yolov3-tiny", 8, False),
+    "tiny-frozen": ("yolov3-tiny", 8, True),
+}
+NUM_CLASSES = 80
+
+
+def bare_step(variant, images, frozen):
+    """A float32 step of the same network without anything of this project's."""
+    import keras
+    import tensorflow as tf
+
+    from yolov3_tf2 import model as network
+
+    def plain(layer):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config = layer.get_config() | {"synchronized": False}
+            return keras.layers.BatchNormalization.from_config(config)
+        return layer.__class__.from_config(layer.get_config())
+
+    model = keras.models.clone_model(
+        network.build_model(variant, NUM_CLASSES), clone_function=plain
+    )
+    for layer in network.layers_of(model, *["backbone"] * frozen):
+        layer.trainable = False
+    optimizer = keras.optimizers.Adam(1e-5)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = tf.add_n([tf.reduce_mean(tf.square(scale)) for scale in logits])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(
+            zip(gradients, model.trainable_variables, strict=True)
+        )
+        return loss
+
+    return lambda: step().numpy()
+
+
+def own_step(variant, images, frozen, precision):
+    """The step of `train.py`, with its loss, clipping, optimizers and averages."""
+    import tensorflow as tf
+
+    from yolov3_tf2 import grid, optimizer, training
+    from yolov3_tf2 import model as network
+
+    optimizer.set_precision(precision)
+    model, averaged = (network.build_model(variant, NUM_CLASSES) for _ in range(2))
+    groups = []
+    for name, parts in (("new", ["neck", "output"]), ("kept", ["backbone"])):
+        layers = network.layers_of(model, *parts)
+        variables = [v for layer in layers for v in layer.trainable_variables]
+        if name == "new" or not frozen:
+            built = optimizer.build_optimizer(
+                "adamw", variables, 1e-5, 1000, 5e-4, name
+            )
+            groups.append((built, layers))
+    trainer = training.Trainer(
+        model,
+        averaged,
+        variant,
+        training.build_strategy(),
+        groups,
+        box_loss="ciou",
+        ema=0.9998,
+        clip_norm=1000.0,
+    )
+    if frozen:
+        trainer.freeze(["backbone"])
+    trainer.start_average()
+    optimizer.set_precision("float32")
+    number, size = images.shape[0], images.shape[1]
+    chance = np.random.default_rng(0)
+    corners = chance.uniform(0, 0.7, (number, common.BOXES, 2))
+    sides = chance.uniform(0.05, 0.3, (number, common.BOXES, 2))
+    boxes = tf.constant(np.concatenate([corners, corners + sides], axis=-1), tf.float32)
+    labels = tf.constant(chance.integers(0, NUM_CLASSES, boxes.shape[:2]), tf.int32)
+    targets, lost = grid.encode(boxes, labels, variant, size)
+    batch = {
+        "images": images,
+        "boxes": boxes,
+        "labels": labels,
+        "targets": targets,
+        "lost": lost,
+        "weights": tf.ones(number),
+    }
+    dataset = tf.data.Dataset.from_tensors(batch)
+    step = trainer.train_function(dataset)
+    return lambda: step(batch)[1].numpy()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+
+    import tensorflow as tf
+
+    from yolov3_tf2 import grid, optimizer
+
+    half = optimizer.choose_precision("auto")
+    rows = []
+    for case in arguments.cases:
+        name, batch, frozen = CASES[case]
+        variant = grid.VARIANTS[name]
+        images = tf.random.uniform((batch, arguments.size, arguments.size, 3), seed=1)
+        functions = {
+            f"{case}, bare, float32": bare_step(variant, images, frozen),
+            f"{case}, this project, float32": own_step(
+                variant, images, frozen, "float32"
+            ),
+        }
+        if half != "float32":
+            functions[f"{case}, this project, {half}"] = own_step(
+                variant, images, frozen, half
+            )
+        for function in functions.values():
+            function(), function()  # Traced, and its memory taken.
+        seconds = common.side_by_side(functions, arguments.rounds)
+        bare = next(iter(seconds.values()))
+        for row, value in seconds.items():
+            rows.append((row, f"{batch / value:.2f}", f"{bare / value:.2f}"))
+            print(*rows[-1], sep="  ", flush=True)
+    common.print_table(
+        f"train step at {arguments.size}, batches of 4 (full) and 8 (tiny), medians of "
+        f"{arguments.rounds} rounds in turn",
+        ["", "images a second", "of the bare step"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
