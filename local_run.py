@@ -46,16 +46,16 @@ SAMPLE_PARAMETERS = {
 
 def run_command_line(pipeline_name, arguments):
     """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status."""
-    with step.exit_when_stopped() as received:  # And its step with it.
-        try:
-            return _run(pipeline_name, arguments)
-        except (InputError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            name = signal.Signals(received[0]).name
-            print(f"stopped by {name}", file=sys.stderr)
-            return 128 + received[0]
+    received = step.exit_when_stopped()  # And its step with it.
+    try:
+        return _run(pipeline_name, arguments)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        name = signal.Signals(received[0]).name
+        print(f"stopped by {name}", file=sys.stderr)
+        return 128 + received[0]
 
 
 def _run(pipeline_name, arguments):

@@ -36,20 +36,16 @@ def run(main):
     )
     _write_above_bars(logging.get_absl_handler().python_handler)
     logging.set_verbosity(logging.INFO)
-    with exit_when_stopped() as received:
-        sys.exit(_run(main, received))
-
-
-def _run(main, received):
+    received = exit_when_stopped()
     try:
-        return main() or 0
+        sys.exit(main() or 0)
     except KeyboardInterrupt:
-        return _interrupted(received)
+        _end_interrupted(received)
     except Exception as error:
         if received:
             # A signal in the midst of TensorFlow's C++ arrives as whatever it makes of
             # the exception, such as a SystemError.
-            return _interrupted(received)
+            _end_interrupted(received)
         message = str(error)
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's.
             message = (
@@ -60,7 +56,7 @@ def _run(main, received):
             raise
         # An OSError is the machine's: a full disk, a folder that may not be written.
         logging.error("error: %s", message)
-        return 1
+        sys.exit(1)
 
 
 def _write_above_bars(handler):
@@ -74,11 +70,10 @@ def _write_above_bars(handler):
     handler.emit = emit_above
 
 
-@contextmanager
 def exit_when_stopped():
     """Lets a process that is told to stop clean up, as one that is interrupted does.
 
-    Yields:
+    Returns:
         A list to which the numbers of the signals are added that it receives.
     """
     received = []
@@ -87,20 +82,16 @@ def exit_when_stopped():
         received.append(number)
         raise KeyboardInterrupt
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP.
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP.
+            signal.signal(getattr(signal, name), stop)
+    return received
 
 
-def _interrupted(received):
+def _end_interrupted(received):
     number = received[0] if received else signal.SIGINT
     logging.error("stopped by %s", signal.Signals(number).name)
-    return 128 + number
+    sys.exit(128 + number)
 
 
 def import_tensorflow():

@@ -1,6 +1,7 @@
 """Local runs: arguments, inputs, edges; the runs themselves are in test_pipeline."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -62,6 +63,16 @@ inputs = pathlib.Path(os.environ["VH_INPUTS_DIR"])
 print(json.dumps({"files": sorted(p.name for p in inputs.rglob("*.*"))}))
 assert os.environ["VH_JOB_ID"].startswith("exec-")
 """
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Gives this process the handlers of signals back that a run of its own sets."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
