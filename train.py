@@ -9,10 +9,13 @@ untrained one included; `checkpoints/`, from which a training that was cut off g
 """
 
 import math
+from pathlib import Path
+from typing import NamedTuple
 
 import valohai
 from absl import logging
 
+import cluster
 import step
 import step_inputs
 from yolov3_tf2.errors import InputError
@@ -22,7 +25,7 @@ PARAMETERS = {
         "default": 8,
         "min": 1,
         "max": 1024,
-        "description": "Pictures a training step, on each GPU.",
+        "description": "Pictures a training step, on each GPU of each machine.",
     },
     "epochs": {
         "default": 15,
@@ -53,7 +56,8 @@ PARAMETERS = {
         "min": 1e-8,
         "max": 1.0,
         "description": "Peak of the learning rate of new layers: it rises over the "
-        "first tenth of the steps and falls as a cosine after that.",
+        "first tenth of the steps and falls as a cosine after that. On N GPUs it is "
+        "multiplied by the square root of N (adamw) or N (sgd).",
     },
     "kept_rate": {
         "default": 0.1,
@@ -220,72 +224,106 @@ FREEZE_EPOCHS = 3
 WORST_PICTURES = 8
 
 
+class Given(NamedTuple):
+    """The step's parameters and inputs, checked; see `PARAMETERS` and `INPUTS`.
+
+    `sizes` are those out of which a batch has one; `earlier` are the files of the
+    checkpoints to go on from.
+    """
+
+    values: dict
+    sizes: list
+    class_names: list
+    train_paths: list
+    test_paths: list
+    model_folder: Path
+    earlier: list
+
+
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
-    sizes = step.check_size_range(values["size"])
-    class_names = step_inputs.read_class_names(step_inputs.input_paths("classes")[0])
-    train_paths = step_inputs.input_paths("train")
-    test_paths = step_inputs.input_paths("test")
-    model_folder = step_inputs.input_folder("model", "model.json")
-    earlier = step_inputs.input_paths("checkpoints", optional=True)
-    earlier = earlier or step_inputs.restart_paths()
-
+    given = Given(
+        values,
+        step.check_size_range(values["size"]),
+        step_inputs.read_class_names(step_inputs.input_paths("classes")[0]),
+        step_inputs.input_paths("train"),
+        step_inputs.input_paths("test"),
+        step_inputs.input_folder("model", "model.json"),
+        step_inputs.input_paths("checkpoints", optional=True)
+        or step_inputs.restart_paths(),
+    )
+    workers = cluster.find()
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
+    with cluster.joined(workers):
+        train(given, workers)
+
+
+def train(given, workers):
+    """Trains, as one of `workers`; all of them end together."""
     import keras
     import tensorflow as tf
 
-    from yolov3_tf2 import checkpoint, optimizer, training
+    from yolov3_tf2 import checkpoint, optimizer, record_files, training
     from yolov3_tf2.dataset import build_dataset, build_training_dataset
 
+    values, sizes, class_names = given.values, given.sizes, given.class_names
+    # Before anything runs in TensorFlow: it waits for the other workers.
+    strategy = training.build_strategy(*workers)
     keras.utils.set_random_seed(values["seed"])
-    info = checkpoint.read_info(model_folder)
-    strategy = training.build_strategy()
+    info = checkpoint.read_info(given.model_folder)
     precision = optimizer.choose_precision(values["precision"])
     optimizer.set_precision(precision)
-    batch_size = values["batch_size"] * strategy.num_replicas_in_sync
-    num_pictures = count_pictures(train_paths, "train", class_names)
+    replicas = strategy.num_replicas_in_sync
+    share = record_files.Share(workers.rank, max(len(workers.addresses), 1))
+    batch_size = values["batch_size"] * replicas // share.count  # This worker's.
+    num_pictures = count_pictures(given.train_paths, "train", class_names, share)
     logging.info(
         "%s: %d classes, %d training and %d test pictures, %s, %s, %d a step",
         info.variant.name,
         len(class_names),
         num_pictures,
-        count_pictures(test_paths, "test", class_names),
+        count_pictures(given.test_paths, "test", class_names, share),
         describe_devices(strategy),
         precision,
-        batch_size,
+        values["batch_size"] * replicas,
     )
 
-    steps_per_epoch = -(-num_pictures // batch_size)
+    steps_per_epoch = record_files.steps(num_pictures, batch_size, share)
     with strategy.scope():
-        model, known = build_model(info, class_names, model_folder, values["transfer"])
+        model, known = build_model(
+            info, class_names, given.model_folder, values["transfer"]
+        )
         trainer = build_trainer(
             model, known, info.variant, strategy, values, steps_per_epoch
         )
         epoch_variable = tf.Variable(0, dtype=tf.int64, trainable=False)
     common = (class_names, info.variant)
-    fill = strategy.num_replicas_in_sync > 1
-    strengths = {kind: values[kind] for kind in AUGMENTATION}
+    fill = replicas > 1
     train_set = build_training_dataset(
-        train_paths,
+        given.train_paths,
         *common,
         sizes,
         batch_size,
-        strengths,
+        {kind: values[kind] for kind in AUGMENTATION},
         values["seed"],
         epoch_variable,
         round(MOSAIC_SHARE * values["epochs"]),
         fill,
+        share,
     )
-    test_set = build_dataset(test_paths, *common, sizes[-1], batch_size, fill)
+    test_set = build_dataset(
+        given.test_paths, *common, sizes[-1], batch_size, fill, share
+    )
 
     def measure(epoch, results):
         """Evaluates, logs and saves what an epoch has made."""
         results |= trainer.evaluate(test_set, class_names, sizes[-1])[0]
         history.append(step.finite(results))
-        step.log_metadata(**results)
         best = best_epoch(history)
-        save(epoch, best, trainer, class_names, sizes[-1], history)
+        if workers.is_master:
+            step.log_metadata(**results)
+            save(epoch, best, trainer, class_names, sizes[-1], history)
         logging.info(
             "epoch %d: %s, %s",
             epoch,
@@ -293,10 +331,14 @@ def main():
             "the best so far" if best == epoch else f"the best is epoch {best}",
         )
 
-    history = resume(earlier, trainer, info.variant, class_names)
+    history = []
+    if workers.is_master:
+        history = resume(given.earlier, trainer, info.variant, class_names)
+    history = trainer.share_state(history)
     if not history:
         measure(0, {"epoch": 0})
-    draw_batch(train_set, class_names)
+    if workers.is_master:
+        draw_batch(train_set, class_names)
     for epoch in range(len(history), values["epochs"] + 1):
         if values["patience"] and epoch > best_epoch(history) + values["patience"]:
             logging.info("no better AP for %d epochs: stopped", values["patience"])
@@ -306,8 +348,8 @@ def main():
         epoch_variable.assign(epoch)
         results = trainer.train_epoch(
             train_set,
-            train_paths,
-            bar(f"epoch {epoch}/{values['epochs']}", steps_per_epoch),
+            given.train_paths,
+            bar(f"epoch {epoch}/{values['epochs']}", steps_per_epoch, workers),
         )
         lost = results.pop("lost")
         if lost and epoch == 1:
@@ -315,7 +357,11 @@ def main():
         rate = {"learning_rate": trainer.learning_rate()}
         measure(epoch, {"epoch": epoch} | rate | results)
 
-    finish(trainer, test_set, test_paths, class_names, sizes[-1], history)
+    results, tested = measure_shipped(
+        trainer, test_set, class_names, sizes[-1], workers
+    )
+    if workers.is_master:
+        finish(results, tested, given.test_paths, class_names, history)
 
 
 def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
@@ -345,6 +391,11 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
             "--kept_rate=0: expected more, as the output layers know all classes and "
             "nothing would be trained; --freeze_epochs keeps the layers under them."
         )
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        factor = optimizer.rate_factor(values["optimizer"], replicas)
+        logging.info("learning rate times %.3g for %d devices", factor, replicas)
+        rate *= factor
     thawed_epochs = values["epochs"] - freeze_epochs * bool(kept)
     groups = []
     for name, parts, group_rate, epochs in (
@@ -427,7 +478,7 @@ def build_model(info, class_names, model_folder, transfer):
     return model, len(known) == len(class_names)
 
 
-def count_pictures(paths, name, class_names):
+def count_pictures(paths, name, class_names, share):
     """Counts the records of an input, and checks its files."""
     from yolov3_tf2 import records
 
@@ -438,6 +489,11 @@ def count_pictures(paths, name, class_names):
         raise InputError(
             f"input '{name}': no pictures in {', '.join(map(str, paths))}; expected "
             "the TFRecord files of convert_superbai.py."
+        )
+    if number < share.count:
+        raise InputError(
+            f"input '{name}': expected a picture for each of {share.count} workers, "
+            f"got {number}; train on fewer machines."
         )
     return number
 
@@ -530,14 +586,24 @@ def draw_batch(dataset, class_names):
         mosaic.save(folder / "train_batch.jpg", quality=90)
 
 
-def finish(trainer, test_set, test_paths, class_names, size, history):
-    """Measures the model that is shipped, as read from its files, and draws plots."""
+def measure_shipped(trainer, test_set, class_names, size, workers):
+    """Measures the model that is shipped, as read from its files; by all workers.
+
+    Returns:
+        See `Trainer.evaluate`.
+    """
     from yolov3_tf2 import checkpoint
     from yolov3_tf2 import model as network
 
-    folder = step.outputs_folder() / "model"
-    checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
-    results, tested = trainer.evaluate(test_set, class_names, size)
+    if workers.is_master:
+        folder = step.outputs_folder() / "model"
+        checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
+    trainer.share_state()
+    return trainer.evaluate(test_set, class_names, size)
+
+
+def finish(results, tested, test_paths, class_names, history):
+    """Draws plots of the training and of the model that is shipped."""
     with step.staged_outputs() as folder:
         (folder / "plots").mkdir()
         draw_plots(folder / "plots", history, tested, test_paths, class_names)
@@ -578,14 +644,21 @@ def draw_plots(folder, history, tested, test_paths, class_names):
 def describe_devices(strategy):
     """Names what trains, for the log."""
     replicas = strategy.num_replicas_in_sync
-    kind = strategy.extended.worker_devices[0].split(":")[-2]
+    devices = strategy.extended.worker_devices
+    kind = devices[0].split(":")[-2]
+    if replicas > len(devices):
+        return f"{replicas // len(devices)} workers with {len(devices)} {kind} each"
     return f"{replicas} {kind}" if kind == "GPU" else "no GPU found, on the processor"
 
 
-def bar(description, total):
-    """Returns what wraps the batches of an epoch into a progress bar."""
+def bar(description, total, workers):
+    """Returns what wraps the batches of an epoch into the master's progress bar."""
     return lambda batches: step.progress(
-        batches, desc=description, total=total, unit=" steps"
+        batches,
+        desc=description,
+        total=total,
+        unit=" steps",
+        disable=not workers.is_master,
     )
 
 

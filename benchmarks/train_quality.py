@@ -81,12 +81,12 @@ def main():
             )
             epochs = [line for line in lines if "epoch" in line]
             runs.append(epochs)
-            print(f"\n{given.recipe}, seed {seed}\nepoch     AP   AP50")
+            print(f"\n{given.recipe}, seed {seed}\nepoch      AP    AP50")
             for line in epochs:
-                print(f"{line['epoch']:5d}  {line['AP']:.3f}  {line['AP50']:.3f}")
+                print(f"{line['epoch']:5d}  {line['AP']:.4f}  {line['AP50']:.4f}")
             sys.stdout.flush()
     print(f"\n{given.recipe}, {given.epochs} epochs, mean of {given.seeds} (range)")
-    print("              AP                    AP50")
+    print("            AP                        AP50")
     chosen = {
         "untrained": [epochs[0] for epochs in runs],
         "best by AP": [max(epochs, key=accuracy) for epochs in runs],
@@ -118,7 +118,7 @@ def run(outputs, script, *arguments):
 def describe(values):
     """Mean and range, as text."""
     mean = statistics.mean(values)
-    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
+    return f"{mean:.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
 if __name__ == "__main__":

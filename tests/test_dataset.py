@@ -1,6 +1,7 @@
 """The input pipeline, on records written here."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.letterbox import GREY, fit, letterbox, to_float
+from yolov3_tf2.record_files import WHOLE, RecordFiles, Share, steps
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
@@ -146,7 +148,7 @@ def test_files_are_read_in_turn(tmp_path):
     assert orders[0] != orders[1] == orders[2]
     # Without a buffer to shuffle in, their pictures follow each other all the same.
     mixed = [
-        [int(number) for number, _ in dataset_module._mixed_records(paths, [seed, 3])]
+        [int(number) for number, _ in RecordFiles(paths, WHOLE).mixed([seed, 3])]
         for seed in (1, 2)
     ]
     assert mixed[0] != mixed[1]
@@ -207,7 +209,9 @@ def test_the_last_batch_of_mosaics_can_be_filled(path):
     first, last = iterate(dataset)
     assert first["weights"].numpy().tolist() == [1, 1]
     assert last["weights"].numpy().tolist() == [1, 0]
-    np.testing.assert_array_equal(last["images"][0], last["images"][1])
+    assert sorted(first["numbers"].numpy().tolist() + [int(last["numbers"][0])]) == [
+        *range(3)
+    ]
 
 
 def test_a_class_that_the_class_file_lacks(path):
@@ -246,7 +250,50 @@ def test_the_last_batch_can_be_filled(path):
     assert first["weights"].numpy().tolist() == [1, 1]
     assert last["weights"].numpy().tolist() == [1, 0]
     for name in ("images", "boxes", "sizes"):
-        np.testing.assert_array_equal(last[name][0], last[name][1])
+        repeated, original = last[name][1].numpy(), first[name][0].numpy()
+        np.testing.assert_array_equal(repeated, original[: len(repeated)])
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize("counts", [(2, 9), (3, 4, 0, 5)])
+def test_workers_share_the_records(tmp_path, workers, counts):
+    paths, total = [], 0
+    for file, count in enumerate(counts):
+        rows = [(8, 8, total + i, [], []) for i in range(count)]
+        paths.append(write(tmp_path / f"{file}.tfrecord", rows))
+        total += count
+    for kind in ("training", "test"):
+        seen, lengths = [], set()
+        for index in range(workers):
+            share = Share(index, workers)
+            dataset = (
+                training(paths, 2, share=share)[0]
+                if kind == "training"
+                else build_dataset(paths, NAMES, TINY, 64, 2, share=share)
+            )
+            batches = list(iterate(dataset))
+            lengths.add(len(batches))
+            for batch in batches:
+                assert batch["images"].shape[0] == 2
+                shown = np.round(batch["images"].numpy()[:, 0, 0, 0] * 255)
+                np.testing.assert_array_equal(shown, batch["numbers"])
+                is_own = batch["weights"].numpy() > 0
+                seen += batch["numbers"].numpy()[is_own].tolist()
+        # All records once, and as many steps for every worker.
+        assert sorted(seen) == list(range(total))
+        assert lengths == {steps(total, 2, Share(0, workers))}
+
+
+def test_a_worker_opens_only_the_files_of_its_share(tmp_path):
+    rows = [(8, 8, value, [], []) for value in range(4)]
+    paths = [write(tmp_path / f"{i}.tfrecord", rows) for i in range(4)]
+    files = RecordFiles(paths, Share(1, 2))
+    assert [Path(path).name for path, *_ in files._parts] == [
+        "2.tfrecord",
+        "3.tfrecord",
+    ]
+    paths[0].write_bytes(b"\0" * paths[0].stat().st_size)
+    assert [int(number) for number, _ in files.in_order()] == list(range(8, 16))
 
 
 def jpeg_record(tmp_path, image):
@@ -271,7 +318,8 @@ def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
 def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
     size = 96
     width, height = int(size * shorten), int(size * shorten * 0.7)
-    smooth = Image.effect_noise((9, 7), 120).convert("RGB")
+    noise = np.random.default_rng(0).integers(0, 255, (7, 9, 3), "uint8")
+    smooth = Image.fromarray(noise)
     smooth = smooth.resize((width, height), Image.Resampling.BICUBIC)
     smooth.paste((255, 0, 0), (width // 2, height // 3, width, height))
     path, array = jpeg_record(tmp_path, smooth)

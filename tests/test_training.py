@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from conftest import free_addresses
 from PIL import Image, ImageDraw
 
 from yolov3_tf2 import boxes, grid, records, superbai, training
@@ -273,29 +274,49 @@ def test_an_overflow_in_float16_halves_the_scale_and_is_no_step(two_pictures):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norms, tolerance", [("frozen", 1e-4), ("live", 0.02)])
-def test_two_devices_learn_as_one_does(two_pictures, tmp_path, norms, tolerance):
-    # Nine pictures at a batch of 4 over two devices: the last batch has one.
+def test_two_devices_and_two_workers_learn_as_one_does(
+    two_pictures, tmp_path, norms, tolerance
+):
+    # Nine pictures at a batch of 4 over two replicas: the last batch has one.
     rows = list(tf.data.TFRecordDataset(str(two_pictures)))
     path = tmp_path / "nine.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(9):
             writer.write(rows[number % 2].numpy())
-    script = Path(__file__).with_name("two_devices.py")
-    lines = []
-    for devices in (1, 2):
-        process = subprocess.run(
-            [sys.executable, str(script), str(path), str(devices), norms],
-            env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
-            capture_output=True,
-            text=True,
+    addresses = free_addresses(2)
+    one, two, first, second = (
+        start_replicas(path, *arguments)
+        for arguments in (
+            ("1", norms),
+            ("2", norms),
+            ("1", norms, "0", *addresses),
+            ("1", norms, "1", *addresses),
         )
-        assert process.returncode == 0, process.stderr
-        printed = process.stdout.splitlines()
-        lines.append([json.loads(line) for line in printed if line.startswith("{")])
-    one, two = lines
+    )
+    one, two, first, second = map(printed_rows, (one, two, first, second))
     assert len(one) == 2
-    for ours, theirs in zip(one, two, strict=True):
-        names = ours if norms == "frozen" else ("loss", "val_loss")
-        for name in names:
-            close = pytest.approx(theirs[name], rel=tolerance, abs=tolerance)
-            assert ours[name] == close, name
+    # Every worker knows the results of all.
+    assert first == second
+    for others in (two, first):
+        for ours, theirs in zip(one, others, strict=True):
+            names = ours if norms == "frozen" else ("loss", "val_loss")
+            for name in names:
+                close = pytest.approx(theirs[name], rel=tolerance, abs=tolerance)
+                assert ours[name] == close, name
+
+
+def start_replicas(*arguments):
+    script = Path(__file__).with_name("replicas.py")
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def printed_rows(process):
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]

@@ -7,17 +7,21 @@ import tensorflow as tf
 from yolov3_tf2 import grid, letterbox, records
 from yolov3_tf2.augment import augment, mosaic
 from yolov3_tf2.errors import InputError, reason
-
-# Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
-_SHUFFLE_PICTURES = 2048
-_SHUFFLE_BYTES = 512 * 2**20
+from yolov3_tf2.record_files import WHOLE, RecordFiles
 
 _PARALLEL = os.cpu_count()
 _PREFETCH = 2
-_FILES_IN_TURN = 16
 
 
-def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch=False):
+def build_dataset(
+    paths,
+    class_names,
+    variant,
+    size,
+    batch_size,
+    fill_last_batch=False,
+    share=WHOLE,
+):
     """Builds the batches of one pass over TFRecord files, in their order.
 
     Args:
@@ -28,6 +32,8 @@ def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch
         batch_size: pictures a batch; the last batch may be smaller.
         fill_last_batch: repeats pictures, with weight 0, until the last batch is as
             large as the others: every device that shares a batch then has some.
+        share: the part that is read; where there are several, each has as many
+            batches, and the last ones are filled.
 
     Returns:
         A `tf.data.Dataset` of dicts: `images` `[batch, size, size, 3]`; `boxes`
@@ -39,15 +45,18 @@ def build_dataset(paths, class_names, variant, size, batch_size, fill_last_batch
     """
     read = _reader(class_names)
 
-    def load(number, serialized):
+    def load(number, serialized, weight):
         example = read(serialized)
-        return _element(number, example, *_letterbox(example, size))
+        return _element(number, weight, example, *_letterbox(example, size))
 
+    files = RecordFiles(paths, share)
+    num_repeated = files.num_repeated(batch_size, fill_last_batch)
     return (
-        _records(paths)
+        _weighted(files.in_order(), 1.0)
+        .concatenate(_weighted(files.in_order().repeat().take(num_repeated), 0.0))
         .map(load, num_parallel_calls=_PARALLEL)
         .padded_batch(batch_size)
-        .map(_finish(variant, size, batch_size, fill_last_batch), _PARALLEL)
+        .map(_finish(variant, size), _PARALLEL)
         .prefetch(_PREFETCH)
         .with_options(_options())
     )
@@ -64,13 +73,15 @@ def build_training_dataset(
     epoch,
     mosaic_epochs,
     fill_last_batch=False,
+    share=WHOLE,
 ):
     """Builds the shuffled and augmented batches of an epoch.
 
     Order, sizes and changes of the pictures are a function of `seed` and the epoch.
 
     Args:
-        paths, class_names, variant, batch_size, fill_last_batch: see `build_dataset`.
+        paths, class_names, variant, batch_size, fill_last_batch, share: see
+            `build_dataset`.
         sizes: list of sides of the network's input, pixels; each batch has one.
         strengths: see `augment.augment`.
         seed: an integer.
@@ -83,15 +94,21 @@ def build_training_dataset(
     """
     read = _reader(class_names)
     changes = any(strengths[kind] for kind in strengths if kind != "mosaic")
+    files = RecordFiles(paths, share)
+    num_repeated = files.num_repeated(batch_size, fill_last_batch)
 
     def shuffle(_):
         # Of this function's graph alone: with a seed of 0 for the whole program,
         # `shuffle` would refuse a tensor.
         tf.random.set_seed(1)
-        records_of_epoch = _mixed_records(paths, _seed(seed, epoch, -1)).shuffle(
-            _shuffle_buffer(paths),
+        shuffled = files.mixed(_seed(seed, epoch, -1)).shuffle(
+            files.shuffle_buffer(),
             seed=epoch * 1_000_003 + seed,
             reshuffle_each_iteration=False,
+        )
+        repeated = files.in_order().repeat().take(num_repeated)
+        records_of_epoch = _weighted(shuffled, 1.0).concatenate(
+            _weighted(repeated, 0.0)
         )
         # The place in the epoch tells the batch, and so its size.
         return records_of_epoch.enumerate().map(
@@ -106,7 +123,7 @@ def build_training_dataset(
         )
         return tf.constant(sizes)[index]
 
-    def load(epoch, place, number, serialized):
+    def load(epoch, place, number, serialized, weight):
         example = read(serialized)
         size = size_of_batch(epoch, place)
         if changes:
@@ -120,7 +137,7 @@ def build_training_dataset(
             )
         else:
             image, boxes = _letterbox(example, size)
-        return {"epoch": epoch, **_element(number, example, image, boxes)}
+        return {"epoch": epoch, **_element(number, weight, example, image, boxes)}
 
     def finish(batch):
         batch_epoch = batch.pop("epoch")[0]
@@ -129,7 +146,7 @@ def build_training_dataset(
             mosaic_seed = _seed(seed, batch_epoch, batch["numbers"][0])[::-1]
             goes_on = tf.cast(batch_epoch <= mosaic_epochs, tf.float32)
             batch = mosaic(batch, strengths["mosaic"] * goes_on, size, mosaic_seed)
-        return _finish(variant, size, batch_size, fill_last_batch)(batch)
+        return _finish(variant, size)(batch)
 
     return (
         tf.data.Dataset.from_tensors(0)
@@ -150,33 +167,8 @@ def _options():
     return options
 
 
-def _records(paths):
-    """Pairs of a record's place in the files and its bytes."""
-    return tf.data.TFRecordDataset([str(path) for path in paths]).enumerate()
-
-
-def _mixed_records(paths, seed):
-    """`_records`, from several files in turn; the files are in an order of chance.
-
-    Pictures that lie side by side in an export are often alike, and the buffer of a
-    shuffle is small beside a large data set.
-    """
-    numbers = [records.count(path) for path in paths]
-    starts = tf.cumsum(tf.constant(numbers, tf.int64), exclusive=True)
-    order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed)
-    files = (tf.gather([str(path) for path in paths], order), tf.gather(starts, order))
-
-    def read(path, start):
-        rows = tf.data.TFRecordDataset(path).enumerate()
-        return rows.map(lambda number, row: (start + number, row))
-
-    in_turn = min(len(paths), _FILES_IN_TURN)
-    return tf.data.Dataset.from_tensor_slices(files).interleave(
-        read,
-        cycle_length=in_turn,
-        num_parallel_calls=min(in_turn, _PARALLEL),
-        deterministic=True,
-    )
+def _weighted(pairs, weight):
+    return pairs.map(lambda number, row: (number, row, weight))
 
 
 def _reader(class_names):
@@ -203,7 +195,7 @@ def _reader(class_names):
     return read
 
 
-def _element(number, example, image, boxes):
+def _element(number, weight, example, image, boxes):
     # One box of padding each, so that a batch without any box has boxes too.
     return {
         "images": image,
@@ -211,22 +203,17 @@ def _element(number, example, image, boxes):
         "labels": tf.pad(example["labels"], ((0, 1),)),
         "sizes": tf.stack([example["width"], example["height"]]),
         "numbers": number,
+        "weights": weight,
     }
 
 
-def _finish(variant, size, batch_size, fill_last_batch):
-    """A function that adds targets and weights to a batch."""
+def _finish(variant, size):
+    """A function that adds targets to a batch."""
 
     def finish(batch):
-        number = tf.shape(batch["images"])[0]
-        index = tf.range(batch_size if fill_last_batch else number)
-        weights = tf.cast(index < number, tf.float32)
-        if fill_last_batch:
-            batch = {k: tf.gather(v, index % number) for k, v in batch.items()}
         targets, lost = grid.encode(batch["boxes"], batch["labels"], variant, size)
         images = letterbox.to_float(batch["images"])
-        ours = {"weights": weights, "targets": targets, "lost": lost}
-        return {**batch, "images": images, **ours}
+        return {**batch, "images": images, "targets": targets, "lost": lost}
 
     return finish
 
@@ -270,13 +257,6 @@ def _decode(example, inner):
     image = tf.switch_case(index, branches)
     image.set_shape((None, None, 3))
     return image
-
-
-def _shuffle_buffer(paths):
-    """The number of records to shuffle among, so many that memory holds them."""
-    number = sum(records.count(path) for path in paths)
-    mean_bytes = sum(path.stat().st_size for path in paths) / max(number, 1)
-    return max(1, min(_SHUFFLE_PICTURES, int(_SHUFFLE_BYTES / max(mean_bytes, 1))))
 
 
 def iterate(dataset):

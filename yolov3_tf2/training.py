@@ -9,7 +9,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import evaluate, loss, predict, records
+from yolov3_tf2 import collective, evaluate, loss, predict, records
 from yolov3_tf2 import model as network
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
@@ -19,14 +19,29 @@ from yolov3_tf2.optimizer import LossScale
 EVAL_THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5, "max_boxes": 100}
 
 
-def build_strategy():
+def build_strategy(addresses=(), rank=0):
     """Returns the `tf.distribute.Strategy` of this machine: its GPUs, or its processor.
 
     GPU memory is taken as it is needed, and not all at once.
+
+    Args:
+        addresses: `host:port` of each worker, where several machines train together.
+            The strategy then spans them all; to be called before any operation runs,
+            and it waits for the others.
+        rank: the place of this worker among them.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
+    if len(addresses) > 1:
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({"worker": list(addresses)}),
+            task_type="worker",
+            task_id=rank,
+            num_accelerators={"GPU": len(gpus)},
+            rpc_layer="grpc",
+        )
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
@@ -122,6 +137,11 @@ class Trainer:
             variables["loss_scale/good_steps"] = self.loss_scale.good_steps
         return variables
 
+    def share_state(self, value=None):
+        """Gives all workers the state of the first one; returns its `value` to them."""
+        collective.share(self._strategy, list(self.state().values()))
+        return collective.gather(self._strategy, value)[0]
+
     def train_epoch(self, dataset, paths, progress=iter):
         """Trains on every batch of a dataset once.
 
@@ -215,6 +235,8 @@ class Trainer:
                         predict.to_picture(*kept, size_px, size),
                     )
                 )
+        shares = collective.gather(self._strategy, pictures)
+        pictures = [picture for share in shares for picture in share]
         results = {f"val_{name}": value for name, value in means.results().items()}
         results.pop("val_lost", None)
         if not np.isfinite(results["val_loss"]):
@@ -249,10 +271,12 @@ class Trainer:
                 if group:
                     optimizer.apply_gradients(zip(gradients, group, strict=False))
                     gradients = gradients[len(group) :]
-            return losses, norm
+            return context.all_reduce("SUM", losses), norm
 
-        losses, norm = self._strategy.run(replica_step, args=(batch,))
-        norm = self._strategy.reduce("MEAN", norm, axis=None)
+        # The same on all replicas.
+        losses, norm = tf.nest.map_structure(
+            self._of_one, self._strategy.run(replica_step, args=(batch,))
+        )
         if self.loss_scale:
             self.loss_scale.update(tf.math.is_finite(norm))
         self._steps.assign_add(1.0)
@@ -260,7 +284,7 @@ class Trainer:
             decay = tf.minimum(self._ema, (1 + self._steps) / (10 + self._steps))
             for average, variable in self._averages(changing=True):
                 average.assign_sub((1 - decay) * (average - variable))
-        return self._sum(losses), norm
+        return losses, norm
 
     def _clip(self, gradients, scale):
         """Takes the loss scale off the gradients, and cuts them to the longest norm.
@@ -301,10 +325,12 @@ class Trainer:
             batch = self._part(batch)
             logits = self.averaged(batch["images"], training=False)
             selected = predict.select(logits, self._variant, **EVAL_THRESHOLDS)
-            return self._losses(logits, batch), selected
+            losses = self._losses(logits, batch)
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce("SUM", losses), selected
 
         losses, selected = self._strategy.run(replica_step, args=(batch,))
-        return self._sum(losses), selected
+        return tf.nest.map_structure(self._of_one, losses), selected
 
     def _losses(self, logits, batch):
         """Sums over the pictures of a replica, float32 scalars."""
@@ -320,11 +346,9 @@ class Trainer:
             "pictures": tf.reduce_sum(weights),
         }
 
-    def _sum(self, values):
-        return {
-            name: self._strategy.reduce("SUM", value, axis=None)
-            for name, value in values.items()
-        }
+    def _of_one(self, value):
+        """A value of one replica of this machine."""
+        return self._strategy.experimental_local_results(value)[0]
 
     def _function(self, step, dataset):
         """Returns a step as one graph for all shapes of a dataset's batches.
