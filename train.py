@@ -415,7 +415,8 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
             groups.append((built, layers))
     averaged = model
     if values["ema"]:
-        averaged = network.build_model(variant, model.output_shape[0][-1] - 5)
+        num_classes = model.output_shape[0][-1] - 5
+        averaged = network.build_model(variant, num_classes, random=False)
     trainer = training.Trainer(
         model,
         averaged,

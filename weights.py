@@ -68,7 +68,7 @@ def main():
     from yolov3_tf2.model import build_model
 
     variant = grid.VARIANTS[values["model"]]
-    model = build_model(variant, len(class_names))
+    model = build_model(variant, len(class_names), random=False)
     number = darknet.load_weights(path, model, variant, len(class_names))
     logging.info("%s: %s weights of %s read", path, f"{number:,}", variant.name)
     if image:

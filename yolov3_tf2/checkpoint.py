@@ -100,7 +100,7 @@ def load_model(folder):
         InputError: see `read_info` and `load_weights`.
     """
     info = read_info(folder)
-    model = network.build_model(info.variant, len(info.class_names))
+    model = network.build_model(info.variant, len(info.class_names), random=False)
     load_weights(folder, model, network.PARTS)
     return model, info
 

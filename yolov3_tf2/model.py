@@ -26,12 +26,14 @@ OBJECT_PRIOR = 0.01
 PARTS = ("backbone", "neck", "output")
 
 
-def build_model(variant, num_classes, *, folded=(), shared=None):
+def build_model(variant, num_classes, *, random=True, folded=(), shared=None):
     """Builds the network of `variant`.
 
     Args:
         variant: a `grid.Variant`.
         num_classes: number of classes.
+        random: whether its kernels are random numbers. Zeros are made in less time,
+            where they are to be replaced anyway.
         folded: those of `PARTS` that have no BatchNorm, but convolutions with a bias;
             see `fold`.
         shared: a model whose layers are used for all other parts.
@@ -45,7 +47,7 @@ def build_model(variant, num_classes, *, folded=(), shared=None):
         in darknet's order.
     """
     images = keras.Input((None, None, 3), name="images")
-    net = _Layers(num_classes, folded, shared)
+    net = _Layers(num_classes, random, folded, shared)
     build = _tiny if variant.name == "yolov3-tiny" else _yolov3
     outputs = build(images, net, variant)
     return keras.Model(images, outputs, name=variant.name)
@@ -89,7 +91,7 @@ def fold(model, variant, num_classes, parts=PARTS):
     Returns:
         A `keras.Model` of the dtype policy in force, with the outputs of `model`.
     """
-    folded = build_model(variant, num_classes, folded=parts, shared=model)
+    folded = build_model(variant, num_classes, random=False, folded=parts, shared=model)
     for layer in layers_of(folded, *parts):
         layer.trainable = False
     copy_folded(model, folded)
@@ -161,8 +163,9 @@ class ObjectPrior(keras.initializers.Initializer):
 class _Layers:
     """Makes layers and numbers the convolutions in the order in which they are made."""
 
-    def __init__(self, num_classes, folded, shared):
+    def __init__(self, num_classes, random, folded, shared):
         self.num_classes = num_classes
+        self.random = random
         self.folded = folded
         self.shared = shared
         self.numbers = itertools.count()
@@ -192,7 +195,7 @@ class _Layers:
             stride,
             padding,
             use_bias=is_folded,
-            kernel_initializer="he_normal",
+            kernel_initializer="he_normal" if self.random else "zeros",
         )(x)
         if not is_folded:
             x = self.make(_batch_norm, f"{name}_bn")(x)
@@ -207,7 +210,9 @@ class _Layers:
             f"{name}_conv",
             num_anchors * depth,
             1,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            kernel_initializer=(
+                keras.initializers.RandomNormal(stddev=0.01) if self.random else "zeros"
+            ),
             bias_initializer=ObjectPrior(num_anchors),
             # Half precision ends here: loss and decoding want float32.
             dtype="float32",

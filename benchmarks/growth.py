@@ -1,0 +1,141 @@
+"""How time and memory of each step grow with the data: 1, 10 and 100 times the sample.
+
+    python benchmarks/growth.py --times 1 10 100
+
+Generates exports of the built-in sample's drawn pictures, repeated under other names,
+and runs the steps on them as a user does: convert, one epoch of training with
+yolov3-tiny, detection on the test pictures. A step's memory is the largest of its
+processes, TensorFlow included.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import common
+
+import samples
+
+SIZE = 160
+
+
+def multiply(folder, times):
+    """Repeats the pictures of an export under other names; returns their number."""
+    (folder / "many").mkdir(exist_ok=True)
+    for name in ("images", "labels"):
+        with (
+            zipfile.ZipFile(folder / f"{name}.zip") as source,
+            zipfile.ZipFile(
+                folder / "many" / f"{name}.zip", "w", zipfile.ZIP_DEFLATED
+            ) as target,
+        ):
+            entries = {entry: source.read(entry) for entry in source.namelist()}
+            for entry, content in entries.items():
+                if entry == "project.json":
+                    target.writestr(entry, content)
+                    continue
+                for time_ in range(times):
+                    prefix, _, base = entry.rpartition("/")
+                    copy = content
+                    if prefix.startswith("meta"):
+                        meta = json.loads(content)
+                        meta["data_key"] = f"{time_}/{meta['data_key']}"
+                        meta["label_path"] = [
+                            path.replace("labels/", f"labels/{time_}-")
+                            for path in meta["label_path"]
+                        ]
+                        copy = json.dumps(meta)
+                    joint = "-" if prefix == "labels" else "/"
+                    target.writestr(f"{prefix}/{time_}{joint}{base}", copy)
+
+
+def run(script, outputs, *arguments):
+    """Runs a step; returns its seconds and the peak of its memory in bytes."""
+    command = [sys.executable, Path(samples.__file__).with_name(script), *arguments]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            env={**os.environ, "VH_OUTPUTS_DIR": str(outputs)},
+            stdout=log,
+            stderr=log,
+        )
+        # The step's own processes among them, as they are waited for.
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            log.seek(0)
+            sys.exit(log.read().decode())
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 100])
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        samples.write_export(folder, samples.NUM_TRAIN, samples.NUM_TEST)
+        from yolov3_tf2 import checkpoint, grid, records
+        from yolov3_tf2.model import build_model
+
+        model = build_model(grid.VARIANTS["yolov3-tiny"], len(samples.SHAPES))
+        checkpoint.save_model(folder / "model", model, list(samples.SHAPES), SIZE)
+        for times in arguments.times:
+            multiply(folder, times)
+            outputs = folder / f"{times}"
+            exports = folder / "many"
+            model_files = (folder / "model").iterdir()
+            cells = [
+                run(
+                    "convert_superbai.py",
+                    outputs,
+                    *("--images", exports / "images.zip"),
+                    *("--labels", exports / "labels.zip"),
+                )
+            ]
+            cells.append(
+                run(
+                    "train.py",
+                    outputs,
+                    *("--classes", outputs / "classes.txt"),
+                    *("--train", *(outputs / "train").iterdir()),
+                    *("--test", *(outputs / "test").iterdir()),
+                    *("--model", *model_files, "--transfer=none", f"--size={SIZE}"),
+                    *("--epochs=1", "--batch_size=16"),
+                )
+            )
+            cells.append(
+                run(
+                    "detect.py",
+                    outputs,
+                    *("--model", *(outputs / "model").iterdir(), f"--size={SIZE}"),
+                    *("--image", *(outputs / "test").iterdir()),
+                )
+            )
+            number = sum(records.count(path) for path in outputs.glob("t*/*.tfrecord"))
+            rows.append(
+                (
+                    f"{number:,}",
+                    *(
+                        f"{seconds:.0f} s, {peak / 1e6:.0f} MB"
+                        for seconds, peak in cells
+                    ),
+                )
+            )
+            print(*rows[-1], sep=" | ", flush=True)
+    common.print_table(
+        "growth: the built-in sample and multiples of it",
+        ["pictures", "convert", "train, one epoch", "detect, a ninth of them"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
