@@ -4,10 +4,12 @@
 
 Random weights and generated photographs. Times in turn OpenCV's network, this
 project's with its suppression of overlapping boxes, and the whole of detect.py from
-files to files, without its start. Needs `requirements-dev.txt` for OpenCV.
+files to files, without its start. Needs `requirements-dev.txt` for OpenCV; where
+`benchmarks/requirements.txt` is installed, ONNX Runtime's network is timed too.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -59,6 +61,15 @@ def opencv_alone(name, size, weights, images):
         network.forward(layers)
 
     return run
+
+
+def onnx_alone(model, images):
+    """Returns a function that runs a folded network in ONNX Runtime."""
+    import onnx_network
+
+    session = onnx_network.build_session(model, images.shape[1])
+    blob = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return lambda: session.run(None, {"images": blob})
 
 
 def whole_step(folder, pictures, size, batch, precision):
@@ -113,11 +124,15 @@ def main():
             folded = network.fold(model, variant, 80)
             functions[precision] = network_alone(folded, variant, images)
         optimizer.set_precision("float32")
+        if importlib.util.find_spec("onnxruntime"):
+            folded = network.fold(model, variant, 80)
+            functions["ONNX Runtime"] = onnx_alone(folded, images)
         for function in functions.values():
             function()  # Traced.
         seconds = common.side_by_side(functions, arguments.rounds)
         speeds = {name: batch / value for name, value in seconds.items()}
-        rows = [("network alone, OpenCV", speeds["OpenCV"])]
+        peers = ("OpenCV", "ONNX Runtime")
+        rows = [(f"network alone, {p}", speeds[p]) for p in peers if p in speeds]
         rows += [(f"network and boxes, {p}", speeds[p]) for p in precisions]
         rows += [
             (f"files to files, {p}", whole_step(folder, pictures, size, batch, p))
