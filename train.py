@@ -19,6 +19,7 @@ import cluster
 import step
 import step_inputs
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.rendezvous import Rendezvous
 
 PARAMETERS = {
     "batch_size": {
@@ -241,8 +242,25 @@ class Given(NamedTuple):
 
 
 def main():
+    workers = cluster.find()
+    with Rendezvous(*workers) as others:
+        given = read_given()
+        # TensorFlow takes seconds to import: what can be refused is refused before.
+        step.import_tensorflow()
+        from yolov3_tf2 import training
+
+        workers = cluster.agree(workers, others, facts(given), newest_epoch(given))
+        # Before anything runs in TensorFlow.
+        with others.watched():
+            strategy = training.build_strategy(*workers)
+        others.exchange("connected")
+    with cluster.joined(workers):
+        train(given, workers, strategy)
+
+
+def read_given():
     values = step.parameters(PARAMETERS, INPUTS)
-    given = Given(
+    return Given(
         values,
         step.check_size_range(values["size"]),
         step_inputs.read_class_names(step_inputs.input_paths("classes")[0]),
@@ -252,44 +270,69 @@ def main():
         step_inputs.input_paths("checkpoints", optional=True)
         or step_inputs.restart_paths(),
     )
-    workers = cluster.find()
-    # TensorFlow takes seconds to import: what can be refused is refused before.
-    step.import_tensorflow()
-    with cluster.joined(workers):
-        train(given, workers)
 
 
-def train(given, workers):
+def facts(given):
+    """What is to be the same on all workers: a dict of names to values."""
+    import tensorflow as tf
+
+    from yolov3_tf2 import optimizer
+
+    files = {
+        name: [[path.name, path.stat().st_size] for path in paths]
+        for name, paths in (("train", given.train_paths), ("test", given.test_paths))
+    }
+    return {
+        "number of GPUs": len(tf.config.list_physical_devices("GPU")),
+        **{f"--{name}": value for name, value in given.values.items()},
+        "precision": optimizer.choose_precision(given.values["precision"]),
+        "classes": given.class_names,
+        **{f"files of the input '{name}'": value for name, value in files.items()},
+    }
+
+
+def newest_epoch(given):
+    """The epoch that this worker's checkpoints are of, -1 where there are none."""
+    from yolov3_tf2 import training_state
+
+    path = training_state.find(given.earlier)
+    return training_state.read_facts(path)["epoch"] if path else -1
+
+
+def train(given, workers, strategy):
     """Trains, as one of `workers`; all of them end together."""
     import keras
     import tensorflow as tf
 
-    from yolov3_tf2 import checkpoint, optimizer, record_files, training
+    from yolov3_tf2 import checkpoint, optimizer
     from yolov3_tf2.dataset import build_dataset, build_training_dataset
+    from yolov3_tf2.record_files import RecordFiles, Share
 
     values, sizes, class_names = given.values, given.sizes, given.class_names
-    # Before anything runs in TensorFlow: it waits for the other workers.
-    strategy = training.build_strategy(*workers)
     keras.utils.set_random_seed(values["seed"])
     info = checkpoint.read_info(given.model_folder)
     precision = optimizer.choose_precision(values["precision"])
     optimizer.set_precision(precision)
     replicas = strategy.num_replicas_in_sync
-    share = record_files.Share(workers.rank, max(len(workers.addresses), 1))
+    share = Share(workers.rank, max(len(workers.addresses), 1))
     batch_size = values["batch_size"] * replicas // share.count  # This worker's.
-    num_pictures = count_pictures(given.train_paths, "train", class_names, share)
+    train_files, test_files = (
+        RecordFiles(paths, share) for paths in (given.train_paths, given.test_paths)
+    )
+    check_files(train_files, "train", class_names, share)
+    check_files(test_files, "test", class_names, share)
     logging.info(
         "%s: %d classes, %d training and %d test pictures, %s, %s, %d a step",
         info.variant.name,
         len(class_names),
-        num_pictures,
-        count_pictures(given.test_paths, "test", class_names, share),
+        train_files.total,
+        test_files.total,
         describe_devices(strategy),
         precision,
         values["batch_size"] * replicas,
     )
 
-    steps_per_epoch = record_files.steps(num_pictures, batch_size, share)
+    steps_per_epoch = train_files.steps(batch_size)
     with strategy.scope():
         model, known = build_model(
             info, class_names, given.model_folder, values["transfer"]
@@ -301,7 +344,7 @@ def train(given, workers):
     common = (class_names, info.variant)
     fill = replicas > 1
     train_set = build_training_dataset(
-        given.train_paths,
+        train_files,
         *common,
         sizes,
         batch_size,
@@ -310,11 +353,8 @@ def train(given, workers):
         epoch_variable,
         round(MOSAIC_SHARE * values["epochs"]),
         fill,
-        share,
     )
-    test_set = build_dataset(
-        given.test_paths, *common, sizes[-1], batch_size, fill, share
-    )
+    test_set = build_dataset(test_files, *common, sizes[-1], batch_size, fill)
 
     def measure(epoch, results):
         """Evaluates, logs and saves what an epoch has made."""
@@ -479,24 +519,26 @@ def build_model(info, class_names, model_folder, transfer):
     return model, len(known) == len(class_names)
 
 
-def count_pictures(paths, name, class_names, share):
-    """Counts the records of an input, and checks its files."""
+def check_files(files, name, class_names, share):
+    """Checks that an input has records, of these classes, and enough for all workers.
+
+    Args:
+        files: its `record_files.RecordFiles`.
+    """
     from yolov3_tf2 import records
 
-    number = sum(records.count(path) for path in paths)
-    for path in paths:
+    for path in files.paths:
         records.check(path, class_names)
-    if not number:
+    if not files.total:
         raise InputError(
-            f"input '{name}': no pictures in {', '.join(map(str, paths))}; expected "
-            "the TFRecord files of convert_superbai.py."
+            f"input '{name}': no pictures in {', '.join(map(str, files.paths))}; "
+            "expected the TFRecord files of convert_superbai.py."
         )
-    if number < share.count:
+    if files.total < share.count:
         raise InputError(
             f"input '{name}': expected a picture for each of {share.count} workers, "
-            f"got {number}; train on fewer machines."
+            f"got {files.total}; train on fewer machines."
         )
-    return number
 
 
 def resume(paths, trainer, variant, class_names):

@@ -53,6 +53,7 @@ def main():
     from yolov3_tf2 import grid, records
     from yolov3_tf2.augment import DEFAULTS, OFF
     from yolov3_tf2.dataset import build_training_dataset, iterate
+    from yolov3_tf2.record_files import RecordFiles
 
     def decode_alone(paths):
         dataset = tf.data.TFRecordDataset(list(map(str, paths))).map(
@@ -70,7 +71,7 @@ def main():
 
         def batches_of(strengths):
             dataset = build_training_dataset(
-                paths,
+                RecordFiles(paths),
                 common.CLASSES,
                 grid.VARIANTS["yolov3"],
                 [arguments.size],

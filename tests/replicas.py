@@ -13,11 +13,11 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from yolov3_tf2 import grid, training
+from yolov3_tf2 import collective, grid, training
 from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.model import build_model
 from yolov3_tf2.optimizer import build_optimizer
-from yolov3_tf2.record_files import WHOLE, Share
+from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -25,6 +25,7 @@ SIZE, BATCH = 96, 4
 
 
 def main():
+    added_up = note_all_reduce()
     path, devices = Path(sys.argv[1]), int(sys.argv[2])
     addresses, share = sys.argv[5:], WHOLE
     if addresses:
@@ -58,16 +59,33 @@ def main():
         trainer.start_average()
     if share.index:  # The first worker's numbers replace these.
         model.trainable_variables[0].assign(model.trainable_variables[0] * 2)
-    trainer.share_state()
+    good_steps = tf.Variable(7 - share.index)  # As float16's scale has them, int32.
+    collective.share(strategy, [good_steps])
+    assert good_steps.dtype == tf.int32 and int(good_steps) == 7
+    assert trainer.share_state({"epoch": 1 - share.index}) == {"epoch": 1}
     # Always filled, so that the statistics of BatchNorm are of the same pictures.
     dataset = build_dataset(
-        [path], NAMES, TINY, SIZE, BATCH // share.count, True, share=share
+        RecordFiles([path], share), NAMES, TINY, SIZE, BATCH // share.count, True
     )
     for _ in range(2):
         results = trainer.train_epoch(dataset, [path])
         results.pop("images_per_second")
         results |= trainer.evaluate(dataset, NAMES, SIZE)[0]
         print(json.dumps({k: float(v) for k, v in results.items()}))
+    # On GPUs TensorFlow refuses to add up int32.
+    assert added_up and tf.int32 not in added_up, added_up
+
+
+def note_all_reduce():
+    """Returns a set that gets the types of all that replicas add up from now on."""
+    added_up, all_reduce = set(), tf.distribute.ReplicaContext.all_reduce
+
+    def noted(self, operation, value, *arguments):
+        added_up.update(tensor.dtype for tensor in tf.nest.flatten(value))
+        return all_reduce(self, operation, value, *arguments)
+
+    tf.distribute.ReplicaContext.all_reduce = noted
+    return added_up
 
 
 if __name__ == "__main__":

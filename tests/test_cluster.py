@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,24 @@ def test_tf_config(monkeypatch):
     assert cluster.find() == cluster.Cluster([], 0)
     monkeypatch.setenv("TF_CONFIG", tf_config(["a:1", "b:2"], 1))
     assert cluster.find() == cluster.Cluster(["a:1", "b:2"], 1)
-    for text in ("{", "{}", tf_config(["a:1"], 1), '{"cluster": {"ps": []}}', "[]"):
+    # A chief is the first of the workers; one alone is no cluster to wait for.
+    chief = {"cluster": {"worker": ["b:2"], "chief": ["a:1"]}}
+    chief["task"] = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
+    assert cluster.find() == cluster.Cluster(["a:1", "b:2"], 1)
+    chief = {"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
+    assert cluster.find() == cluster.Cluster(["a:1"], 0)
+    with_ps = json.loads(tf_config(["a:1"], 0))
+    with_ps["cluster"]["ps"] = ["b:2"]
+    for text in (
+        "{",
+        "{}",
+        "[]",
+        tf_config(["a:1"], 1),
+        tf_config(["a"], 0),
+        json.dumps(with_ps),
+    ):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(InputError, match="TF_CONFIG: expected"):
             cluster.find()
@@ -123,19 +141,58 @@ def start(outputs, arguments, **environment):
     )
 
 
+def start_all(folder, *arguments):
+    """Starts a worker with each list of arguments; their outputs are `folder`/rank."""
+    addresses = free_addresses(len(arguments))
+    workers = [
+        start(folder / str(rank), each, TF_CONFIG=tf_config(addresses, rank))
+        for rank, each in enumerate(arguments)
+    ]
+    return addresses, workers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["--size=65"], r"worker 1 \(.*\) has ended before the training began"),
+        (["--batch_size=2"], "the workers differ in --batch_size: .* 4 on worker 0"),
+        (["--precision=bfloat16"], "differ in --precision: .* got float32 on worker 0"),
+    ],
+)
+def test_a_worker_that_does_not_do_as_the_others(tmp_path, data, wrong, message):
+    same = [*data, "--precision=float32"]
+    _, workers = start_all(tmp_path, same, [*same, *wrong])
+    printed = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [1, 1]
+    assert re.search(f"^error: .*{message}", printed[0], re.MULTILINE), printed[0]
+    assert re.search("^error: ", printed[1], re.MULTILINE)
+    assert "Traceback" not in "".join(printed)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_worker_with_the_newest_checkpoint_is_the_master(tmp_path, data):
+    (first,) = start_all(tmp_path / "one", [*data, "--epochs=1"])[1]
+    assert first.wait() == 0, first.stderr.read()
+    left = [p for p in (tmp_path / "one/0/checkpoints").iterdir() if p.is_file()]
+    two_epochs = [*data, "--epochs=2"]
+    addresses, workers = start_all(
+        tmp_path, two_epochs, [*two_epochs, "--checkpoints", *left]
+    )
+    printed = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], printed
+    assert "goes on after epoch 1, from" in printed[1][1]
+    assert f"worker 0 of {addresses[1]}, {addresses[0]}: the master" in printed[1][1]
+    assert (tmp_path / "1" / "model" / "model.json").is_file()
+    assert printed[0][0].strip() == "" and not (tmp_path / "0").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
-    addresses = free_addresses(2)
-    outputs = [tmp_path / "master", tmp_path / "other"]
-    master, other = (
-        start(
-            outputs[rank],
-            [*data, f"--epochs={EPOCHS}"],
-            TF_CONFIG=tf_config(addresses, rank),
-        )
-        for rank in range(2)
-    )
-    checkpoints = outputs[0] / "checkpoints"
+    arguments = [*data, f"--epochs={EPOCHS}"]
+    addresses, (master, other) = start_all(tmp_path, arguments, arguments)
+    checkpoints = tmp_path / "0" / "checkpoints"
     while not list(checkpoints.glob("epoch-0001.json")):
         assert master.poll() is None, master.stderr.read()
         time.sleep(0.05)
@@ -148,7 +205,7 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     assert addresses[1] in stderr and "checkpoints/" in stderr
     other.communicate()
     # Only the master writes.
-    assert not outputs[1].exists()
+    assert not (tmp_path / "1").exists()
 
     left = [path for path in checkpoints.iterdir() if path.is_file()]
     reached = int(training_state.find(left).stem[-4:])

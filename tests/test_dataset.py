@@ -14,7 +14,7 @@ from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.letterbox import GREY, fit, letterbox, to_float
-from yolov3_tf2.record_files import WHOLE, RecordFiles, Share, steps
+from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
@@ -56,7 +56,7 @@ def path(tmp_path):
 
 
 def test_batches(path):
-    batches = list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+    batches = list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2)))
     assert [b["images"].shape[0] for b in batches] == [2, 1]
     first = batches[0]
     assert first["images"].dtype == tf.float32
@@ -79,22 +79,25 @@ def test_batches(path):
 
 
 def test_labels_follow_the_class_file_and_not_the_record(path):
-    (batch,) = iterate(build_dataset([path], ["dog", "cat"], TINY, 64, 3))
+    (batch,) = iterate(build_dataset(RecordFiles([path]), ["dog", "cat"], TINY, 64, 3))
     assert batch["labels"][0, :2].numpy().tolist() == [0, 1]
 
 
 def test_a_batch_without_any_box(tmp_path):
     path = write(tmp_path / "none.tfrecord", [(64, 64, 0, [], [])] * 2)
-    (batch,) = iterate(build_dataset([path], NAMES, TINY, 64, 2))
+    (batch,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2))
     assert batch["boxes"].shape[1] >= 1 and not batch["boxes"].numpy().any()
     assert not any(np.asarray(t).any() for t in batch["targets"])
 
 
-def training(paths, batch_size, strengths=OFF, sizes=(64,), seed=1, **options):
+def training(
+    paths, batch_size, strengths=OFF, sizes=(64,), seed=1, share=WHOLE, **options
+):
     """A training dataset, and the variable that holds its epoch."""
     epoch = tf.Variable(1, dtype=tf.int64)
+    files = RecordFiles(paths, share)
     dataset = build_training_dataset(
-        *(paths, NAMES, TINY, list(sizes), batch_size, strengths, seed, epoch),
+        *(files, NAMES, TINY, list(sizes), batch_size, strengths, seed, epoch),
         **{"mosaic_epochs": 9, **options},
     )
     return dataset, epoch
@@ -123,7 +126,8 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
     other_epoch.assign(2)
     assert order(two) == second
     assert order(training([path], 8, seed=2)[0]) != first
-    assert order(build_dataset([path], NAMES, TINY, 32, 8)) == list(range(50))
+    in_order = build_dataset(RecordFiles([path]), NAMES, TINY, 32, 8)
+    assert order(in_order) == list(range(50))
 
 
 def test_files_are_read_in_turn(tmp_path):
@@ -148,7 +152,7 @@ def test_files_are_read_in_turn(tmp_path):
     assert orders[0] != orders[1] == orders[2]
     # Without a buffer to shuffle in, their pictures follow each other all the same.
     mixed = [
-        [int(number) for number, _ in RecordFiles(paths, WHOLE).mixed([seed, 3])]
+        [int(number) for number, _ in RecordFiles(paths).mixed([seed, 3])]
         for seed in (1, 2)
     ]
     assert mixed[0] != mixed[1]
@@ -178,8 +182,9 @@ def test_augmented_batches_are_a_function_of_seed_and_epoch(path):
 
 
 def test_no_thread_delays_the_end_of_a_pass(path):
-    datasets = [build_dataset([path], NAMES, TINY, 64, 3), training([path], 3)[0]]
-    assert [ds.options().autotune.enabled for ds in datasets] == [False, False]
+    in_order = build_dataset(RecordFiles([path]), NAMES, TINY, 64, 3)
+    for dataset in (in_order, training([path], 3)[0]):
+        assert dataset.options().autotune.enabled is False
 
 
 def test_mosaics_end(path):
@@ -197,7 +202,7 @@ def test_mosaics_end(path):
 
 def test_strength_0_is_what_is_tested_on(path):
     (ours,) = iterate(training([path], 3)[0])
-    (theirs,) = iterate(build_dataset([path], NAMES, TINY, 64, 3))
+    (theirs,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 3))
     order = np.argsort(ours["numbers"])
     np.testing.assert_array_equal(ours["images"].numpy()[order], theirs["images"])
     np.testing.assert_array_equal(ours["boxes"].numpy()[order], theirs["boxes"])
@@ -216,7 +221,7 @@ def test_the_last_batch_of_mosaics_can_be_filled(path):
 
 def test_a_class_that_the_class_file_lacks(path):
     with pytest.raises(InputError, match=r"not in the class file.*cat.*ds/0.png"):
-        list(iterate(build_dataset([path], ["dog"], TINY, 64, 2)))
+        list(iterate(build_dataset(RecordFiles([path]), ["dog"], TINY, 64, 2)))
 
 
 def test_a_damaged_record(path):
@@ -224,7 +229,7 @@ def test_a_damaged_record(path):
     data[40] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(InputError, match="corrupted record"):
-        list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+        list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2)))
 
 
 def test_a_picture_that_cannot_be_decoded(tmp_path):
@@ -233,7 +238,7 @@ def test_a_picture_that_cannot_be_decoded(tmp_path):
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     with pytest.raises(InputError, match="a record cannot be used: .*image"):
-        list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+        list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2)))
 
 
 def test_records_of_another_schema(tmp_path):
@@ -241,11 +246,12 @@ def test_records_of_another_schema(tmp_path):
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(tf.train.Example().SerializeToString())
     with pytest.raises(InputError, match="a record cannot be used: .*image/"):
-        list(iterate(build_dataset([path], NAMES, TINY, 64, 2)))
+        list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2)))
 
 
 def test_the_last_batch_can_be_filled(path):
-    dataset = build_dataset([path], NAMES, TINY, 64, 2, fill_last_batch=True)
+    files = RecordFiles([path])
+    dataset = build_dataset(files, NAMES, TINY, 64, 2, fill_last_batch=True)
     first, last = iterate(dataset)
     assert first["weights"].numpy().tolist() == [1, 1]
     assert last["weights"].numpy().tolist() == [1, 0]
@@ -269,7 +275,7 @@ def test_workers_share_the_records(tmp_path, workers, counts):
             dataset = (
                 training(paths, 2, share=share)[0]
                 if kind == "training"
-                else build_dataset(paths, NAMES, TINY, 64, 2, share=share)
+                else build_dataset(RecordFiles(paths, share), NAMES, TINY, 64, 2)
             )
             batches = list(iterate(dataset))
             lengths.add(len(batches))
@@ -281,7 +287,7 @@ def test_workers_share_the_records(tmp_path, workers, counts):
                 seen += batch["numbers"].numpy()[is_own].tolist()
         # All records once, and as many steps for every worker.
         assert sorted(seen) == list(range(total))
-        assert lengths == {steps(total, 2, Share(0, workers))}
+        assert lengths == {RecordFiles(paths, Share(0, workers)).steps(2)}
 
 
 def test_a_worker_opens_only_the_files_of_its_share(tmp_path):
@@ -310,7 +316,7 @@ def jpeg_record(tmp_path, image):
 def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
     noise = Image.effect_noise((64, 64), 120).resize((61, 47)).convert("RGB")
     path, array = jpeg_record(tmp_path, noise)
-    (batch,) = iterate(build_dataset([path], NAMES, TINY, 64, 1))
+    (batch,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 1))
     np.testing.assert_array_equal(batch["images"][0], to_float(letterbox(array, 64)))
 
 
@@ -328,7 +334,24 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
     example |= {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
     decoded = dataset_module._decode(example, inner)
     assert size <= decoded.shape[1] < max(2 * size, width // 8 + 2)
-    (batch,) = iterate(build_dataset([path], NAMES, TINY, size, 1))
+    (batch,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, size, 1))
     difference = np.abs(batch["images"][0] - to_float(letterbox(array, size)))
     assert difference.mean() < 0.006
     assert np.quantile(difference, 0.99) < 0.06
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("sides", [(640, 480), (80, 60), (160, 61)])
+def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
+    path = tmp_path / "wrong.tfrecord"
+    buffer = io.BytesIO()
+    Image.new("RGB", (160, 60)).save(buffer, kind)
+    record = superbai.Record("ds/x", buffer.getvalue(), kind.lower(), *sides, [], [])
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(records.serialize(record, NAMES))
+    with pytest.raises(
+        InputError, match=f"not of its picture.*{sides[0]} {sides[1]}.*ds/x"
+    ):
+        list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 1)))
+    with pytest.raises(InputError, match="not of its picture"):
+        list(iterate(training([path], 1, {**OFF, "flip": 0.5})[0]))

@@ -1,10 +1,12 @@
 """The training loop: learning, its strategies, its failures."""
 
+import gc
 import io
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import keras
@@ -20,6 +22,7 @@ from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.model import build_model, layers_of
 from yolov3_tf2.optimizer import build_optimizer, set_precision
+from yolov3_tf2.record_files import RecordFiles
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -71,7 +74,7 @@ def build(steps=10, learning_rate=1e-3, num_classes=2, ema=0.0, **options):
 
 
 def batches(path, batch_size=2, names=NAMES, size=SIZE):
-    return build_dataset([path], names, TINY, size, batch_size)
+    return build_dataset(RecordFiles([path]), names, TINY, size, batch_size)
 
 
 @pytest.mark.parametrize("box_loss", ["darknet", "ciou"])
@@ -208,7 +211,10 @@ def test_frozen_layers_stay_until_they_thaw(two_pictures):
     # The statistics of BatchNorm stay too.
     assert not any(path.startswith("backbone") for path in moved())
     assert any(path.startswith("neck") for path in moved())
+    folded = weakref.ref(trainer._trained.get_layer("backbone_00_conv"))
     trainer.thaw()
+    gc.collect()
+    assert folded() is None  # It takes as much memory as the layers themselves.
     trainer.train_epoch(batches(two_pictures), [two_pictures])
     assert len(moved()) == len(before)
 

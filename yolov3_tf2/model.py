@@ -100,9 +100,9 @@ def fold(model, variant, num_classes, parts=PARTS):
 
 def copy_folded(model, folded):
     """Sets the numbers of a result of `fold` once more, as those of `model` are now."""
-    pairs = zip(convolutions(model), convolutions(folded), strict=True)
-    for (conv, norm), (target, _) in pairs:
-        if target is conv:
+    for conv, norm in convolutions(model):
+        target = folded.get_layer(conv.name)
+        if isinstance(target, Shared):
             continue
         weights = conv.get_weights()
         if norm is not None:
@@ -144,6 +144,26 @@ class SplitAnchors(keras.layers.Layer):
         return {**super().get_config(), "num_anchors": self.num_anchors}
 
 
+class Shared(keras.layers.Layer):
+    """A layer of another model, under its name.
+
+    Used itself, it would keep this model in memory as long as the other one.
+    """
+
+    def __init__(self, layer):
+        super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        self.layer = layer
+        self.built = True
+
+    def call(self, inputs, training=None):
+        if isinstance(self.layer, keras.layers.BatchNormalization):
+            return self.layer(inputs, training=training)
+        return self.layer(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
+
+
 @keras.saving.register_keras_serializable("yolov3_tf2")
 class ObjectPrior(keras.initializers.Initializer):
     """Biases `[anchors * depth]` with which each cell holds an object rarely."""
@@ -173,7 +193,7 @@ class _Layers:
     def make(self, kind, name, *arguments, **options):
         """A layer, or that of the model with which this one shares it."""
         if self.shared is not None and name.split("_")[0] not in self.folded:
-            return self.shared.get_layer(name)
+            return Shared(self.shared.get_layer(name))
         return kind(*arguments, name=name, **options)
 
     def conv(self, x, part, filters, size, stride=1):

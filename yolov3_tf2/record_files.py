@@ -18,8 +18,7 @@ _FILES_IN_TURN = 16
 class Share(NamedTuple):
     """The part of a data set that one of several workers reads.
 
-    Records are cut into `count` even parts, of which `index` is one: a worker opens
-    only the files that its part lies in.
+    Records are cut into `count` even parts, of which `index` is one.
     """
 
     index: int = 0
@@ -29,26 +28,34 @@ class Share(NamedTuple):
 WHOLE = Share()
 
 
-def steps(num_pictures, batch_size, share=WHOLE):
-    """Returns the number of batches of a pass, which is the same for all workers."""
-    return -(-num_pictures // (share.count * batch_size))
-
-
 class RecordFiles:
     """The records of one worker's share of TFRecord files.
 
-    Its datasets are of pairs of a record's place in all files, and its bytes.
+    All workers count the records of all files; a worker reads those of the files that
+    its part lies in. The datasets are of pairs of a record's place in all files, and
+    its bytes.
+
+    Attributes:
+        paths: list of the files.
+        total: number of records in all of them.
     """
 
-    def __init__(self, paths, share):
+    def __init__(self, paths, share=WHOLE):
+        """Counts the records.
+
+        Raises:
+            InputError: a file is no TFRecord file, or is cut off.
+        """
         counts = [records.count(path) for path in paths]
-        total = sum(counts)
-        self._share, self._num_all = share, total
+        self.paths, self.total = list(paths), sum(counts)
+        self._share = share
         first, last = (
-            total * index // share.count for index in (share.index, share.index + 1)
+            self.total * index // share.count
+            for index in (share.index, share.index + 1)
         )
         self._num_own = last - first
-        self._mean_bytes = sum(p.stat().st_size for p in paths) / max(total, 1)
+        size = sum(path.stat().st_size for path in paths)
+        self._mean_bytes = size / max(self.total, 1)
         # Of each file: its path, the place of its first record that is read, how many
         # are skipped before, and how many are read.
         self._parts, start = [], 0
@@ -57,6 +64,10 @@ class RecordFiles:
             if low < high:
                 self._parts.append((str(path), low, low - start, high - low))
             start += count
+
+    def steps(self, batch_size):
+        """The number of batches of a pass, which is the same for all workers."""
+        return -(-self.total // (self._share.count * batch_size))
 
     def in_order(self):
         """The records file after file."""
@@ -83,8 +94,7 @@ class RecordFiles:
         """How many records come twice, so that all batches of all workers are full."""
         if not (fill_last_batch or self._share.count > 1):
             return 0
-        batches = steps(self._num_all, batch_size, self._share)
-        return batches * batch_size - self._num_own
+        return self.steps(batch_size) * batch_size - self._num_own
 
     def shuffle_buffer(self):
         """The number of records to shuffle among, so many that memory holds them."""
