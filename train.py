@@ -264,8 +264,9 @@ def read_given():
         values,
         step.check_size_range(values["size"]),
         step_inputs.read_class_names(step_inputs.input_paths("classes")[0]),
-        step_inputs.input_paths("train"),
-        step_inputs.input_paths("test"),
+        # Whatever order they come in: shares and the order of an epoch follow from it.
+        sorted(step_inputs.input_paths("train"), key=lambda path: path.name),
+        sorted(step_inputs.input_paths("test"), key=lambda path: path.name),
         step_inputs.input_folder("model", "model.json"),
         step_inputs.input_paths("checkpoints", optional=True)
         or step_inputs.restart_paths(),

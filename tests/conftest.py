@@ -76,3 +76,42 @@ def sample_run(checkout, run_script):
     assert process.returncode == 0, process.stdout + process.stderr
     (run,) = (checkout / ".valohai" / "outputs").iterdir()
     return process, run
+
+
+@pytest.fixture(scope="session")
+def training_inputs(tmp_path_factory, run_script):
+    """Arguments of train.py: the sample's drawn pictures and a network for them."""
+    import samples
+    from yolov3_tf2 import checkpoint, grid
+    from yolov3_tf2.model import build_model
+
+    folder = tmp_path_factory.mktemp("training_inputs")
+    samples.write_export(folder, num_train=24, num_test=7)
+    process = run_script(
+        "convert_superbai.py",
+        *("--images", folder / "images.zip", "--labels", folder / "labels.zip"),
+        "--images_per_shard=10",
+        outputs=folder,
+    )
+    assert process.returncode == 0, process.stderr
+    model = build_model(grid.VARIANTS["yolov3-tiny"], 2)
+    checkpoint.save_model(folder / "model", model, ["circle", "disc"], 64)
+    return [
+        *("--classes", folder / "classes.txt"),
+        *("--train", *(folder / "train").iterdir()),
+        *("--test", *(folder / "test").iterdir()),
+        *("--model", *(folder / "model" / name for name in checkpoint.FILES)),
+    ]
+
+
+def start_training(outputs, arguments, **environment):
+    """Starts train.py; returns the process."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**clean, "VH_OUTPUTS_DIR": str(outputs), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

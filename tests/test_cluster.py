@@ -1,22 +1,17 @@
 """Several workers: who they are; one that is killed; how the others end and go on."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import valohai
-from conftest import REPOSITORY, free_addresses
+from conftest import free_addresses, start_training
 
 import cluster
-import samples
-from yolov3_tf2 import checkpoint, grid, training_state
+from yolov3_tf2 import training_state
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.model import build_model
 
 EPOCHS = 40
 
@@ -107,45 +102,16 @@ def tf_config(addresses, rank):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, run_script):
-    """Arguments that train a small network on the sample's drawn pictures."""
-    folder = tmp_path_factory.mktemp("data")
-    samples.write_export(folder, num_train=24, num_test=7)
-    process = run_script(
-        "convert_superbai.py",
-        *("--images", folder / "images.zip", "--labels", folder / "labels.zip"),
-        "--images_per_shard=10",
-        outputs=folder,
-    )
-    assert process.returncode == 0, process.stderr
-    model = build_model(grid.VARIANTS["yolov3-tiny"], 2)
-    checkpoint.save_model(folder / "model", model, ["circle", "disc"], 64)
-    return [
-        *("--classes", folder / "classes.txt"),
-        *("--train", *(folder / "train").iterdir()),
-        *("--test", *(folder / "test").iterdir()),
-        *("--model", *(folder / "model" / name for name in checkpoint.FILES)),
-        *("--size=64", "--batch_size=4", "--freeze_epochs=0"),
-    ]
-
-
-def start(outputs, arguments, **environment):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
-    return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
-        cwd=REPOSITORY,
-        env={**clean, "VH_OUTPUTS_DIR": str(outputs), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def data(training_inputs):
+    """Arguments that train a small network."""
+    return [*training_inputs, "--size=64", "--batch_size=4", "--freeze_epochs=0"]
 
 
 def start_all(folder, *arguments):
     """Starts a worker with each list of arguments; their outputs are `folder`/rank."""
     addresses = free_addresses(len(arguments))
     workers = [
-        start(folder / str(rank), each, TF_CONFIG=tf_config(addresses, rank))
+        start_training(folder / str(rank), each, TF_CONFIG=tf_config(addresses, rank))
         for rank, each in enumerate(arguments)
     ]
     return addresses, workers
@@ -210,7 +176,7 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     left = [path for path in checkpoints.iterdir() if path.is_file()]
     reached = int(training_state.find(left).stem[-4:])
     again = [
-        start(
+        start_training(
             tmp_path / f"again-{rank}",
             # As on Valohai, where a worker has the outputs of its own last execution.
             [

@@ -1,21 +1,16 @@
 """A training that is cut off, at any moment, goes on where it ended."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import REPOSITORY
+from conftest import start_training
 
-import samples
-from yolov3_tf2 import checkpoint, grid, training_state
+from yolov3_tf2 import training_state
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.model import build_model
 
 EPOCHS = 8
 # What the clock says is not the same twice.
@@ -23,38 +18,13 @@ CLOCK = ("images_per_second",)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, run_script):
-    """Arguments that train a small network on the sample's drawn pictures."""
-    folder = tmp_path_factory.mktemp("data")
-    samples.write_export(folder, num_train=24, num_test=6)
-    process = run_script(
-        "convert_superbai.py",
-        *("--images", folder / "images.zip", "--labels", folder / "labels.zip"),
-        outputs=folder,
-    )
-    assert process.returncode == 0, process.stderr
-    model = build_model(grid.VARIANTS["yolov3-tiny"], 2)
-    checkpoint.save_model(folder / "model", model, ["circle", "disc"], 96)
+def data(training_inputs):
+    """Arguments that train a small network, some layers of it later than others."""
     return [
-        *("--classes", folder / "classes.txt"),
-        *("--train", *(folder / "train").iterdir()),
-        *("--test", *(folder / "test").iterdir()),
-        *("--model", *(folder / "model" / name for name in checkpoint.FILES)),
+        *training_inputs,
         *("--transfer=no_output", "--freeze_epochs=3", "--learning_rate=0.001"),
         *("--size=64-96", f"--epochs={EPOCHS}", "--batch_size=4"),
     ]
-
-
-def start(outputs, data, *arguments, **environment):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
-    return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *map(str, [*data, *arguments])],
-        cwd=REPOSITORY,
-        env={**clean, "VH_OUTPUTS_DIR": str(outputs), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def rows(stdout):
@@ -65,7 +35,7 @@ def rows(stdout):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, data):
     """The metrics of a training that nothing disturbs, and how long its epochs took."""
-    process = start(tmp_path_factory.mktemp("unbroken"), data)
+    process = start_training(tmp_path_factory.mktemp("unbroken"), data)
     first, lines = None, []
     for line in process.stdout:
         first = first or (time.monotonic() if line.strip() else None)
@@ -114,7 +84,7 @@ def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
     while status == 0:  # It may end before it is told to, on a machine freed of others.
         delay = took = random.SystemRandom().uniform(0, took)
         shutil.rmtree(tmp_path / "first", ignore_errors=True)
-        process = start(tmp_path / "first", data)
+        process = start_training(tmp_path / "first", data)
         while not process.stdout.readline().strip():
             assert process.poll() is None, process.stderr.read()
         time.sleep(delay)
@@ -131,7 +101,7 @@ def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
     environment = {}
     if how == "SIGTERM":
         again, environment = as_on_valohai(tmp_path, data)
-    process = start(tmp_path / "second", again, **environment)
+    process = start_training(tmp_path / "second", again, **environment)
     stdout, stderr = process.communicate()
     case += stderr
     assert process.returncode == 0, case
@@ -150,7 +120,7 @@ def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
 def finished(tmp_path_factory, data):
     """The outputs of a training of two epochs."""
     outputs = tmp_path_factory.mktemp("finished")
-    process = start(outputs, data, "--epochs=2")
+    process = start_training(outputs, [*data, "--epochs=2"])
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
     return outputs
@@ -159,7 +129,7 @@ def finished(tmp_path_factory, data):
 @pytest.mark.slow
 def test_a_finished_training_can_be_made_longer(tmp_path, data, finished):
     files = sorted((finished / "checkpoints").iterdir())
-    process = start(tmp_path, data, "--epochs=3", "--checkpoints", *files)
+    process = start_training(tmp_path, [*data, "--epochs=3", "--checkpoints", *files])
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert [row.get("epoch") for row in rows(stdout)] == [3, None]
@@ -174,7 +144,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, data, finished):
         ([*other, "--checkpoints", *files], "are these the checkpoints of another"),
         ([*data, "--optimizer=sgd", "--checkpoints", *files], "cannot go on from this"),
     ):
-        process = start(tmp_path / "outputs", arguments)
+        process = start_training(tmp_path / "outputs", arguments)
         _, stderr = process.communicate()
         assert process.returncode == 1 and words in stderr, stderr
         assert "Traceback" not in stderr
