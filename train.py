@@ -8,7 +8,6 @@ untrained one included; `checkpoints/`, from which a training that was cut off g
 `train_batch.jpg` and `plots/`.
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,12 +202,6 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
-KEPT_PARTS = {
-    "darknet": ["backbone"],
-    "no_output": ["backbone", "neck"],
-    "heads": ["backbone", "neck"],
-    "none": [],
-}
 AUGMENTATION = (
     "flip",
     "scale",
@@ -221,8 +214,6 @@ AUGMENTATION = (
 )
 # Of the epochs; in the rest the network sees whole pictures, as those it is tested on.
 MOSAIC_SHARE = 2 / 3
-FREEZE_EPOCHS = 3
-WORST_PICTURES = 8
 
 
 class Given(NamedTuple):
@@ -305,7 +296,8 @@ def train(given, workers, strategy):
     import keras
     import tensorflow as tf
 
-    from yolov3_tf2 import checkpoint, optimizer
+    import train_outputs
+    from yolov3_tf2 import checkpoint, fine_tuning, optimizer
     from yolov3_tf2.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.record_files import RecordFiles, Share
 
@@ -335,10 +327,10 @@ def train(given, workers, strategy):
 
     steps_per_epoch = train_files.steps(batch_size)
     with strategy.scope():
-        model, known = build_model(
+        model, known = fine_tuning.build_model(
             info, class_names, given.model_folder, values["transfer"]
         )
-        trainer = build_trainer(
+        trainer = fine_tuning.build_trainer(
             model, known, info.variant, strategy, values, steps_per_epoch
         )
         epoch_variable = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -361,30 +353,33 @@ def train(given, workers, strategy):
         """Evaluates, logs and saves what an epoch has made."""
         results |= trainer.evaluate(test_set, class_names, sizes[-1])[0]
         history.append(step.finite(results))
-        best = best_epoch(history)
+        best = train_outputs.best_epoch(history)
         if workers.is_master:
             step.log_metadata(**results)
-            save(epoch, best, trainer, class_names, sizes[-1], history)
+            train_outputs.save(epoch, best, trainer, class_names, sizes[-1], history)
         logging.info(
             "epoch %d: %s, %s",
             epoch,
-            describe(results),
+            train_outputs.describe(results),
             "the best so far" if best == epoch else f"the best is epoch {best}",
         )
 
     history = []
     if workers.is_master:
-        history = resume(given.earlier, trainer, info.variant, class_names)
+        history = train_outputs.resume(
+            given.earlier, trainer, info.variant, class_names
+        )
     history = trainer.share_state(history)
     if not history:
         measure(0, {"epoch": 0})
     if workers.is_master:
-        draw_batch(train_set, class_names)
+        train_outputs.draw_batch(train_set, class_names)
     for epoch in range(len(history), values["epochs"] + 1):
-        if values["patience"] and epoch > best_epoch(history) + values["patience"]:
+        waited = epoch - 1 - train_outputs.best_epoch(history)
+        if values["patience"] and waited >= values["patience"]:
             logging.info("no better AP for %d epochs: stopped", values["patience"])
             break
-        if epoch > frozen_epochs(values, known) and values["kept_rate"]:
+        if epoch > fine_tuning.frozen_epochs(values, known) and values["kept_rate"]:
             trainer.thaw()
         epoch_variable.assign(epoch)
         results = trainer.train_epoch(
@@ -402,122 +397,7 @@ def train(given, workers, strategy):
         trainer, test_set, class_names, sizes[-1], workers
     )
     if workers.is_master:
-        finish(results, tested, given.test_paths, class_names, history)
-
-
-def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
-    """Builds the trainer: the network's averages, and an optimizer for each group.
-
-    The layers kept of an earlier model are one group, which waits for `freeze_epochs`
-    and has a smaller learning rate; the others, the output layers always among them,
-    are the other. Output layers that know all classes have the smaller rate too.
-
-    Args:
-        model: the result of `build_model`.
-        known: whether its output layers know all classes.
-        variant: its `grid.Variant`.
-        strategy: a `tf.distribute.Strategy`.
-        values: the step's parameters.
-        steps_per_epoch: steps of an epoch.
-    """
-    from yolov3_tf2 import model as network
-    from yolov3_tf2 import optimizer, training
-
-    kept = KEPT_PARTS[values["transfer"]]
-    freeze_epochs = frozen_epochs(values, known)
-    new = [part for part in network.PARTS if part not in kept]
-    rate = values["learning_rate"] * (values["kept_rate"] if known else 1.0)
-    if not rate:
-        raise InputError(
-            "--kept_rate=0: expected more, as the output layers know all classes and "
-            "nothing would be trained; --freeze_epochs keeps the layers under them."
-        )
-    replicas = strategy.num_replicas_in_sync
-    if replicas > 1:
-        factor = optimizer.rate_factor(values["optimizer"], replicas)
-        logging.info("learning rate times %.3g for %d devices", factor, replicas)
-        rate *= factor
-    thawed_epochs = values["epochs"] - freeze_epochs * bool(kept)
-    groups = []
-    for name, parts, group_rate, epochs in (
-        ("new", new, rate, values["epochs"]),
-        ("kept", kept, rate * values["kept_rate"], thawed_epochs),
-    ):
-        layers = network.layers_of(model, *parts)
-        if layers and group_rate and epochs > 0:
-            built = optimizer.build_optimizer(
-                values["optimizer"],
-                [v for layer in layers for v in layer.trainable_variables],
-                group_rate,
-                epochs * steps_per_epoch,
-                values["weight_decay"],
-                name,
-            )
-            groups.append((built, layers))
-    averaged = model
-    if values["ema"]:
-        num_classes = model.output_shape[0][-1] - 5
-        averaged = network.build_model(variant, num_classes, random=False)
-    trainer = training.Trainer(
-        model,
-        averaged,
-        variant,
-        strategy,
-        groups,
-        box_loss=values["box_loss"],
-        ema=values["ema"],
-        clip_norm=values["clip_norm"],
-    )
-    if kept and (freeze_epochs or not values["kept_rate"]):
-        trainer.freeze(kept)
-    trainer.start_average()
-    return trainer
-
-
-def frozen_epochs(values, known):
-    """The number of epochs for which the kept layers stay as they are.
-
-    By default that is all of them where the output layers know all classes: features
-    learned from 100,000 pictures are soon worse for a few that show nothing new.
-    """
-    if values["freeze_epochs"] >= 0:
-        return values["freeze_epochs"]
-    return values["epochs"] if known else FREEZE_EPOCHS
-
-
-def build_model(info, class_names, model_folder, transfer):
-    """Builds the network for `class_names`, with what `transfer` keeps of the old one.
-
-    The checkpoint's layers are compared before any is copied; a model for other
-    classes is welcome, as its output layers are not among them.
-
-    Returns:
-        The model, and whether its output layers know all classes.
-    """
-    from yolov3_tf2 import checkpoint
-    from yolov3_tf2 import model as network
-
-    model = network.build_model(info.variant, len(class_names))
-    kept = checkpoint.load_weights(model_folder, model, KEPT_PARTS[transfer])
-    known = []
-    if transfer == "heads":
-        copied, known = checkpoint.transplant_outputs(
-            model_folder, model, info, class_names
-        )
-        kept += copied
-        logging.info(
-            "classes known to the model: %d of %d (%s)",
-            len(known),
-            len(class_names),
-            ", ".join(known) or "none",
-        )
-    logging.info(
-        "transfer %s: %s of %s numbers kept",
-        transfer,
-        f"{kept:,}",
-        f"{model.count_params():,}",
-    )
-    return model, len(known) == len(class_names)
+        train_outputs.finish(results, tested, given.test_paths, class_names, history)
 
 
 def check_files(files, name, class_names, share):
@@ -542,94 +422,6 @@ def check_files(files, name, class_names, share):
         )
 
 
-def resume(paths, trainer, variant, class_names):
-    """Puts the trainer where an earlier training ended.
-
-    Args:
-        paths: the files of its checkpoints, or an empty list.
-
-    Returns:
-        The history of that training, a list of the results of its epochs; empty if
-        there is none to go on from.
-
-    Raises:
-        InputError: the checkpoints are of other classes, or damaged.
-    """
-    from yolov3_tf2 import training_state
-
-    path = training_state.find(paths)
-    if path is None:
-        if paths:
-            logging.warning("no whole checkpoint among the files given: from the start")
-        return []
-    facts = training_state.read_facts(path)
-    for name, ours in (("variant", variant.name), ("classes", class_names)):
-        if facts[name] != ours:
-            raise InputError(
-                f"{path}: expected a training of {name} {ours}, got one of "
-                f"{facts[name]}; are these the checkpoints of another training?"
-            )
-    training_state.restore(path, trainer.state())
-    training_state.copy(path, step.outputs_folder() / "checkpoints")
-    with step.staged_outputs(quiet=True) as folder:
-        training_state.restore_best(path, facts["best_epoch"], folder / "model")
-    logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
-    return facts["history"]
-
-
-def save(epoch, best, trainer, class_names, size, history):
-    """Writes the model, where it is the best so far, and the state of the training."""
-    from yolov3_tf2 import checkpoint, training_state
-
-    checkpoints = step.outputs_folder() / "checkpoints"
-    if epoch == best:
-        with step.staged_outputs(quiet=True) as folder:
-            checkpoint.save_model(folder / "model", trainer.averaged, class_names, size)
-        training_state.save_best(checkpoints, epoch, step.outputs_folder() / "model")
-    facts = {
-        "best_epoch": best,
-        "variant": trainer.model.name,
-        "classes": class_names,
-        "history": history,
-    }
-    training_state.save(checkpoints, epoch, trainer.state(), facts)
-
-
-def best_epoch(history):
-    """The epoch of the highest AP; the last one, where there are no labels to tell."""
-    best = 0
-    for row in history:
-        if "AP" not in row or row["AP"] > history[best]["AP"]:
-            best = row["epoch"]
-    return best
-
-
-def describe(row):
-    """The accuracy of an epoch, for the log."""
-    nan = math.nan
-    return f"AP {row.get('AP', nan):.3f}, AP50 {row.get('AP50', nan):.3f}"
-
-
-def draw_batch(dataset, class_names):
-    """Draws pictures as the network will see them, to check the boxes by eye."""
-    import itertools
-
-    from yolov3_tf2 import plots
-    from yolov3_tf2.dataset import iterate
-
-    tiles = [
-        tile
-        for batch in itertools.islice(iterate(dataset), 2)
-        for tile in zip(
-            *(batch[name].numpy() for name in ("images", "boxes", "labels")),
-            strict=True,
-        )
-    ]
-    mosaic = plots.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
-    with step.staged_outputs(quiet=True) as folder:
-        mosaic.save(folder / "train_batch.jpg", quality=90)
-
-
 def measure_shipped(trainer, test_set, class_names, size, workers):
     """Measures the model that is shipped, as read from its files; by all workers.
 
@@ -644,45 +436,6 @@ def measure_shipped(trainer, test_set, class_names, size, workers):
         checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
     trainer.share_state()
     return trainer.evaluate(test_set, class_names, size)
-
-
-def finish(results, tested, test_paths, class_names, history):
-    """Draws plots of the training and of the model that is shipped."""
-    with step.staged_outputs() as folder:
-        (folder / "plots").mkdir()
-        draw_plots(folder / "plots", history, tested, test_paths, class_names)
-    best = best_epoch(history)
-    step.log_metadata(best_epoch=best, best_AP=results["AP"], best_AP50=results["AP50"])
-    if best == 0 and len(history) > 1:
-        logging.warning("no epoch has made the model better: it is the untrained one")
-    logging.info(
-        "trained: model/ is of epoch %d, %s on the test pictures",
-        best,
-        describe(results),
-    )
-
-
-def draw_plots(folder, history, tested, test_paths, class_names):
-    """Draws curves and errors; `tested` is a list of `evaluate.Picture`."""
-    from yolov3_tf2 import evaluate, pictures, plots, records
-
-    plots.curves(history).savefig(folder / "curves.png")
-    plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
-    plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")
-    worst = evaluate.worst_pictures(
-        tested,
-        WORST_PICTURES,
-        score_threshold=plots.SHOWN_SCORE,
-        iou_threshold=plots.MATCH_IOU,
-    )
-    rows = records.read(test_paths, [picture.number for picture in worst])
-    images = [
-        pictures.load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
-        for row in rows
-    ]
-    if worst:
-        mosaic = plots.worst_mosaic(worst, images, class_names)
-        mosaic.save(folder / "worst.jpg", quality=90)
 
 
 def describe_devices(strategy):
