@@ -2,9 +2,10 @@
 
     python detect.py --model model/* --image photo.jpg more.zip
 
-Writes `output_<name>` for each picture, and `detections.json`. Pictures that cannot be
-read are named and left out; where they are more than `max_unreadable`, the exit status
-is 2, though all others are done. Where none can be read, it is 1.
+Writes `output_<name>` for each picture, `detections.json`, and `review.csv`: the
+pictures in the order of how much the network would learn from their labels. Pictures
+that cannot be read are named and left out; where they are more than `max_unreadable`,
+the exit status is 2, though all others are done. Where none can be read, it is 1.
 """
 
 import json
@@ -12,6 +13,7 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import valohai
@@ -99,6 +101,22 @@ AHEAD = THREADS  # Pictures decoded before their turn.
 # A decoded picture takes three bytes a pixel, and while it is scaled twelve more.
 MAX_BATCH_PIXELS = 50_000_000
 
+FIRST_TO_REVIEW = 3  # Pictures that the log names.
+
+
+class Found(NamedTuple):
+    """What is found in the pictures that can be read, in their order.
+
+    Attributes:
+        images: list of COCO `images`.
+        annotations: list of the COCO `annotations` of each, see `evaluate.annotations`.
+        reviews: list of `review.Row`.
+    """
+
+    images: list
+    annotations: list
+    reviews: list
+
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
@@ -109,7 +127,64 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import checkpoint, draw, evaluate, optimizer, pictures, predict
+    from yolov3_tf2 import pictures, review
+
+    detect, info = load_detector(model_folder, classes, values)
+    total, others = pictures.count(image_paths)
+    if not total:
+        raise InputError(
+            f"no pictures in {', '.join(map(str, image_paths))}; expected at least one."
+        )
+    if others:
+        logging.info("left out: %d files in zips and folders, no pictures", others)
+
+    left_out, seconds = [], Stopwatch()
+    with step.staged_outputs() as folder:
+        bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
+        loaded = batches(load(bar, left_out), values["batch_size"])
+        found = look_through(loaded, detect, info, values, folder, seconds)
+        if not found.images:
+            raise InputError(f"none of {total} pictures can be read; see above.")
+        objects = write_detections(folder, found, left_out, info.class_names)
+        ranked = review.rank(found.reviews)
+        review.write(folder / "review.csv", ranked)
+
+    logging.info("%d objects found in %d pictures", objects, len(found.images))
+    if not objects:
+        logging.warning(
+            "none reached the score of %g; lower it with --score_threshold, or train "
+            "for more epochs",
+            values["score_threshold"],
+        )
+    first = [f"{row.file_name} ({row.reason})" for row in ranked[:FIRST_TO_REVIEW]]
+    logging.info("review.csv: look first at %s", ", ".join(first))
+    step.log_metadata(
+        pictures=len(found.images),
+        pictures_left_out=len(left_out),
+        objects=objects,
+        images_per_second=len(found.images) / (bar.format_dict["elapsed"] or 1),
+        network_images_per_second=len(found.images) / seconds.total,
+    )
+    if left_out:
+        logging.warning(
+            "left out: %d of %d pictures, which cannot be read", len(left_out), total
+        )
+    return 2 if len(left_out) > values["max_unreadable"] else 0
+
+
+def load_detector(model_folder, classes, values):
+    """Loads the model.
+
+    Args:
+        model_folder: its folder.
+        classes: list of the class file, or of nothing.
+        values: the step's parameters.
+
+    Returns:
+        A function from pictures to `predict.Detections`, down to the scores that are
+        to be reviewed, and the model's `checkpoint.ModelInfo`.
+    """
+    from yolov3_tf2 import checkpoint, optimizer, predict, review
     from yolov3_tf2 import model as network
 
     model, info = checkpoint.load_model(model_folder)
@@ -132,31 +207,63 @@ def main():
         model,
         info.variant,
         values["size"],
-        score_threshold=values["score_threshold"],
+        score_threshold=min(values["score_threshold"], review.FLOOR),
         iou_threshold=values["iou_threshold"],
         max_boxes=values["max_boxes"],
     )
-    total, others = pictures.count(image_paths)
-    if not total:
-        raise InputError(
-            f"no pictures in {', '.join(map(str, image_paths))}; expected at least one."
-        )
-    if others:
-        logging.info("left out: %d files in zips and folders, no pictures", others)
-    images, found, left_out, seconds = [], [], [], Stopwatch()
-    with step.staged_outputs() as folder, ThreadPoolExecutor(THREADS) as pool:
-        saved = deque()
-        names = draw.output_names()
-        bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
-        loaded = load(bar, left_out)
-        for batch in batches(loaded, values["batch_size"]):
+    return detect, info
+
+
+def over(score_threshold, detected):
+    """The boxes of a higher score: what a detector of that threshold finds.
+
+    Suppression goes from the highest score down, so that what it keeps does not depend
+    on the boxes of lower scores, and the most boxes are those of the highest ones.
+    """
+    # As TensorFlow compares them.
+    is_over = detected.scores > np.float32(score_threshold)
+    return type(detected)(*(part[is_over] for part in detected))
+
+
+def look_through(loaded, detect, info, values, folder, seconds):
+    """Finds objects in pictures, and draws them.
+
+    Args:
+        loaded: iterable of batches, see `batches`.
+        detect, info: see `load_detector`.
+        values: the step's parameters.
+        folder: where the pictures are saved.
+        seconds: a `Stopwatch` for the network.
+
+    Returns:
+        `Found`.
+    """
+    from yolov3_tf2 import draw, evaluate, review
+
+    rarities = review.rarity(info.class_names, info.train_boxes)
+    names = draw.output_names()
+    found, saved = Found([], [], []), deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for batch in loaded:
             with seconds:
                 detections = detect([np.asarray(image) for _, image in batch])
-            for (source, image), detected in zip(batch, detections, strict=True):
+            kept = [over(values["score_threshold"], boxes) for boxes in detections]
+            rows = review.judge(
+                [
+                    (source.name, candidates, len(boxes.scores))
+                    for (source, _), candidates, boxes in zip(
+                        batch, detections, kept, strict=True
+                    )
+                ],
+                info.class_names,
+                rarities,
+            )
+            found.reviews.extend(rows)
+            for (source, image), detected in zip(batch, kept, strict=True):
                 output = names(source.name, image.size)
-                images.append(
+                found.images.append(
                     {
-                        "id": len(images) + 1,
+                        "id": len(found.images) + 1,
                         "file_name": source.name,
                         "source": source.where,
                         "width": image.width,
@@ -164,9 +271,12 @@ def main():
                         "output": output,
                     }
                 )
-                found.append(
+                found.annotations.append(
                     evaluate.annotations(
-                        len(images), detected.boxes_px, detected.labels, detected.scores
+                        len(found.images),
+                        detected.boxes_px,
+                        detected.labels,
+                        detected.scores,
                     )
                 )
                 drawn = draw.draw_boxes(
@@ -181,36 +291,23 @@ def main():
                     saved.popleft().result()  # Raises what the thread has raised.
         for save in saved:
             save.result()
-        if not images:
-            raise InputError(f"none of {total} pictures can be read; see above.")
-        annotations = evaluate.number_annotations(found)
-        results = {
-            "info": {"left_out": left_out},
-            "images": images,
-            "categories": evaluate.categories(info.class_names),
-            "annotations": annotations,
-        }
-        text = json.dumps(results, ensure_ascii=False)
-        (folder / "detections.json").write_text(text, encoding="utf-8")
-    logging.info("%d objects found in %d pictures", len(annotations), len(images))
-    if not annotations:
-        logging.warning(
-            "none reached the score of %g; lower it with --score_threshold, or train "
-            "for more epochs",
-            values["score_threshold"],
-        )
-    step.log_metadata(
-        pictures=len(images),
-        pictures_left_out=len(left_out),
-        objects=len(annotations),
-        images_per_second=len(images) / (bar.format_dict["elapsed"] or 1),
-        network_images_per_second=len(images) / seconds.total,
-    )
-    if left_out:
-        logging.warning(
-            "left out: %d of %d pictures, which cannot be read", len(left_out), total
-        )
-    return 2 if len(left_out) > values["max_unreadable"] else 0
+    return found
+
+
+def write_detections(folder, found, left_out, class_names):
+    """Writes `detections.json`; returns the number of objects in it."""
+    from yolov3_tf2 import evaluate
+
+    annotations = evaluate.number_annotations(found.annotations)
+    results = {
+        "info": {"left_out": left_out},
+        "images": found.images,
+        "categories": evaluate.categories(class_names),
+        "annotations": annotations,
+    }
+    text = json.dumps(results, ensure_ascii=False)
+    (folder / "detections.json").write_text(text, encoding="utf-8")
+    return len(annotations)
 
 
 def load(sources, left_out):

@@ -45,7 +45,12 @@ SAMPLE_PARAMETERS = {
 
 
 def run_command_line(pipeline_name, arguments):
-    """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status."""
+    """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status.
+
+    Args:
+        pipeline_name: of the pipeline that is run without `--pipeline=NAME`.
+        arguments: of the command line.
+    """
     received = step.exit_when_stopped()  # And its step with it.
     try:
         return _run(pipeline_name, arguments)
@@ -61,12 +66,22 @@ def run_command_line(pipeline_name, arguments):
 def _run(pipeline_name, arguments):
     text = (REPOSITORY / "valohai.yaml").read_text(encoding="utf-8")
     config = valohai_yaml.parse(text)
-    pipeline = config.pipelines[pipeline_name]
+    names = [a for a in arguments if a.startswith("--pipeline=")]
+    arguments = [a for a in arguments if a not in names]
+    for name in names:
+        pipeline_name = name.partition("=")[2]
+    pipeline = config.pipelines.get(pipeline_name)
+    if pipeline is None:
+        raise InputError(
+            f"--pipeline={pipeline_name}: there is no such pipeline; valohai.yaml has "
+            f"{', '.join(config.pipelines)}."
+        )
     if "--help" in arguments:
         _print_help(config, pipeline)
         return 0
     given = parse_arguments(arguments)
-    is_sample = not any(
+    converts = any(node.name == "convert-superbai" for node in pipeline.nodes)
+    is_sample = converts and not any(
         ("convert-superbai", name) in given for name in ("images", "labels")
     )
     if is_sample:
@@ -143,7 +158,8 @@ def parse_arguments(arguments):
 
 
 def _print_help(config, pipeline):
-    print(f"python pipeline.py [--NODE.NAME=value ...]\n\nRuns {pipeline.name} here.")
+    print("python pipeline.py [--pipeline=NAME] [--NODE.NAME=value ...]\n")
+    print(f"Runs {pipeline.name} here; there are {', '.join(config.pipelines)}.")
     for node in pipeline.nodes:
         of_step = config.steps[node.step]
         print(f"\n{node.name}")

@@ -4,6 +4,7 @@
     python pipeline.py                runs it on this machine, on a built-in sample
     python pipeline.py --convert-superbai.images=images.zip \\
         --convert-superbai.labels=labels.zip --train.epochs=20
+    python pipeline.py --pipeline=label-superbai …        runs that of label_pipeline.py
 
 Every input and parameter of a step is `--NODE.NAME=value`, as in `vh pipeline run`.
 """

@@ -170,7 +170,8 @@ def _check_arguments(declared, inputs):
                 f"({did_you_mean(name, known)})."
             )
         if argument.startswith("--"):
-            if "=" in argument and not value:
+            may_be_empty = name in declared and declared[name]["default"] == ""
+            if "=" in argument and not value and not may_be_empty:
                 raise InputError(f"{argument}: expected a value behind it, got none.")
             follows_input = name in inputs and not value
             follows_parameter = name if name in declared and not value else None

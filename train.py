@@ -325,6 +325,7 @@ def train(given, workers, strategy):
         values["batch_size"] * replicas,
     )
 
+    train_boxes = count_train_boxes(train_files, class_names, strategy)
     steps_per_epoch = train_files.steps(batch_size)
     with strategy.scope():
         model, known = fine_tuning.build_model(
@@ -356,7 +357,9 @@ def train(given, workers, strategy):
         best = train_outputs.best_epoch(history)
         if workers.is_master:
             step.log_metadata(**results)
-            train_outputs.save(epoch, best, trainer, class_names, sizes[-1], history)
+            train_outputs.save(
+                epoch, best, trainer, class_names, sizes[-1], train_boxes, history
+            )
         logging.info(
             "epoch %d: %s, %s",
             epoch,
@@ -420,6 +423,21 @@ def check_files(files, name, class_names, share):
             f"input '{name}': expected a picture for each of {share.count} workers, "
             f"got {files.total}; train on fewer machines."
         )
+
+
+def count_train_boxes(files, class_names, strategy):
+    """Counts the boxes of each class that all workers train on.
+
+    Args:
+        files: the `record_files.RecordFiles` of this worker.
+
+    Returns:
+        A dict from class name to number.
+    """
+    from yolov3_tf2 import collective, dataset
+
+    numbers = collective.gather(strategy, dataset.count_boxes(files, class_names))
+    return dict(zip(class_names, sum(numbers).tolist(), strict=True))
 
 
 def measure_shipped(trainer, test_set, class_names, size, workers):

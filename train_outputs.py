@@ -46,12 +46,14 @@ def resume(paths, trainer, variant, class_names):
     return facts["history"]
 
 
-def save(epoch, best, trainer, class_names, size, history):
+def save(epoch, best, trainer, class_names, size, train_boxes, history):
     """Writes the model, where it is the best so far, and the state of the training."""
     checkpoints = step.outputs_folder() / "checkpoints"
     if epoch == best:
         with step.staged_outputs(quiet=True) as folder:
-            checkpoint.save_model(folder / "model", trainer.averaged, class_names, size)
+            checkpoint.save_model(
+                folder / "model", trainer.averaged, class_names, size, train_boxes
+            )
         training_state.save_best(checkpoints, epoch, step.outputs_folder() / "model")
     facts = {
         "best_epoch": best,

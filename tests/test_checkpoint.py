@@ -36,7 +36,7 @@ def copy(saved, tmp_path):
 def test_what_is_saved_is_loaded(saved):
     folder, model = saved
     loaded, info = checkpoint.load_model(folder)
-    assert info == (TINY, NAMES, 320)
+    assert info == (TINY, NAMES, 320, None)
     for ours, theirs in zip(loaded.variables, model.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert sorted(p.name for p in folder.iterdir()) == sorted(checkpoint.FILES)
@@ -89,6 +89,9 @@ def test_json_that_does_not_fit_the_checkpoint(copy, change, message):
         '{"variant": ["yolov3"], "classes": ["a"], "size": 416}',
         '{"variant": "yolov3", "classes": 5, "size": 416}',
         '{"variant": "yolov3", "classes": ["a"], "size": "big"}',
+        '{"variant": "yolov3", "classes": ["a"], "size": 96, "train_boxes": [1]}',
+        '{"variant": "yolov3", "classes": ["a"], "size": 96, "train_boxes": {"b": 1}}',
+        '{"variant": "yolov3", "classes": ["a"], "size": 96, "train_boxes": {"a": -1}}',
     ],
 )
 def test_json_of_another_program(copy, text):

@@ -355,3 +355,15 @@ def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
         list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 1)))
     with pytest.raises(InputError, match="not of its picture"):
         list(iterate(training([path], 1, {**OFF, "flip": 0.5})[0]))
+
+
+def test_boxes_are_counted_by_class(tmp_path):
+    rows = [(8, 8, 0, [(0.1, 0.1, 0.5, 0.5)] * n, [n % 2] * n) for n in range(7)]
+    paths = [write(tmp_path / f"{i}.tfrecord", rows) for i in range(3)]
+    counts = dataset_module.count_boxes(RecordFiles(paths), NAMES)
+    assert counts.tolist() == [3 * (2 + 4 + 6), 3 * (1 + 3 + 5)]
+    parts = [
+        dataset_module.count_boxes(RecordFiles(paths, Share(i, 4)), NAMES)
+        for i in range(4)
+    ]
+    assert sum(parts).tolist() == counts.tolist()

@@ -109,6 +109,7 @@ def test_the_files_of_the_contract(sample_run):
         "convert-superbai/test/test-00000-of-00001.tfrecord",
         "convert-superbai/train/train-00000-of-00001.tfrecord",
         "detect/detections.json",
+        "detect/review.csv",
         *(
             f"train/checkpoints/{kind}.{ending}"
             for kind in (f"best-{best:04d}", f"epoch-{last:04d}")
@@ -125,6 +126,8 @@ def test_the_files_of_the_contract(sample_run):
     info = checkpoint.read_info(run / "train" / "model")
     assert (info.variant.name, info.size) == ("yolov3-tiny", 160)
     assert info.class_names == ["circle", "square", "triangle"]
+    boxes = metadata(run, "convert-superbai")[-1]
+    assert sum(info.train_boxes.values()) > 100, boxes
     assert len(checkpoint.read_info(run / "weights" / "model").class_names) == 80
 
 

@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 import valohai_yaml
 
-STEPS = ("convert_superbai.py", "weights.py", "train.py", "detect.py")
-# The step that runs on a GPU is given its packages by hand; the generator keeps that.
-GPU_COMMAND = ("    - pip install -r requirements-gpu.txt\n    - python ./train.py",)
-CPU_COMMAND = ("    - pip install -r requirements.txt\n    - python ./train.py",)
+STEPS = (
+    "convert_superbai.py",
+    "weights.py",
+    "train.py",
+    "detect.py",
+    "upload_superbai.py",
+)
+PIPELINES = ("pipeline.py", "label_pipeline.py")
+# These steps are given packages of their own by hand; the generator keeps that.
+PACKAGES = {
+    "train": "requirements-gpu.txt",
+    "upload_superbai": "requirements-suite.txt",
+}
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def regenerate(vh, checkout):
     for script in STEPS:
         process = vh("yaml", "step", script)
         assert process.returncode == 0, process.stdout + process.stderr
-    process = vh("yaml", "pipeline", "pipeline.py")
+    process = vh("yaml", "pipeline", *PIPELINES)
     assert process.returncode == 0, process.stdout + process.stderr
     return (checkout / "valohai.yaml").read_text()
 
@@ -59,8 +68,13 @@ def test_generating_again_changes_nothing(vh, checkout, committed):
 def test_generating_from_nothing_gives_the_same(vh, checkout, committed):
     (checkout / "valohai.yaml").unlink()
     text = regenerate(vh, checkout)
-    assert text.count(CPU_COMMAND[0]) == 1
-    assert text.replace(CPU_COMMAND[0], GPU_COMMAND[0]) == committed
+    for script, packages in PACKAGES.items():
+        command = "    - pip install -r {}\n    - python ./" + script
+        assert text.count(command.format("requirements.txt")) == 1
+        text = text.replace(
+            command.format("requirements.txt"), command.format(packages)
+        )
+    assert text == committed
 
 
 def test_lint(vh):
@@ -80,9 +94,8 @@ def test_everything_is_described(config):
 
 
 def test_edges_end_in_inputs_and_every_required_input_has_a_source(config):
-    pipeline = config.pipelines["train-superbai"]
     targets = set()
-    for edge in pipeline.edges:
+    for edge in (e for p in config.pipelines.values() for e in p.edges):
         assert edge.target_key in config.steps[edge.target_node].inputs
         targets.add((edge.target_node, edge.target_key))
     for step in config.steps.values():
@@ -95,7 +108,7 @@ def test_edges_end_in_inputs_and_every_required_input_has_a_source(config):
 @pytest.mark.slow
 def test_edges_start_at_files_that_a_step_writes(config, sample_run):
     _, run = sample_run
-    for edge in config.pipelines["train-superbai"].edges:
+    for edge in (e for p in config.pipelines.values() for e in p.edges):
         source = run / edge.source_node
         written = [p.relative_to(source).as_posix() for p in source.rglob("*.*")]
         assert fnmatch.filter(written, edge.source_key), edge.source

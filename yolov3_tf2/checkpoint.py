@@ -28,22 +28,28 @@ class ModelInfo(NamedTuple):
         variant: a `grid.Variant`.
         class_names: list of strings in the order of the class logits.
         size: width and height of the network's input, pixels.
+        train_boxes: number of boxes that it was trained on, of each class by its name;
+            None where that is not known, as of a weights file.
     """
 
     variant: grid.Variant
     class_names: list[str]
     size: int
+    train_boxes: dict[str, int] | None = None
 
 
-def save_model(folder, model, class_names, size):
+def save_model(folder, model, class_names, size, train_boxes=None):
     """Writes `model` into `folder`, which is made; its name is its variant's.
 
-    The `.json` is written last: a folder that has it has the whole model.
+    The `.json` is written last: a folder that has it has the whole model. What else
+    it says: see `ModelInfo`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / NAME, model)
     info = {"variant": model.name, "classes": list(class_names), "size": int(size)}
+    if train_boxes is not None:
+        info["train_boxes"] = train_boxes
     text = json.dumps(info, ensure_ascii=False, indent=1)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
@@ -76,10 +82,14 @@ def read_info(folder):
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         variant, class_names, size = info["variant"], info["classes"], info["size"]
+        train_boxes = info.get("train_boxes")
         if not (isinstance(variant, str) and isinstance(class_names, list)):
             raise TypeError("variant must be a string and classes a list")
         if not isinstance(size, int) or size < 1:
             raise TypeError("size must be a number of pixels")
+        class_names = [str(name) for name in class_names]
+        if train_boxes is not None:
+            _check_train_boxes(train_boxes, class_names)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected JSON with variant, classes and size, got an error: "
@@ -90,7 +100,17 @@ def read_info(folder):
             f"{path}: expected a variant of {', '.join(grid.VARIANTS)}, "
             f"got {variant!r}."
         )
-    return ModelInfo(grid.VARIANTS[variant], [str(name) for name in class_names], size)
+    return ModelInfo(grid.VARIANTS[variant], class_names, size, train_boxes)
+
+
+def _check_train_boxes(train_boxes, class_names):
+    """Raises a `TypeError` unless there is a whole number, not below 0, a class."""
+    if not (
+        isinstance(train_boxes, dict)
+        and train_boxes.keys() == set(class_names)
+        and all(type(n) is int and n >= 0 for n in train_boxes.values())
+    ):
+        raise TypeError("train_boxes must have a number of boxes for each class")
 
 
 def load_model(folder):

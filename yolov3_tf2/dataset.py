@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2 import grid, letterbox, records
@@ -10,6 +11,8 @@ from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
 _PREFETCH = 2
+# Records that are parsed at once for their class names: some 100 kB each.
+_COUNT_BATCH = 64
 # By which the JPEG decoder can make pictures smaller.
 _RATIOS = (1, 2, 4, 8)
 
@@ -148,6 +151,36 @@ def build_training_dataset(
     )
 
 
+def count_boxes(files, class_names):
+    """Counts the boxes of each class in records, without decoding a picture.
+
+    A class that is not among the names is not counted; the datasets above refuse it.
+
+    Args:
+        files: a `record_files.RecordFiles`; where it is a share, of this alone.
+        class_names: list of strings.
+
+    Returns:
+        `[classes]` int64 array.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    table = _label_table(class_names)
+    dataset = (
+        files.in_order()
+        .batch(_COUNT_BATCH)
+        .map(lambda _, rows: table.lookup(records.parse_class_names(rows)), _PARALLEL)
+        .prefetch(_PREFETCH)
+        .with_options(_options())
+    )
+    numbers = np.zeros(len(class_names), "int64")
+    for labels in iterate(dataset):
+        labels = labels.numpy()
+        numbers += np.bincount(labels[labels >= 0], minlength=len(class_names))
+    return numbers
+
+
 def _options():
     options = tf.data.Options()
     # TensorFlow 2.21's tuning thread sleeps ever longer, up to a minute, and misses
@@ -160,14 +193,19 @@ def _weighted(pairs, weight):
     return pairs.map(lambda number, row: (number, row, weight))
 
 
-def _reader(class_names):
-    """A function from a record to its example, with `labels` `[boxes]`."""
-    table = tf.lookup.StaticHashTable(
+def _label_table(class_names):
+    """A table from a class name to its index, -1 for a name that is not known."""
+    return tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
             tf.constant(class_names), tf.range(len(class_names))
         ),
         default_value=-1,
     )
+
+
+def _reader(class_names):
+    """A function from a record to its example, with `labels` `[boxes]`."""
+    table = _label_table(class_names)
 
     def read(serialized):
         example = records.parse(serialized)

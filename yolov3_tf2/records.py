@@ -79,6 +79,18 @@ def parse(serialized):
     }
 
 
+def parse_class_names(serialized):
+    """Returns the class names of all boxes of a batch of examples, `[boxes]` strings.
+
+    Of what they hold, nothing else is parsed.
+
+    Args:
+        serialized: `[examples]` strings.
+    """
+    name = "image/object/class/text"
+    return tf.io.parse_example(serialized, {name: _FEATURES[name]})[name].values
+
+
 def read(paths, numbers):
     """Reads single records.
 

@@ -1,0 +1,790 @@
+"""A stand-in for the API of the Superb AI Suite on this machine, for tests.
+
+It answers what spb-cli 0.18 and superb-ai-label 0.22 ask for when they look a project
+up, upload pictures and change labels. It can be told to fail, and it exports what it
+holds as the Suite does.
+
+    with SuiteServer() as server:
+        project = server.add_project("Cars", [("car", "box")])
+        label = server.add_asset("Cars", "street", "a.jpg", encoded)
+        ...  # A process with the variables of `server.environment()` uploads.
+        images, labels = server.export("Cars", folder)
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+# The endpoint and the arguments of each operation; it can do without those with a `?`.
+_OPERATIONS = {
+    "createAsset": "/graphql file fileName fileSize dataset dataKey projectId",
+    "labels": "/v2/graphql projectId id? tags? dataset? dataKey? page? pageSize?",
+    "updateLabelInfo": "/v2/graphql projectId id result?",
+    "updateLabels": "/v2/graphql projectId id workapp tags? result?",
+    "updateLabelTags": "/v2/graphql projectId id tags?",
+    "updateLabelStatus": "/v2/graphql projectId id status",
+    "project": "/v3/graphql id? name?",
+    "projects": "/v3/graphql page? pageSize? nameIcontains?",
+}
+_FILTERS = {"id": "id", "dataset": "dataset", "dataKey": "key"}
+_FAILURES = ("drop", "drop-after", "slow", "expired", "limit", "html", "graphql-error")
+
+
+def _now():
+    return datetime.now(UTC).isoformat()
+
+
+def _new_id():
+    return str(uuid4())  # The SDKs change ids of any other version.
+
+
+@dataclass
+class Project:
+    """A project of the Suite; `interface` is what an export has as project.json."""
+
+    name: str
+    workapp: str
+    interface: dict
+    settings: dict
+    id: str = field(default_factory=_new_id)
+    created_at: str = field(default_factory=_now)
+
+    @property
+    def is_legacy(self):
+        """Whether its labels are kept in the API itself, not in files beside it."""
+        return self.workapp == "image-default"
+
+    def object(self, name, kind, coord, **others):
+        """Returns an object of one of its classes as the Suite saves a person's.
+
+        Args:
+            name, kind: the name and the annotation type of the class.
+            coord: its coordinates, in pixels.
+            **others: further members, or other values of members.
+        """
+        classes = self.interface["object_detection"]["object_classes"]
+        ids = {(c["name"], c["annotation_type"]): c["id"] for c in classes}
+        meta = {"z_index": 1, "visible": True, "alpha": 1, "color": "#FF625A"}
+        return {
+            "id": _new_id(),
+            "class_name": name,
+            "class_id": ids[name, kind],
+            "annotation_type": kind,
+            "annotation": {"coord": coord, "meta": meta},
+            "properties": [],
+            "tracking_id": None,
+            **others,
+        }
+
+
+@dataclass
+class Label:
+    """A picture of a project, and its label.
+
+    Attributes:
+        encoded: bytes of the picture, None until they were put.
+        tags: list of names.
+        info: bytes of the label's file as they were put, None until then.
+        legacy_result: the label in a legacy project, None until there is one.
+        stats: numbers of objects by class, as whoever saved the label gave them.
+        id, asset_id: of the label and of the picture.
+    """
+
+    project: Project
+    dataset: str
+    key: str
+    encoded: bytes | None = None
+    tags: list[str] = field(default_factory=list)
+    status: str = "WORKING"
+    info: bytes | None = None
+    legacy_result: dict | None = None
+    stats: list[dict] = field(default_factory=list)
+    id: str = field(default_factory=_new_id)
+    asset_id: str = field(default_factory=_new_id)
+    created_at: str = field(default_factory=_now)
+    updated_at: str = field(default_factory=_now)
+
+    @property
+    def result(self):
+        """The objects and categories of the label, None where there is none yet."""
+        if self.project.is_legacy or self.info is None:
+            return self.legacy_result
+        return json.loads(self.info).get("result")
+
+    @property
+    def objects(self):
+        """The objects of the label, a list."""
+        return (self.result or {}).get("objects") or []
+
+
+class Request(NamedTuple):
+    """What a request is about.
+
+    Attributes:
+        kind: the name of the GraphQL operation; `put-image`, `get-image`, `put-info` or
+            `get-info`; `invalid` for one that is neither.
+        project: the name of its project, or what is given in place of it.
+        dataset, key: of its picture, empty where it is not about a single one.
+        label_id: of its label, where it names that.
+    """
+
+    kind: str
+    project: str = ""
+    dataset: str = ""
+    key: str = ""
+    label_id: str = ""
+
+    @property
+    def name(self):
+        """`<dataset>/<key>`, or the project where it is about no single picture."""
+        return f"{self.dataset}/{self.key}" if self.key else self.project
+
+
+class _Refused(Exception):
+    """A request that is answered with `status` and `content`."""
+
+    def __init__(self, status, content):
+        super().__init__(status, content)
+        self.answer = status, content
+
+
+@dataclass
+class _Failure:
+    """What `SuiteServer.fail` was told."""
+
+    match: str | Callable | None
+    status: int | str
+    times: int | None
+    after: int
+    seconds: float
+
+    def fits(self, request):
+        """Tells whether a request is to fail so, and counts it if it could be."""
+        is_meant = self.match in (None, request.kind)
+        if callable(self.match):
+            is_meant = self.match(request)
+        if not is_meant or self.times == 0:
+            return False
+        if self.after:
+            self.after -= 1
+            return False
+        if self.times:
+            self.times -= 1
+        return True
+
+
+class SuiteServer:
+    """The Suite's API for one team; use as a context manager.
+
+    Attributes:
+        url: what the SDKs take as SPB_APP_API_ENDPOINT.
+        projects: dict from names to `Project`.
+        labels: dict from ids to `Label`, in the order in which they were made.
+        lock: held while a request reads or changes the two.
+        counts: Counter of the requests by kind.
+        log: list of (kind, name) of the requests, in their order; see `Request`.
+        most_in_flight: the largest number of requests that were under way at once.
+        before_request: None, or called with the `Request` before each is carried out.
+        url_lifetime: seconds for which presigned URLs are good.
+        unknown_project: whether that of an unknown name is answered as `null` or as an
+            `error`.
+    """
+
+    def __init__(self, team="team", key="secret", *, unknown_project="null"):
+        self.team, self.key, self.unknown_project = team, key, unknown_project
+        self.projects, self.labels, self.lock = {}, {}, threading.RLock()
+        self.counts, self.log, self.most_in_flight = Counter(), [], 0
+        self.before_request, self.url_lifetime = None, 3600
+        self._by_key, self._failures, self._in_flight = {}, [], 0
+        self._lifetime = 3600  # That of the URLs in the answer that is being made.
+        self._secret, self._closing = secrets.token_bytes(16), threading.Event()
+        pair = base64.b64encode(f"{team}:{key}".encode()).decode()
+        self._credentials = {"X-API-KEY": key, "Authorization": f"Basic {pair}"}
+        self._http = _Http(("127.0.0.1", 0), partial(_Handler, self._respond))
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self):
+        serve = partial(self._http.serve_forever, poll_interval=0.02)
+        threading.Thread(target=serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def environment(self):
+        """Returns the variables with which both SDKs find this server."""
+        return {
+            "SPB_APP_API_ENDPOINT": self.url,
+            "SPB_TEAM_NAME": self.team,
+            "SPB_ACCESS_KEY": self.key,
+            "no_proxy": "127.0.0.1",
+        }
+
+    def add_project(
+        self, name, classes=(), *, workapp="image-siesta", version="0.6.5", settings=()
+    ):
+        """Adds a project and returns it.
+
+        Args:
+            classes: pairs of name and annotation type.
+            workapp: `image-siesta`, `image-default` (the legacy one), or another.
+            version: of its format, by which the SDKs choose their spelling.
+            settings: a dict, or pairs.
+        """
+        interface = _interface(classes, workapp, version)
+        self.projects[name] = Project(name, workapp, interface, dict(settings))
+        return self.projects[name]
+
+    def add_asset(
+        self,
+        project,
+        dataset,
+        key,
+        encoded=None,
+        *,
+        objects=None,
+        size=None,
+        tags=(),
+        status="WORKING",
+    ):
+        """Adds a picture with its label, and returns the `Label`.
+
+        Args:
+            project: the name of its project.
+            encoded: the bytes of its file; None is what an upload leaves that broke.
+            objects: list of objects as a label has them; None for a label that was
+                never saved.
+            size: (width, height) that it was labelled at.
+            tags: names.
+            status: WORKING, SUBMITTED or SKIPPED.
+        """
+        project = self.projects[project]
+        label = Label(project, dataset, key, encoded, list(tags), status)
+        size = dict(zip(("width", "height"), size or (), strict=False))
+        if objects is not None and project.is_legacy:
+            label.legacy_result = {"objects": objects, "categories": {}}
+        elif objects is not None:
+            info = {
+                "version": project.interface["version"],
+                "meta": {"image_info": size, "edit_info": {"objects": []}},
+                "result": {"objects": objects, "categories": {"properties": []}},
+                "tags": {},
+            }
+            label.info = json.dumps(info).encode()
+        with self.lock:
+            self._add(label)
+        return label
+
+    def label(self, project, dataset, key):
+        """Returns the `Label` of a picture."""
+        return self._by_key[project, dataset, key]
+
+    def export(self, project, folder):
+        """Writes the Suite's two downloads of a project.
+
+        Args:
+            project: the name of the project.
+            folder: a `pathlib.Path`.
+
+        Returns:
+            The paths of `images.zip` and of `labels.zip`.
+        """
+        project = self.projects[project]
+        paths = folder / "images.zip", folder / "labels.zip"
+        with (
+            self.lock,
+            zipfile.ZipFile(paths[0], "w") as images,
+            zipfile.ZipFile(paths[1], "w", zipfile.ZIP_DEFLATED) as texts,
+        ):
+            labels = self._labels_of(project)
+            texts.writestr("project.json", json.dumps(project.interface))
+            folders = sorted({f"meta/{label.dataset}/" for label in labels})
+            for name in ("meta/", *folders, "labels/"):
+                texts.writestr(name, b"")
+            is_key_enough = len({label.key for label in labels}) == len(labels)
+            for label in labels:
+                key = label.key.lstrip("/")
+                path = key if is_key_enough else f"{label.dataset}/{key}"
+                if label.encoded is not None:
+                    images.writestr(f"{project.name}/{path}.jpg", label.encoded)
+                meta = json.dumps(_meta(label))
+                texts.writestr(f"meta/{label.dataset}/{key}.json", meta)
+                content = label.result
+                if project.is_legacy:
+                    content = {"result": content}
+                texts.writestr(f"labels/{label.id}.json", json.dumps(content))
+        return paths
+
+    def fail(self, match, status, times=1, *, after=0, seconds=1.0):
+        """Lets requests fail from now on.
+
+        Args:
+            match: a kind of request, a function from a `Request` to a bool, or None for
+                all of them.
+            status: an HTTP status, or one of
+                `drop`: the connection is closed, and nothing done;
+                `drop-after`: it is done, and the connection closed without an answer;
+                `slow`: it is done after some seconds;
+                `expired`: all presigned URLs in the answer have expired; or if the
+                request is of one itself, that has;
+                `limit`: the error for a team that has asked too often;
+                `graphql-error`: a GraphQL error without a code;
+                `graphql-<code>`: one with a code, INTERNAL_SERVER_ERROR or a number;
+                `html`: a page in place of JSON.
+            times: how many requests; None for all.
+            after: how many that match are let through before.
+            seconds: how slow `slow` is.
+        """
+        if status not in _FAILURES and not re.match(r"\d+$|graphql-", str(status)):
+            raise ValueError(f"no such failure: {status}")
+        with self.lock:
+            self._failures.append(_Failure(match, status, times, after, seconds))
+
+    def recover(self):
+        """Takes back all that `fail` was told."""
+        with self.lock:
+            self._failures.clear()
+
+    def _respond(self, method, target, headers, body):
+        """Returns a status and the content, None to close the connection."""
+        with self.lock:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            with self.lock:
+                request, carry_out = self._read(method, target, headers, body)
+                self.counts[request.kind] += 1
+                self.log.append((request.kind, request.name))
+                failure = next((f for f in self._failures if f.fits(request)), None)
+            if self.before_request:
+                self.before_request(request)
+            status = failure and failure.status
+            if status == "drop":
+                return None
+            if status == "slow":
+                self._closing.wait(failure.seconds)
+            elif status not in (None, "drop-after", "expired"):
+                return _failed(status, is_file="-" in request.kind)
+            with self.lock:
+                self._lifetime = -1 if status == "expired" else self.url_lifetime
+                try:
+                    answer = carry_out()
+                except _Refused as refused:
+                    answer = refused.answer
+            return None if status == "drop-after" else answer
+        finally:
+            with self.lock:
+                self._in_flight -= 1
+
+    def _read(self, method, target, headers, body):
+        """Returns a `Request` and the function that carries it out."""
+        url = urlsplit(target)
+        found = re.fullmatch("/(image|info)/([0-9a-f-]{36})", url.path)
+        if found:
+            kind, label = f"{method.lower()}-{found[1]}", self.labels.get(found[2])
+            return _about(kind, label), partial(self._serve_file, method, url, body)
+        try:
+            name, given, fields = _operation(url.path, body)
+            work = partial(self._execute, name, given, fields)
+        except _Refused as refused:
+            name, given = "invalid", {}
+            work = partial(_raise, refused)
+        return self._describe(name, given), partial(self._check, headers, work)
+
+    def _describe(self, kind, given):
+        if given.get("id") in self.labels:
+            return _about(kind, self.labels[given["id"]])
+        asked = given.get("projectId") or given.get("id") or given.get("name") or ""
+        names = [p.name for p in self.projects.values() if p.id == asked]
+        identity = given.get("dataset") or "", given.get("dataKey") or ""
+        return Request(kind, *(names or [asked]), *identity)
+
+    def _check(self, headers, work):
+        if any(headers.get(k) != v for k, v in self._credentials.items()):
+            return _failed(401)
+        return work()
+
+    def _execute(self, name, given, fields):
+        """Answers a GraphQL operation."""
+        if name == "project":
+            value = self._find_project(given)
+        elif name == "projects":
+            part = (given.get("nameIcontains") or "").lower()
+            found = [p for p in self.projects.values() if part in p.name.lower()]
+            value = _page(found, given, self._project_values)
+        else:
+            ids = {project.id: project for project in self.projects.values()}
+            project = ids.get(given["projectId"]) or _not_found()
+            work = {"createAsset": self._create_asset, "labels": self._find_labels}
+            value = work.get(name, self._update_label)(project, given)
+        return 200, {"data": {name: _select(value, fields)}}
+
+    def _find_project(self, given):
+        for project in self.projects.values():
+            if project.id == given.get("id") or project.name == given.get("name"):
+                return self._project_values(project)
+        if self.unknown_project == "error":
+            raise _Refused(*_errors("Project not found"))
+        return None
+
+    def _create_asset(self, project, given):
+        identity = project.name, given["dataset"], given["dataKey"]
+        if not all(identity):
+            raise _Refused(*_errors("Bad Request", 400))
+        if identity in self._by_key:
+            raise _Refused(*_errors("Conflict", 409))
+        label = self._add(Label(project, *identity[1:]))
+        url = self._presign("PUT", "image", label)
+        return {**given, "id": label.asset_id, "labelId": label.id, "presignedURL": url}
+
+    def _add(self, label):
+        self.labels[label.id] = label
+        self._by_key[label.project.name, label.dataset, label.key] = label
+        return label
+
+    def _labels_of(self, project):
+        return [x for x in self.labels.values() if x.project is project]
+
+    def _find_labels(self, project, given):
+        identity = project.name, given.get("dataset"), given.get("dataKey")
+        if all(identity):  # One in thousands, and asked for that often.
+            found = [self._by_key[identity]] if identity in self._by_key else []
+        else:
+            found = self._labels_of(project)
+        for argument, attribute in _FILTERS.items():
+            wanted = given.get(argument)
+            found = [x for x in found if wanted in (None, getattr(x, attribute))]
+        tags = {tag["name"] for tag in given.get("tags") or ()}
+        found = [x for x in found if tags <= set(x.tags)]
+        return _page(found, given, self._label_values)
+
+    def _update_label(self, project, given):
+        label = self.labels.get(given["id"])
+        if label is None or label.project is not project:
+            _not_found()
+        label.status = given.get("status") or label.status
+        if given.get("tags") is not None:
+            label.tags = [tag["name"] for tag in given["tags"]]
+        if given.get("result") is not None and project.is_legacy:
+            label.legacy_result = given["result"]
+        elif given.get("result") is not None:
+            # The objects themselves are put later; this is what they are counted by.
+            counts = (given["result"].get("tags") or {}).get("classes_count") or []
+            label.stats = [{"name": c["name"], "count": c["count"]} for c in counts]
+        label.updated_at = _now()
+        return self._label_values(label)
+
+    def _project_values(self, project):
+        labels = self._labels_of(project)
+        counts = Counter(label.status for label in labels)
+        return {
+            "id": project.id,
+            "name": project.name,
+            "labelInterface": project.interface,
+            "workapp": project.workapp,
+            "settings": project.settings,
+            "labelCount": len(labels),
+            "isPublic": False,
+            "progress": 100 * counts["SUBMITTED"] // max(len(labels), 1),
+            "submittedLabelCount": counts["SUBMITTED"],
+            "inProgressLabelCount": counts["WORKING"],
+            "skippedLabelCount": counts["SKIPPED"],
+            "stats": [],
+            **_history(project.created_at, project.created_at),
+        }
+
+    def _label_values(self, label):
+        unset = (
+            "workAssignee reviewer lastReviewAction relatedLabelMethod consensusStatus "
+            "consistencyScore infoLastUpdatedBy lastReviewedAt "
+            "infoReadPresignedUrl infoWritePresignedUrl"
+        )
+        urls = {"dataUrl": ("GET", "image")}
+        if not label.project.is_legacy:
+            urls["infoReadPresignedUrl"] = "GET", "info"
+            urls["infoWritePresignedUrl"] = "PUT", "info"
+        return {
+            **dict.fromkeys(unset.split()),
+            "id": label.id,
+            "projectId": label.project.id,
+            "tags": [{"name": name} for name in label.tags],
+            "status": label.status,
+            "stats": label.stats,
+            "reviewRound": 0,
+            "labelType": "DEFAULT",
+            "workapp": label.project.workapp.upper().replace("-", "_"),
+            "dataId": label.asset_id,
+            "dataset": label.dataset,
+            "dataKey": label.key,
+            "result": label.legacy_result,
+            **{name: self._presign(*what, label) for name, what in urls.items()},
+            **_history(label.created_at, label.updated_at),
+        }
+
+    def _presign(self, method, what, label):
+        """Returns a URL that is good for one method and for some seconds."""
+        path, expires = f"/{what}/{label.id}", str(time.time() + self._lifetime)
+        signature = self._sign(method, path, expires)
+        return f"{self.url}{path}?expires={expires}&signature={signature}"
+
+    def _sign(self, *parts):
+        return hmac.new(self._secret, repr(parts).encode(), hashlib.sha256).hexdigest()
+
+    def _serve_file(self, method, url, body):
+        """Answers a request of a presigned URL, which needs no credentials."""
+        query = parse_qs(url.query)
+        expires, signature = (query.get(k, [""])[0] for k in ("expires", "signature"))
+        if not hmac.compare_digest(signature, self._sign(method, url.path, expires)):
+            return 403, b"SignatureDoesNotMatch"
+        if self._lifetime < 0 or float(expires) < time.time():
+            return 403, b"AccessDenied: Request has expired"
+        _, what, label_id = url.path.split("/")
+        label, attribute = self.labels[label_id], {"image": "encoded"}.get(what, what)
+        if method == "PUT":
+            setattr(label, attribute, body)
+            return 200, b""
+        content = getattr(label, attribute)
+        return (404, b"NoSuchKey") if content is None else (200, content)
+
+
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        # Clients may go away as they like; what else happens is a mistake in here.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Each answer leaves at once and in one piece.
+    disable_nagle_algorithm = True
+    wbufsize = 2**16
+
+    def __init__(self, respond, *arguments):
+        self._respond = respond
+        super().__init__(*arguments)
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_POST(self):
+        length = self.headers.get("Content-Length")
+        if length is None and self.command != "GET":  # In chunks, which S3 refuses.
+            self.close_connection, answer = True, (411, b"MissingContentLength")
+            while self.rfile.readline().strip() not in (b"0", b""):
+                pass  # What is left unread would cut the answer off.
+        else:
+            body = self.rfile.read(int(length or 0))
+            answer = self._respond(self.command, self.path, self.headers, body)
+        if answer is None:
+            self.close_connection = True
+            return
+        status, content = answer
+        if isinstance(content, dict):
+            content = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST
+
+
+# The language of the queries, as much of it as the SDKs use; their strings are strict.
+_STRING = r'"(?:[^"\\\x00-\x08\n-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"(?!")'
+_LIST = rf"\[(?:{_STRING}|[\s,])*\]"
+_ARGUMENT = re.compile(rf"[\s,]*(\w+)\s*:\s*(\$\w+|{_STRING}|\d+|null|{_LIST})[\s,]*")
+_QUERY = re.compile(
+    r"\s*(?P<kind>query|mutation)?\s*(?:\((?P<defined>[^()\"]*)\))?\s*"
+    rf"\{{\s*(?P<name>\w+)\s*(?:\((?P<given>(?:{_STRING}|[^\"()])*)\))?\s*"
+    r"(?P<fields>\{[\w\s,{}]*\})?\s*\}\s*"
+)
+
+
+def _operation(path, body):
+    """Returns the name, the arguments and the asked fields of a GraphQL request."""
+    try:
+        content = json.loads(body)
+        query = _QUERY.fullmatch(content["query"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _bad_query("Must provide query string") from error
+    if not query:
+        raise _bad_query("Syntax Error")
+    variables = content.get("variables") or {}
+    name, text, at, given = query["name"], query["given"] or "", 0, {}
+    endpoint, *arguments = _OPERATIONS.get(name, "").split() or [""]
+    kind = "mutation" if name.startswith(("create", "update")) else "query"
+    if path != endpoint or kind != (query["kind"] or "query"):
+        raise _bad_query(f"Cannot query field {name}")
+    defined = re.findall(r"\$\w+", query["defined"] or "")
+    while at < len(text):
+        found = _ARGUMENT.match(text, at)
+        if not found:
+            raise _bad_query(f"Syntax Error: {text[at:]}")
+        argument, value = found.groups()
+        if argument in given:
+            raise _bad_query(f"There can be only one argument named {argument}")
+        if value in defined:
+            given[argument] = variables.get(value[1:])
+        elif value.startswith("$"):
+            raise _bad_query(f"Variable {value} is not defined")
+        else:
+            given[argument] = json.loads(value, strict=False)  # Tabs may stand bare.
+        at = found.end()
+    for argument in given.keys() - {a.rstrip("?") for a in arguments}:
+        raise _bad_query(f"Unknown argument {argument}")
+    for argument in arguments:
+        if not argument.endswith("?") and given.get(argument) is None:
+            raise _bad_query(f"Argument {argument} is required")
+    tokens = re.findall(r"\w+|[{}]", query["fields"] or "")
+    return name, given, _fields(tokens[::-1]) if tokens else None
+
+
+def _fields(tokens):
+    """Takes the fields between braces off the end of a list of reversed tokens."""
+    fields = {}
+    tokens.pop()
+    while tokens and tokens[-1] != "}":
+        name = tokens.pop()
+        fields[name] = _fields(tokens) if tokens and tokens[-1] == "{" else None
+    if not tokens or "{" in fields:
+        raise _bad_query("Syntax Error")
+    tokens.pop()
+    return fields
+
+
+def _select(value, fields):
+    """Returns the asked fields of a value and of what it holds."""
+    if fields is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [_select(each, fields) for each in value]
+    for name in fields.keys() - value.keys():
+        raise _bad_query(f"Cannot query field {name}")
+    return {name: _select(value[name], inner) for name, inner in fields.items()}
+
+
+def _page(found, given, values):
+    """Returns a page of what was found; pages count from one."""
+    size = given.get("pageSize") or 10
+    first = ((given.get("page") or 1) - 1) * size
+    return {
+        "count": len(found),
+        "edges": list(map(values, found[first : first + size])),
+    }
+
+
+def _about(kind, label):
+    if label is None:
+        return Request(kind)
+    return Request(kind, label.project.name, label.dataset, label.key, label.id)
+
+
+def _failed(status, is_file=False):
+    """Returns the answer to what fails so; see `SuiteServer.fail`."""
+    if isinstance(status, int):
+        return status, {"message": f"Status {status}"}
+    if is_file:  # An error in the content would be taken for success.
+        return 503, b"SlowDown"
+    if status == "html":
+        return 200, b"<!DOCTYPE html><p>Please log in</p>"
+    if status == "limit":
+        return 200, {"error": {"message": "Limit Exceeded"}}
+    code = status.removeprefix("graphql-")
+    code = int(code) if code.isdigit() else None if code == "error" else code
+    return _errors("Something went wrong", code)
+
+
+def _errors(message, code=None):
+    error = {"message": message}
+    if code is not None:
+        error["extensions"] = {"code": code}
+    return 200, {"errors": [error], "data": None}
+
+
+def _bad_query(message):
+    # The HTTP status tells of these too.
+    return _Refused(400, _errors(message, "GRAPHQL_VALIDATION_FAILED")[1])
+
+
+def _not_found():
+    raise _Refused(*_errors("Request failed with status code 404", 404))
+
+
+def _raise(error):
+    raise error
+
+
+def _history(created_at, updated_at):
+    by = dict.fromkeys(("createdBy", "lastUpdatedBy"), "someone@example.com")
+    return {"createdAt": created_at, "lastUpdatedAt": updated_at, **by}
+
+
+def _interface(classes, workapp, version):
+    if workapp == "image-default":
+        rest = {"min": 0, "max": 0, "properties": []}
+        objects = [
+            {
+                "class_name": name,
+                "class_id": number,
+                "info": {"shapes": {kind: {}}, **rest},
+            }
+            for number, (name, kind) in enumerate(classes, start=1)
+        ]
+        return {"groups": [], "objects": objects}
+    rest = {"color": "#FF625A", "properties": [], "constraints": {}, "ai_class_map": []}
+    things = {
+        "keypoints": [],
+        "annotation_types": sorted({kind for _, kind in classes}),
+        "object_groups": [],
+        "object_classes": [
+            {"id": _new_id(), "name": name, "annotation_type": kind, **rest}
+            for name, kind in classes
+        ],
+    }
+    is_video = workapp == "video-siesta"
+    return {
+        "type": workapp,
+        "version": version,
+        "data_type": "image sequence" if is_video else "image",
+        "categorization": {"properties": []},
+        "object_tracking" if is_video else "object_detection": things,
+    }
+
+
+def _meta(label):
+    meta = json.loads(label.info or b"{}").get("meta") or {}
+    return {
+        "data_key": label.key,
+        "dataset": label.dataset,
+        # Empty where it was never opened in the Suite, as what the SDKs save.
+        "image_info": meta.get("image_info") or {},
+        "label_id": label.id,
+        "label_path": [f"labels/{label.id}.json"],
+        "last_updated_date": label.updated_at,
+        "tags": [{"name": name} for name in label.tags],
+        "work_assignee": "",
+        "status": label.status,
+        "info": {},
+        "related_labels": {"consensus_labeling": []},
+    }

@@ -1,0 +1,116 @@
+"""What to label next: the score of a picture, by hand, and its order."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from yolov3_tf2 import review
+from yolov3_tf2.predict import Detections
+
+NAMES = ["car", "book"]
+COMMON = np.zeros(2)
+
+
+def found(*boxes):
+    """Detections of (score, label, xyxy), the highest score first."""
+    boxes = sorted(boxes, key=lambda box: -box[0])
+    places = np.array([box[2] for box in boxes], "float32").reshape(-1, 4)
+    scores = np.array([box[0] for box in boxes], "float32")
+    return Detections(places, scores, np.array([box[1] for box in boxes], "int64"))
+
+
+def apart(number):
+    """A box that lies over no other one."""
+    return (100 * number, 0, 100 * number + 50, 50)
+
+
+def judge(*boxes, rarities=COMMON, name="a.jpg"):
+    (row,) = review.judge([(name, found(*boxes), len(boxes))], NAMES, rarities)
+    return row
+
+
+def test_uncertainty_by_hand():
+    row = judge((0.5, 0, apart(0)), (0.75, 0, apart(1)), (0.9, 0, apart(2)))
+    # 1 - |2s - 1| is 1, 0.5 and 0.2; the second counts half, the third a quarter.
+    assert row.uncertainty == pytest.approx(1 + 0.5 / 2 + 0.2 / 4, abs=1e-4)
+    assert row.score == row.uncertainty and row.boxes == 3
+    assert row.reason == "unsure: car 0.50, car 0.75"
+
+
+def test_conflict_by_hand():
+    over = [(0, 0, 100, 100), (0, 0, 100, 80)]  # IoU 0.8
+    row = judge((0.95, 0, over[0]), (0.9, 1, over[1]))
+    assert row.conflict == pytest.approx(0.9)
+    assert row.reason == "two classes for one object: car 0.95, book 0.90"
+    # Of one class they are no conflict, and neither where they hardly overlap.
+    assert judge((0.95, 0, over[0]), (0.9, 0, over[1])).conflict == 0
+    assert judge((0.95, 0, over[0]), (0.9, 1, (0, 60, 100, 160))).conflict == 0
+
+
+def test_rarity_by_hand():
+    # One box is added to each: 3 and 27 of a mean of 15.
+    rarities = review.rarity(NAMES, {"car": 26, "book": 2})
+    np.testing.assert_allclose(rarities, [0, 1 - np.sqrt(3 / 15)])
+    row = judge((0.9, 1, apart(0)), (0.9, 0, apart(1)), rarities=rarities)
+    assert row.rarity == pytest.approx(0.9 * (1 - np.sqrt(3 / 15)), abs=1e-4)
+    assert "rare in training: book 0.90" in row.reason
+    assert review.rarity(NAMES, None).tolist() == [0, 0]
+    assert review.rarity(NAMES, {"car": 0, "book": 0}).tolist() == [0, 0]
+    assert review.rarity(["car"], {"car": 5}).tolist() == [0]
+
+
+def test_nothing_found_stands_between_doubt_and_none():
+    nothing, doubt, sure = (
+        judge(),
+        judge((0.4, 0, apart(0))),
+        judge((0.97, 0, apart(0))),
+    )
+    assert (nothing.score, nothing.reason) == (0.5, "nothing found")
+    assert sure.score < nothing.score < doubt.score
+    assert sure.reason == "sure of what it found"
+    # What is below the floor is not looked at.
+    assert judge((0.09, 0, apart(0))).score == 0.5
+
+
+def test_a_crowd_of_easy_boxes_is_worth_less_than_a_hard_one():
+    crowd = judge(*[(0.9, 0, apart(i)) for i in range(100)])
+    assert crowd.score < judge((0.5, 0, apart(0))).score
+
+
+def test_a_picture_s_score_depends_on_no_other():
+    chance = np.random.default_rng(0)
+    pictures = [
+        (
+            f"{i}.jpg",
+            found(
+                *(
+                    (chance.random(), chance.integers(2), (*p, *(p + 40)))
+                    for p in chance.integers(0, 60, (i, 2))
+                )
+            ),
+            i,
+        )
+        for i in range(12)
+    ]
+    rarities = np.array([0.0, 0.5])
+    together = review.judge(pictures, NAMES, rarities)
+    apart = [review.judge([x], NAMES, rarities)[0] for x in pictures]
+    assert together == apart
+    assert review.rank(together) == review.rank(together[::-1])
+    ranked = [row.score for row in review.rank(together)]
+    assert ranked == sorted(ranked, reverse=True)
+
+
+def test_the_file(tmp_path):
+    names = ['a,"b".jpg', "여러 줄\n이름.jpg", "c.jpg"]
+    rows = [
+        judge((s, 0, apart(0)), name=n)
+        for s, n in zip((0.9, 0.5, 0.7), names, strict=True)
+    ]
+    review.write(tmp_path / "review.csv", review.rank(rows))
+    with (tmp_path / "review.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["file_name"] for row in read] == [names[1], names[2], names[0]]
+    assert [row["rank"] for row in read] == ["1", "2", "3"]
+    assert read[0]["score"] == "1.0000" and read[0]["boxes"] == "1"

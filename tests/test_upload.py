@@ -1,0 +1,640 @@
+"""upload_superbai.py with both SDKs, against a stand-in for the Suite."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY
+from PIL import Image
+from suite_server import SuiteServer
+
+from yolov3_tf2 import records, superbai
+
+CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
+WIDTH, HEIGHT = 64, 48
+SDKS = ("spb-cli", "superb-ai-label")
+
+
+@pytest.fixture(scope="session", params=SDKS)
+def sdk(request, tmp_path_factory):
+    """The Python of an environment with one of the SDKs, as its users install it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    lines = (REPOSITORY / "requirements-suite.txt").read_text().splitlines()
+    # On this Python the file chooses one; it says that the other may take its place.
+    chosen = [
+        re.sub(r"; python_version [<>=]+ \"[\d.]+\"", "", line)
+        for line in lines
+        if not line.startswith(tuple(set(SDKS) - {request.param}))
+    ]
+    (folder / "requirements.txt").write_text("\n".join(chosen))
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-qq", "-r", folder / "requirements.txt"],
+        check=True,
+    )
+    return python
+
+
+@pytest.fixture
+def server():
+    with SuiteServer(key="k3y-0f-a-team") as server:
+        server.add_project("P", CLASSES)
+        yield server
+
+
+@pytest.fixture
+def upload(sdk, server, tmp_path):
+    """Runs the step as a user does; returns the process and its upload.json."""
+
+    def run(*arguments, start=False, **environment):
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("VH_", "SPB_"))
+        }
+        process = subprocess.Popen(
+            [sdk, REPOSITORY / "upload_superbai.py", "--project=P"]
+            + [str(argument) for argument in arguments],
+            cwd=tmp_path,
+            env={
+                **clean,
+                **server.environment(),
+                "VH_OUTPUTS_DIR": str(tmp_path / "outputs"),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if start:
+            return process
+        stdout, stderr = process.communicate(timeout=300)
+        output = stdout + stderr
+        assert "Traceback" not in output, output
+        # No secrets: neither the key nor what signs an address.
+        assert server.key not in output and "signature" not in output.lower(), output
+        facts = tmp_path / "outputs" / "upload.json"
+        facts = json.loads(facts.read_text()) if facts.is_file() else None
+        assert not facts or server.key not in str(facts)
+        return process.returncode, output, facts
+
+    return run
+
+
+def encode(size=(WIDTH, HEIGHT), **options):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (90, 120, 150)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def coco(path, pictures, size=(WIDTH, HEIGHT)):
+    """Writes COCO JSON of a dict from names to lists of (class, xywh[, score])."""
+    names = [name for name, _ in CLASSES[:2]]
+    images, boxes = [], []
+    for number, (name, objects) in enumerate(pictures.items(), start=1):
+        image = {"id": number, "file_name": name, "width": size[0], "height": size[1]}
+        images.append(image)
+        for class_name, bbox, *score in objects:
+            if class_name not in names:
+                names.append(class_name)
+            box = {"id": len(boxes) + 1, "image_id": number, "bbox": bbox}
+            box["category_id"] = names.index(class_name) + 1
+            boxes.append(box | ({"score": score[0]} if score else {}))
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+    value = {"images": images, "annotations": boxes, "categories": categories}
+    path.write_text(json.dumps(value))
+    return path
+
+
+def boxes_of(label):
+    return [
+        (one["class_name"], tuple(one["annotation"]["coord"].values()))
+        for one in label.objects
+    ]
+
+
+def many(folder, number, boxes_each):
+    """COCO JSON of random boxes, a zip of the pictures, and the truth by name."""
+    chance, truth = random.Random(0), {}
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for index in range(number):
+            name = f"ds{index % 2}/sub/{index:05d}.jpg"
+            archive.writestr(f"wrapper/{name}", encode())
+            truth[name] = []
+            for _ in range(boxes_each):
+                x, y = chance.uniform(0, WIDTH - 9), chance.uniform(0, HEIGHT - 9)
+                size = [chance.uniform(4, WIDTH - x), chance.uniform(4, HEIGHT - y)]
+                truth[name].append((chance.choice(CLASSES[:2])[0], [x, y, *size]))
+    return coco(folder / "many.json", truth), folder / "images.zip", truth
+
+
+def counts(facts):
+    return [facts[k] for k in ("created", "updated", "unchanged", "failed")]
+
+
+WRITES = (
+    "createAsset",
+    "put-image",
+    "updateLabelInfo",
+    "put-info",
+    "updateLabelTags",
+    "updateLabelStatus",
+)
+
+
+def num_writes(server):
+    return sum(server.counts[kind] for kind in WRITES)
+
+
+@pytest.mark.slow
+def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script):
+    annotations, images, truth = many(tmp_path, 1000, 9)
+    arguments = ("--annotations", annotations, "--images", images)
+    arguments += ("--upload_images=true", "--status=SUBMITTED", "--tag=first")
+    status, output, facts = upload(*arguments)
+    assert status == 0, output
+    assert counts(facts) == [1000, 0, 0, 0] and facts["not_begun"] == 0
+    assert "1000 created, 0 updated, 0 unchanged, 0 failed" in output
+    assert server.most_in_flight <= 9
+    metadata = [json.loads(line) for line in output.splitlines() if line[:1] == "{"]
+    assert metadata[-1]["created"] == 1000
+    writes = num_writes(server)
+
+    status, output, facts = upload(*arguments)
+    assert status == 0 and counts(facts) == [0, 0, 1000, 0]
+    assert num_writes(server) == writes
+
+    for label in server.labels.values():
+        assert (label.status, label.tags) == ("SUBMITTED", ["first"])
+    images, labels = server.export("P", tmp_path)
+    with superbai.Export([images], labels) as export:
+        found = {item.source_id: export.read(item) for item in export.items}
+        names = export.class_names
+    assert found.keys() == truth.keys()
+    expected = {
+        name: [(c, (x, y, x + width, y + height)) for c, (x, y, width, height) in boxes]
+        for name, boxes in truth.items()
+    }
+    for name, record in found.items():
+        assert [names[i] for i in record.labels] == [c for c, _ in expected[name]]
+        for ours, (_, theirs) in zip(record.boxes_px, expected[name], strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-6)
+
+    process = run_script(
+        "convert_superbai.py",
+        *("--images", images, "--labels", labels),
+        outputs=tmp_path / "converted",
+    )
+    assert process.returncode == 0, process.stderr
+    num_records = 0
+    for path in (tmp_path / "converted").glob("*/*.tfrecord"):
+        for row in map(records.parse, tf.data.TFRecordDataset(str(path))):
+            boxes = expected[row["source_id"].numpy().decode()]
+            classes = [name.decode() for name in row["class_names"].numpy()]
+            assert classes == [c for c, _ in boxes]
+            # Fractions in float32.
+            boxes_px = row["boxes"].numpy() * [WIDTH, HEIGHT, WIDTH, HEIGHT]
+            np.testing.assert_allclose(boxes_px, [box for _, box in boxes], atol=1e-5)
+            num_records += 1
+    assert num_records == 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["put-image", "put-info", "updateLabelTags"])
+def test_killed_in_the_middle_the_next_run_does_the_rest(
+    upload, server, tmp_path, kind
+):
+    annotations, images, truth = many(tmp_path, 60, 3)
+    arguments = ["--annotations", annotations, "--images", images, "--tag=test"]
+    if kind == "put-image":
+        arguments.append("--upload_images=true")
+    else:
+        for name in truth:
+            server.add_asset("P", *name.split("/", 1), encode())
+
+    def kill(request):
+        if server.counts[kind] >= 25:
+            process.send_signal(signal.SIGKILL)
+
+    process = upload(*arguments, start=True)
+    server.before_request = kill
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    done = sum(len(label.objects) == 3 for label in server.labels.values())
+    assert 0 < done < 60 or kind == "put-image"
+    server.before_request = None
+    # What was registered without its picture cannot be mended from here.
+    lost = [x for x in server.labels.values() if x.encoded is None]
+    status, output, facts = upload(*arguments)
+    assert len(lost) <= 8 and facts["failed"] == len(lost)
+    assert status == (2 if lost else 0), output
+    for label in lost:
+        assert f"{label.dataset}/{label.key}: the Suite has its label, but" in output
+    for name, expected in truth.items():
+        label = server.label("P", *name.split("/", 1))
+        if label not in lost:
+            assert len(label.objects) == len(expected) and label.tags == ["test"]
+            assert len({one["id"] for one in label.objects}) == 3
+    assert counts(upload(*arguments)[2])[2] == 60 - len(lost)
+
+
+@pytest.mark.parametrize("failure", [429, 500, 503, "drop", "drop-after", "limit"])
+def test_what_fails_for_a_moment_is_tried_again(upload, server, tmp_path, failure):
+    if failure == "drop-after":
+        kinds = ("updateLabelInfo", "updateLabelTags", "put-info")
+    elif failure == "limit":
+        kinds = ("labels", "createAsset", "updateLabelInfo", "updateLabelTags")
+    else:
+        kinds = ("project", "labels", "put-image", "get-info", *WRITES)
+    for kind in kinds:
+        server.fail(kind, failure, after=kind not in ("project", "labels"))
+    annotations, images, truth = many(tmp_path, 6, 2)
+    status, output, facts = upload(
+        *("--annotations", annotations, "--images", images),
+        *("--upload_images=true", "--tag=t", "--status=SUBMITTED"),
+    )
+    assert status == 0, output
+    assert counts(facts) == [6, 0, 0, 0]
+    for name, expected in truth.items():
+        label = server.label("P", *name.split("/", 1))
+        assert label.encoded == encode() and label.status == "SUBMITTED"
+        for (_, ours), (_, theirs) in zip(boxes_of(label), expected, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_addresses_that_expire_are_asked_for_again(upload, server, tmp_path):
+    annotations, _, truth = many(tmp_path, 3, 2)
+    for name in truth:
+        server.add_asset("P", *name.split("/", 1), encode())
+    server.fail("put-info", "expired", times=2)
+    server.fail("get-info", "expired")
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 0 and counts(facts) == [3, 0, 0, 0], output
+
+
+@pytest.mark.slow
+def test_one_picture_that_fails_ends_no_other(upload, server, tmp_path):
+    annotations, images, truth = many(tmp_path, 30, 2)
+    bad = list(truth)[20]
+    server.fail(lambda r: r.kind == "put-image" and r.name == bad, 403, times=None)
+    arguments = ("--annotations", annotations, "--images", images)
+    status, output, facts = upload(*arguments, "--upload_images=true")
+    assert status == 2 and counts(facts) == [29, 0, 0, 1]
+    assert f"failed: {bad}: its picture was not taken" in output and "403" in output
+    assert [x["key"] for x in facts["pictures"] if x["result"] == "failed"] == [
+        bad.partition("/")[2]
+    ]
+    server.recover()
+    # Nothing is lost, nothing is said to be well.
+    status, output, facts = upload(*arguments, "--upload_images=true")
+    assert status == 2 and counts(facts) == [0, 0, 29, 1]
+    assert f"{bad}: the Suite has its label, but not its picture" in output
+
+
+@pytest.mark.slow
+def test_a_label_that_cannot_be_read_is_not_replaced(upload, server, tmp_path):
+    annotations = coco(
+        tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])], "ds/b.jpg": []}
+    )
+    project = server.projects["P"]
+    people = [project.object("car", "box", {"x": 1, "y": 1, "width": 9, "height": 9})]
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=people)
+    server.add_asset("P", "ds", "b.jpg", encode())
+    before = label.info
+    server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), 500, times=None)
+    status, output, facts = upload("--annotations", annotations, "--replace=all")
+    assert status == 2 and counts(facts) == [0, 0, 1, 1], output
+    assert label.info == before and "ds/a.jpg: looking it up failed" in output
+
+
+def people_of(server):
+    """A box and a polygon of people, with what the SDK's own form would lose."""
+    project = server.projects["P"]
+    box = project.object("car", "box", {"x": 5, "y": 5, "width": 20, "height": 20})
+    points = [[[{"x": 0, "y": 0}, {"x": 9, "y": 0}, {"x": 9, "y": 9}]]]
+    road = project.object("road", "polygon", {"points": points})
+    box["annotation"]["meta"] = {"z_index": 7, "color": "#123456"}
+    box["tracking_id"], box["of_the_future"] = "t-1", {"a": [1]}
+    return [box, road]
+
+
+@pytest.mark.parametrize("replace", ["ours", "all", "none"])
+def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
+    people = people_of(server)
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=people)
+    first = {"ds/a.jpg": [("car", [1, 2, 3, 4], 0.9), ("사람", [2, 2, 9, 9], 0.4)]}
+    annotations = coco(tmp_path / "one.json", first)
+    arguments = ("--annotations", annotations, f"--replace={replace}")
+    status, output, facts = upload(*arguments)
+    assert status == 0, output
+    sent = label.objects[2:] if replace == "ours" else label.objects
+    if replace == "none":
+        assert counts(facts) == [0, 0, 1, 0] and label.objects == people
+        return
+    assert counts(facts) == [0, 1, 0, 0]
+    assert [one["annotation"]["coord"]["x"] for one in sent] == [1, 2]
+    assert {one["annotation_type"] for one in sent} == {"box"}
+    if replace == "ours":
+        assert label.objects[:2] == people
+    assert counts(upload(*arguments)[2]) == [0, 0, 1, 0]
+
+    # Of another model: one box the same, one moved; one was corrected by somebody.
+    info = json.loads(label.info)
+    info["result"]["objects"][-1]["annotation"]["coord"]["width"] = 11.5
+    label.info = json.dumps(info).encode()
+    corrected = label.objects[-1]
+    second = {"ds/a.jpg": [*first["ds/a.jpg"], ("car", [30, 30, 5, 5], 0.8)]}
+    annotations = coco(tmp_path / "two.json", second)
+    status, output, facts = upload("--annotations", annotations, arguments[2])
+    assert status == 0 and counts(facts) == [0, 1, 0, 0], output
+    if replace == "ours":
+        assert label.objects[:2] == people and corrected in label.objects
+        # The corrected one stays as somebody made it, and comes no second time.
+        assert sorted(x for _, (x, *_) in boxes_of(label)[2:]) == [1, 2, 30]
+    else:
+        assert sorted(c for _, c in boxes_of(label)) == [
+            (1, 2, 3, 4),
+            (2, 2, 9, 9),
+            (30, 30, 5, 5),
+        ]
+    third = coco(tmp_path / "three.json", {"ds/a.jpg": []})
+    upload("--annotations", third, arguments[2])
+    left = [*people, corrected] if replace == "ours" else []
+    assert label.objects == left
+
+
+def test_a_label_without_objects_in_its_file(upload, server, tmp_path):
+    labels = [server.add_asset("P", "ds", f"{i}.jpg", encode()) for i in range(4)]
+    results = ({}, {"objects": None}, {"categories": {}}, None)
+    for label, result in zip(labels, results, strict=True):
+        label.info = json.dumps({"version": "0.6.5", "result": result}).encode()
+    one = [("car", [1, 2, 3, 4])]
+    names = {f"ds/{i}.jpg": one for i in range(4)}
+    status, output, _ = upload("--annotations", coco(tmp_path / "c.json", names))
+    assert status == 0, output
+    assert all(boxes_of(label) == [("car", (1, 2, 3, 4))] for label in labels)
+
+
+def test_thresholds_datasets_and_a_dry_run(upload, server, tmp_path):
+    label = server.add_asset("P", "photos", "x/a.jpg", encode())
+    boxes = [
+        ("car", [1, 2, 3, 4], 0.9),
+        ("car", [5, 5, 3, 4], 0.2),
+        ("car", [8, 8, 4, 4]),
+    ]
+    annotations = coco(tmp_path / "c.json", {"x/a.jpg": boxes})
+    arguments = ["--annotations", annotations, "--score_threshold=0.5"]
+    # As Valohai passes parameters that are empty.
+    status, output, _ = upload(*arguments, "--dataset=", "--tag=")
+    assert status == 2 and "x/a.jpg: the project has no such picture" in output
+    arguments.append("--dataset=photos")
+    status, output, facts = upload(*arguments, "--dry_run=true", "--tag=t")
+    assert status == 0 and counts(facts) == [1, 0, 0, 0]
+    assert "what would be done" in output and num_writes(server) == 0
+    status, output, _ = upload(*arguments)
+    assert status == 0 and [b[0] for _, b in boxes_of(label)] == [1, 8]
+    assert "1 boxes under the score threshold" in output
+
+    annotations = coco(tmp_path / "d.json", {"b.jpg": boxes})
+    status, output, _ = upload("--annotations", annotations)
+    assert status == 1 and "give the dataset with --dataset" in output
+
+
+def test_tags_and_status(upload, server, tmp_path):
+    names = {f"ds/{i}.jpg": [("car", [1, 2, 3, 4])] for i in range(3)}
+    for index, status in enumerate(("WORKING", "SUBMITTED", "SKIPPED")):
+        tags = ["of people"]
+        server.add_asset("P", "ds", f"{index}.jpg", encode(), tags=tags, status=status)
+    with (tmp_path / "review.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [
+            ["rank", "file_name"],
+            [1, "ds/2.jpg"],
+            [2, "ds/0.jpg"],
+            [3, "ds/1.jpg"],
+        ]
+        csv.writer(file).writerows(rows)
+    annotations = coco(tmp_path / "c.json", names)
+    arguments = ["--annotations", annotations, "--tag=test", "--review_pictures=2"]
+    assert "expected review.csv" in upload(*arguments)[1]
+    arguments += ["--review", tmp_path / "review.csv"]
+    assert counts(upload(*arguments)[2]) == [3, 0, 0, 0]
+    labels = list(server.labels.values())
+    assert [sorted(label.tags) for label in labels] == [
+        ["of people", "review", "test"],
+        ["of people", "test"],
+        ["of people", "review", "test"],
+    ]
+    assert [x.status for x in labels] == ["WORKING", "SUBMITTED", "SKIPPED"]
+    # Who has submitted or skipped a label that is right has decided.
+    upload(*arguments, "--status=SUBMITTED")
+    assert [x.status for x in labels] == ["SUBMITTED", "SUBMITTED", "SKIPPED"]
+    upload(*arguments, "--status=WORKING")
+    assert [x.status for x in labels] == ["SUBMITTED", "SUBMITTED", "SKIPPED"]
+    # One that is sent gets it.
+    changed = coco(tmp_path / "d.json", {"ds/2.jpg": [("car", [9, 9, 3, 4])]})
+    upload("--annotations", changed, "--status=WORKING")
+    assert [x.status for x in labels] == ["SUBMITTED", "SUBMITTED", "WORKING"]
+
+
+def test_pascal_voc_and_a_picture_that_is_turned(upload, server, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "turned.jpg").write_bytes(encode(exif=exif))
+    (tmp_path / "turned.xml").write_text(
+        "<annotation><filename>turned.jpg</filename><size><width>48</width>"
+        "<height>64</height><depth>3</depth></size><object><name>car</name><bndbox>"
+        "<xmin>3</xmin><ymin>5</ymin><xmax>20</xmax><ymax>60</ymax></bndbox></object>"
+        "</annotation>"
+    )
+    status, output, facts = upload(
+        *("--annotations", tmp_path / "turned.xml", "--dataset=voc"),
+        *("--upload_images=true", "--images", tmp_path / "turned.jpg"),
+    )
+    assert status == 0 and counts(facts) == [1, 0, 0, 0], output
+    (label,) = server.labels.values()
+    assert boxes_of(label) == [("car", (2, 4, 18, 56))]
+    sent = Image.open(io.BytesIO(label.encoded))
+    assert sent.size == (48, 64) and not sent.getexif().get(0x0112)
+
+
+@pytest.mark.parametrize(
+    "name", ['ds/a"b.jpg', "ds/a\\b.jpg", "ds/a\nb.jpg", "ds/\u2028.jpg"]
+)
+def test_names_that_break_the_suite(upload, server, tmp_path, name):
+    (tmp_path / "ds").mkdir()
+    safe = {"ds/good.jpg": []}
+    annotations = coco(tmp_path / "c.json", {name: [], **safe})
+    for one in (name, "ds/good.jpg"):
+        (tmp_path / "ds" / one.rpartition("/")[2]).write_bytes(encode())
+    arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
+    status, output, facts = upload(*arguments, "--upload_images=true")
+    if status == 1:  # No name at all, for the reader of annotations.
+        assert "expected" in output and not server.labels
+        return
+    assert "good.jpg" in [label.key for label in server.labels.values()]
+    assert status == 0 or "breaks the Suite's interface" in output
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        (lambda s: s.projects.clear(), "the Suite knows none of this name"),
+        (lambda s: setattr(s, "unknown_project", "error") or s.projects.clear(), "P"),
+        (lambda s: s.add_project("P", CLASSES, workapp="image-default"), "of the type"),
+        (lambda s: s.add_project("P", CLASSES, workapp="video-siesta"), "video-siesta"),
+        (lambda s: s.add_project("P", [("car", "box")]), "no bounding boxes"),
+        (lambda s: s.add_project("P", [("car", "polygon")]), r"car \(polygon\)"),
+        (lambda s: setattr(s, "key", "of-another") or None, ""),
+        (lambda s: s.fail("project", 401), "SPB_ACCESS_KEY"),
+        (lambda s: s.fail("project", 403), "SPB_ACCESS_KEY"),
+    ],
+)
+def test_projects_that_cannot_be_used(upload, server, tmp_path, prepare, message):
+    annotations = coco(
+        tmp_path / "c.json",
+        {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [1, 2, 3, 4])]},
+    )
+    prepare(server)
+    environment = {}
+    if not message:
+        environment, message = {"SPB_ACCESS_KEY": "wrong"}, "SPB_ACCESS_KEY"
+    status, output, facts = upload("--annotations", annotations, **environment)
+    assert status == 1 and facts is None, output
+    (error,) = [x for x in output.splitlines() if x.startswith("error:")]
+    assert re.search(message, error), error
+    assert num_writes(server) == 0 and "wrong" not in output
+
+
+def test_a_class_that_is_there_twice(upload, server, sdk, tmp_path):
+    classes = [("car", "box"), ("car", "polygon")]
+    server.add_project("P", classes)
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    status, output, _ = upload("--annotations", annotations)
+    if "spb-cli" in str(sdk):
+        assert status == 1 and "spb-cli cannot tell apart" in output
+        assert not label.objects
+    else:
+        assert status == 0, output
+        assert label.objects[0]["annotation_type"] == "box"
+
+
+def test_credentials(upload, server, tmp_path):
+    server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    given = {"SPB_TEAM_NAME": "", "SPB_ACCESS_KEY": ""}
+    status, output, _ = upload("--annotations", annotations, **given)
+    assert status == 1 and "expected SPB_ACCESS_KEY and SPB_TEAM_NAME" in output
+    given = {"SPB_TEAM_NAME": "", "SPB_ACCOUNT_NAME": server.team}
+    # A profile of Amazon's that is not there, which is none of this step's business.
+    given["AWS_PROFILE"] = "missing"
+    status, output, _ = upload("--annotations", annotations, **given)
+    assert status == 0, output
+
+
+def test_credentials_that_are_taken_away(upload, server, tmp_path):
+    annotations, images, truth = many(tmp_path, 60, 1)
+    for name in truth:
+        server.add_asset("P", *name.split("/", 1), encode())
+    server.fail("updateLabelInfo", 401, times=None, after=20)
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 1 and "stopped with" in output and "SPB_ACCESS_KEY" in output
+    assert facts["created"] == 20 and facts["not_begun"] > 0
+    server.recover()
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 0 and counts(facts) == [40, 0, 20, 0]
+
+
+def test_nothing_goes_on_where_all_fails(upload, server, tmp_path):
+    names = {f"ds/{i}.jpg": [] for i in range(100)}
+    annotations = coco(tmp_path / "c.json", names)
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 1 and "pictures failed one after the other" in output
+    assert 20 <= facts["failed"] < 40 and facts["not_begun"] > 60
+    assert output.count("failed: ") == 11  # Ten of them, and how many more.
+
+
+def test_an_interrupted_upload(upload, server, tmp_path):
+    annotations, images, _ = many(tmp_path, 60, 1)
+    arguments = ("--annotations", annotations, "--images", images)
+
+    def interrupt(request):
+        if server.counts["put-info"] == 10:
+            process.send_signal(signal.SIGTERM)
+
+    process = upload(*arguments, "--upload_images=true", start=True)
+    server.before_request = interrupt
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in stderr
+    assert all(label.encoded for label in server.labels.values())  # None half done.
+    server.before_request = None
+    status, output, facts = upload(*arguments, "--upload_images=true")
+    assert status == 0 and facts["created"] + facts["unchanged"] == 60, output
+
+
+def test_without_an_sdk(tmp_path):
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    process = subprocess.run(
+        [sys.executable, REPOSITORY / "upload_superbai.py", "--project=P"]
+        + ["--annotations", annotations],
+        env={**os.environ, "SPB_ACCESS_KEY": "k", "SPB_TEAM_NAME": "t"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.returncode == 1
+    assert "requirements-suite.txt" in process.stderr
+
+
+@pytest.mark.slow
+def test_the_label_pipeline(sample_run, checkout, server, run_script, tmp_path):
+    """What the sample's network finds arrives in the Suite, with tags for a review."""
+    _, run = sample_run
+    (path,) = (run / "convert-superbai" / "test").iterdir()
+    truth = {}
+    for row in map(records.parse, tf.data.TFRecordDataset(str(path))):
+        name = row["source_id"].numpy().decode()
+        truth[name] = row["boxes"].numpy()
+    server.add_project("Shapes", [(n, "box") for n in ("circle", "square", "triangle")])
+    for name in truth:
+        server.add_asset("Shapes", *name.split("/", 1), encode())
+    # Beside TensorFlow, as on one's own machine.
+    packages = ["superb-ai-label==0.22.2", "phy-credit", "semver"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-qq", "--no-deps"]
+        + ["--target", tmp_path / "sdk", *packages],
+        check=True,
+    )
+    before = set((checkout / ".valohai" / "outputs").iterdir())
+    process = run_script(
+        "pipeline.py",
+        "--pipeline=label-superbai",
+        *(f"--detect.model={p}" for p in (run / "train" / "model").iterdir()),
+        *(f"--detect.image={path}", "--detect.size=160"),
+        *("--upload-superbai.project=Shapes", "--upload-superbai.review_pictures=3"),
+        cwd=checkout,
+        PYTHONPATH=str(tmp_path / "sdk"),
+        **server.environment(),
+    )
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output
+    assert "label-superbai done" in output and server.key not in output
+    (own,) = set((checkout / ".valohai" / "outputs").iterdir()) - before
+    facts = json.loads((own / "upload-superbai" / "upload.json").read_text())
+    detections = json.loads((own / "detect" / "detections.json").read_text())
+    labels = list(server.labels.values())
+    assert facts["failed"] == 0 and facts["created"] > len(truth) / 2
+    assert sum(len(x.objects) for x in labels) == len(detections["annotations"]) > 0
+    assert sum(x.tags == ["review"] for x in labels) == 3
+    shutil.rmtree(own)  # The newest outputs are to be those of the sample.
