@@ -34,7 +34,8 @@ def test_the_tables_have_every_parameter_and_input(step):
         own.append(line)
     cells = [re.findall(r"^\| [^|]*\| `(\w+)` \| (\S+) \|", line)[0] for line in own]
     assert sorted(cells) == sorted(
-        (name, str(parameter.default)) for name, parameter in step.parameters.items()
+        (name, str(parameter.default) or "-")
+        for name, parameter in step.parameters.items()
     )
 
 

@@ -312,7 +312,7 @@ def test_a_label_that_cannot_be_read_is_not_replaced(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "a.jpg", encode(), objects=people)
     server.add_asset("P", "ds", "b.jpg", encode())
     before = label.info
-    server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), 500, times=None)
+    server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), 403, times=None)
     status, output, facts = upload("--annotations", annotations, "--replace=all")
     assert status == 2 and counts(facts) == [0, 0, 1, 1], output
     assert label.info == before and "ds/a.jpg: looking it up failed" in output
