@@ -157,6 +157,12 @@ def main():
     with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as stack:
         project = suite.Suite(values["project"])
         project.check_classes(name for item in items for name, _ in item.boxes.values())
+        logging.info(
+            "project '%s': %d pictures, %d boxes",
+            values["project"],
+            len(items),
+            sum(len(item.boxes) for item in items),
+        )
         encoded_of = open_images(image_paths, items, annotated, stack)
         uploader = Uploader(project, values, encoded_of)
         outcomes, stopped = run_all(uploader, items)
