@@ -553,7 +553,10 @@ BAD_VOC = {
     "other digits": (voc_box(xmax="٣"), "expected finite numbers, got '٣'"),
     "comma": (voc_box(xmax="1,5"), "expected finite numbers, got '1,5'"),
     "size": (VOC.replace(">486</w", ">wide</w"), "size: expected finite .* got 'wide'"),
-    "negative": (VOC.replace(">486</w", ">-4</w"), "size|whole pixels"),
+    "negative": (
+        VOC.replace(">486</w", ">-4</w"),
+        "size: expected finite|width and height in whole pixels, got .-4",
+    ),
     "cut off": (VOC[:300], r"malformed XML: .*line \d+, column \d+; is the file cut"),
     "crossed": ("<annotation>\n<a></annotation>", "malformed XML: .* mismatch.*line 2"),
     "encoding": (

@@ -374,6 +374,28 @@ def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
     assert label.objects == left
 
 
+def test_a_project_whose_objects_are_spelled_in_camel_case(upload, server, tmp_path):
+    project = server.add_project("P", CLASSES, version="0.3.1")
+    person = {
+        "id": "818c5b2a-0d5a-4b0e-8b0e-0d5a4b0e8b0e",
+        "classId": project.object("car", "box", {})["class_id"],
+        "className": "car",
+        "annotationType": "box",
+        "annotation": {
+            "coord": {"x": 1, "y": 1, "width": 9, "height": 9},
+            "meta": {"zIndex": 1},
+        },
+        "properties": [],
+    }
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[person])
+    boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 5, 5])]}
+    annotations = coco(tmp_path / "c.json", boxes)
+    assert counts(upload("--annotations", annotations)[2]) == [0, 1, 0, 0]
+    assert label.objects[0] == person
+    assert [one["className"] for one in label.objects[1:]] == ["car", "사람"]
+    assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
+
+
 def test_a_label_without_objects_in_its_file(upload, server, tmp_path):
     labels = [server.add_asset("P", "ds", f"{i}.jpg", encode()) for i in range(4)]
     results = ({}, {"objects": None}, {"categories": {}}, None)
