@@ -266,7 +266,7 @@ def _publish(staging, root):
     # What was there before waits beside, in case that a move fails.
     before = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     moved = []
-    with _signals_held():
+    with signals_held():
         try:
             for path in sorted(staging.iterdir()):
                 target = root / path.name
@@ -287,7 +287,7 @@ def _publish(staging, root):
 
 
 @contextmanager
-def _signals_held():
+def signals_held():
     """Lets the signals that stop a process wait for the end of the block."""
     held = []
     handlers = {

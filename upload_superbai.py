@@ -404,7 +404,8 @@ def run_all(uploader, items):
             stopped = str(error)
         finally:
             uploader.suite.stopped.set()  # Those that run end with their next failure.
-            wait(running)
+            with step.signals_held():
+                wait(running)
     for future, number in running.items():
         if not future.exception():
             outcomes[number] = future.result()

@@ -400,7 +400,7 @@ def test_a_signal_waits_for_the_outputs(tmp_path):
     # Whatever it is here: a process in the background of a shell ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), step._signals_held():
+        with pytest.raises(KeyboardInterrupt), step.signals_held():
             signal.raise_signal(signal.SIGINT)
             seen.append("the block goes on")
         assert seen
@@ -460,7 +460,7 @@ def test_weights(run_script, outputs, files):
     )
     assert process.returncode == 0, process.stderr
     loaded, info = checkpoint.load_model(outputs / "model")
-    assert info == (TINY, NAMES, 416)
+    assert info == (TINY, NAMES, 416, None)
     assert "picture.png: 0 objects of a score over 0.25" in process.stderr
     original, _ = checkpoint.load_model(files / "model")
     for ours, theirs in zip(loaded.variables, original.variables, strict=True):
@@ -542,7 +542,8 @@ def test_train(run_script, outputs, files, transfer, kept):
     assert [line.get("epoch") for line in lines] == [0, 1, None]
     assert lines[1]["images_per_second"] > 0
     trained, info = checkpoint.load_model(outputs / "model")
-    assert info == (TINY, NAMES, 64)
+    boxes = {"circle": 1, "square": 1, "triangle": 0}
+    assert info == (TINY, NAMES, 64, boxes)
     best = lines[2]["best_epoch"]
     assert f"model/ is of epoch {best}" in process.stderr
     if transfer == "heads" and best == 0:

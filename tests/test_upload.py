@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import venv
 import zipfile
 
@@ -591,8 +592,10 @@ def test_an_interrupted_upload(upload, server, tmp_path):
     annotations, images, _ = many(tmp_path, 60, 1)
     arguments = ("--annotations", annotations, "--images", images)
 
+    told = threading.Lock()
+
     def interrupt(request):
-        if server.counts["put-info"] == 10:
+        if server.counts["put-info"] == 10 and told.acquire(blocking=False):
             process.send_signal(signal.SIGTERM)
 
     process = upload(*arguments, "--upload_images=true", start=True)
