@@ -1,5 +1,6 @@
 """The step scripts as processes: what they say to bad input, and what they leave."""
 
+import csv
 import json
 import os
 import resource
@@ -10,8 +11,10 @@ import sys
 import time
 import zipfile
 
+import keras
 import numpy as np
 import pytest
+import reference
 import suite_export
 import tensorflow as tf
 from conftest import REPOSITORY
@@ -20,8 +23,18 @@ from suite_export import box, labelled, polygon, rotated
 
 import samples
 import step
-from yolov3_tf2 import checkpoint, darknet, draw, grid, records, superbai
-from yolov3_tf2.model import build_model
+from yolov3_tf2 import (
+    checkpoint,
+    darknet,
+    draw,
+    evaluate,
+    grid,
+    predict,
+    records,
+    review,
+    superbai,
+)
+from yolov3_tf2.model import build_model, fold
 
 TINY = grid.VARIANTS["yolov3-tiny"]
 NAMES = ["circle", "square", "triangle"]
@@ -845,6 +858,69 @@ def test_detect_pictures_zips_and_records_together(
         assert top >= 0 and top + height <= limit[1] + 1e-2
     line = json.loads(process.stdout.strip())
     assert line["pictures"] == 5 and line["images_per_second"] > 0
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory):
+    """A model that sees boxes of all scores in any picture, and pictures for it."""
+    folder = tmp_path_factory.mktemp("unsure")
+    keras.utils.set_random_seed(0)
+    model = build_model(TINY, len(NAMES))
+    chance = np.random.default_rng(0)
+    reference.calibrate(model, chance.random((4, 64, 64, 3), "float32"))
+    for layer in model.layers:
+        if layer.name.startswith("output") and layer.weights:
+            layer.kernel.assign(layer.kernel * 20)
+    boxes = {"circle": 90, "square": 90, "triangle": 0}
+    checkpoint.save_model(folder / "model", model, NAMES, 64, boxes)
+    (folder / "pictures").mkdir()
+    for number, name in enumerate(("b", "a, 가", "c", "d", "e")):
+        noise = chance.integers(0, 255, (6, 9 + 2 * number, 3), "uint8")
+        noise = Image.fromarray(noise).resize((80 + 30 * number, 60))
+        noise.save(folder / "pictures" / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("max_boxes", [100, 3])
+def test_a_review_changes_nothing_of_what_is_found(
+    run_script, outputs, unsure, max_boxes
+):
+    limits = {"score_threshold": 0.55, "iou_threshold": 0.5, "max_boxes": max_boxes}
+    process = run_script(
+        "detect.py",
+        *("--model", *model_files(unsure / "model"), "--image", unsure / "pictures"),
+        *("--size=64", "--precision=float32"),
+        *(f"--{name}={value}" for name, value in limits.items()),
+        outputs=outputs,
+    )
+    assert process.returncode == 0, process.stderr
+    found = json.loads((outputs / "detections.json").read_text())
+    names = [image["file_name"] for image in found["images"]]
+
+    # A detector that never looks below the threshold.
+    model, info = checkpoint.load_model(unsure / "model")
+    model = fold(model, TINY, len(NAMES))
+    detect_over = predict.build_detector(model, TINY, 64, **limits)
+    paths = [unsure / "pictures" / name for name in names]
+    expected = detect_over([np.asarray(Image.open(path)) for path in paths])
+    expected = [
+        evaluate.annotations(number, *(part[i] for i in (0, 2, 1)))
+        for number, part in enumerate(expected, start=1)
+    ]
+    assert found["annotations"] == evaluate.number_annotations(expected)
+    assert min(map(len, expected)) and max(map(len, expected)) <= max_boxes
+
+    with (outputs / "review.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["rank", *review.Row._fields]
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "5"]
+    numbers = dict(zip(names, map(len, expected), strict=True))
+    assert {row["file_name"]: int(row["boxes"]) for row in rows} == numbers
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > 0
+    assert any(float(row["rarity"]) for row in rows)
+    first = f"{rows[0]['file_name']} ({rows[0]['reason']})"
+    assert f"review.csv: look first at {first}, " in process.stderr
 
 
 def odd_pictures(folder):
