@@ -7,7 +7,6 @@ worker gives it; what an edge of the pipeline names travels along it. Runs lie i
 """
 
 import contextlib
-import graphlib
 import secrets
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import valohai_yaml
 
+import local_nodes
 import local_worker
 import step
 import step_inputs
@@ -45,7 +45,7 @@ SAMPLE_PARAMETERS = {
 
 
 def run_command_line(pipeline_name, arguments):
-    """Runs a pipeline with `--NODE.NAME=value` arguments; returns the exit status.
+    """Runs a pipeline with the arguments of a command line; returns the exit status.
 
     Args:
         pipeline_name: of the pipeline that is run without `--pipeline=NAME`.
@@ -85,60 +85,38 @@ def _run(pipeline_name, arguments):
         ("convert-superbai", name) in given for name in ("images", "labels")
     )
     if is_sample:
-        given = _sample_values() | given
-    nodes = _build_nodes(config, pipeline, given)
-    sources = {
-        name: {e.source_node for e in pipeline.edges if e.target_node == name}
-        for name in nodes
-    }
-    order = list(graphlib.TopologicalSorter(sources).static_order())
+        given = _sample_values(pipeline, given) | given
+    nodes = local_nodes.build(config, pipeline, given)
     if is_sample:
         _draw_sample()
     # Before the first step: a file that is missing for the last one ends nothing.
-    for name in order:
-        nodes[name].files = {
-            key: local_worker.fetch(STATE, nodes[name], key)
-            for key in nodes[name].inputs
-        }
+    for node in nodes.values():
+        node.files = {key: local_worker.fetch(STATE, node, key) for key in node.inputs}
 
     # The form of valohai-utils' own local runs, so that steps find these outputs too.
     run = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     if is_sample:
         run += step_inputs.SAMPLE_SUFFIX
     start = time.monotonic()
-    for number, name in enumerate(order, start=1):
-        local_worker.say(f"[{number}/{len(order)}] {name}: {_describe(nodes[name])}")
-        step_start = time.monotonic()
-        status = local_worker.run_node(STATE, run, nodes[name], pipeline.edges)
-        seconds = time.monotonic() - step_start
-        if status:
-            local_worker.say(
-                f"[{number}/{len(order)}] {name} failed after {seconds:.0f} s with "
-                f"exit status {status}; its messages stand above and in "
-                f"{_show(STATE / 'runs' / run / name / 'log.txt')}"
-            )
-            if number > 1:
-                local_worker.say(
-                    f"what ran before it: {_show(STATE / 'outputs' / run)}"
-                )
-            return 1
-        outputs = STATE / "outputs" / run / name
-        local_worker.say(
-            f"[{number}/{len(order)}] {name} done in {seconds:.0f} s: {_show(outputs)}"
-        )
+    ended = local_nodes.run(STATE, run, nodes, pipeline.edges)
+    outputs = (STATE / "outputs" / run).relative_to(REPOSITORY)
+    if ended:
+        log = (STATE / "runs" / run).relative_to(REPOSITORY)
+        local_worker.say(f"{ended}; what each step printed: {log}/*/log.txt")
+        local_worker.say(f"what was written: {outputs}")
+        return 1
     local_worker.say(f"{pipeline_name} done in {time.monotonic() - start:.0f} s")
-    for name in order:
-        if nodes[name].metadata:
-            local_worker.say(
-                f"  {name}: {local_worker.summary(nodes[name].metadata[-1])}"
-            )
+    for node in nodes.values():
+        local_worker.say(f"  {outputs / node.name}")
+        if node.metadata:
+            local_worker.say(f"    {local_worker.summary(node.metadata[-1])}")
     return 0
 
 
 def parse_arguments(arguments):
     """Parses `--NODE.NAME=value`; returns lists of values by (node, name).
 
-    An argument that is given twice has both values.
+    An argument that is given twice has both values. `--NAME=value` is of the pipeline.
 
     Raises:
         InputError: an argument is not of that form.
@@ -146,20 +124,24 @@ def parse_arguments(arguments):
     given = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        node, dot, name = key.removeprefix("--").partition(".")
-        parts = (argument.startswith("--"), equals, dot, node, name, value)
+        node, dot, name = key.removeprefix("--").rpartition(".")
+        parts = (argument.startswith("--"), equals, name, value, node or not dot)
         if not all(parts):
             raise InputError(
                 f"{argument}: expected --NODE.NAME=value, as in --train.epochs=20 or "
-                "--convert-superbai.images=images.zip."
+                "--convert-superbai.images=images.zip, or --NAME=value of a parameter "
+                "of the pipeline, as in --epochs=20."
             )
         given.setdefault((node, name), []).append(value)
     return given
 
 
 def _print_help(config, pipeline):
-    print("python pipeline.py [--pipeline=NAME] [--NODE.NAME=value ...]\n")
-    print(f"Runs {pipeline.name} here; there are {', '.join(config.pipelines)}.")
+    print("python pipeline.py [--pipeline=NAME] [--NAME=value …] [--NODE.NAME=value …]")
+    print(f"\nRuns {pipeline.name} here; there are {', '.join(config.pipelines)}.\n")
+    for parameter in pipeline.parameters:
+        print(f"  --{parameter.name}  ({parameter.default})")
+        print(f"      {parameter.description} Sets {', '.join(parameter.targets)}.")
     for node in pipeline.nodes:
         of_step = config.steps[node.step]
         print(f"\n{node.name}")
@@ -168,11 +150,22 @@ def _print_help(config, pipeline):
             print(f"  --{node.name}.{name}  ({default})\n      {spec.description}")
 
 
-def _sample_values():
-    """Returns the inputs and parameters of a run on the built-in sample."""
+def _sample_values(pipeline, given):
+    """Returns the inputs and parameters of a run on the built-in sample.
+
+    Args:
+        pipeline: whose parameters go before the sample's, where they are given.
+        given: what is, see `local_nodes.build`.
+    """
     folder = STATE / "sample"
     files = {key: [str(folder / name)] for key, name in SAMPLE_FILES.items()}
-    return files | {key: [value] for key, value in SAMPLE_PARAMETERS.items()}
+    values = files | {key: [value] for key, value in SAMPLE_PARAMETERS.items()}
+    for parameter in pipeline.parameters:
+        if (local_nodes.PIPELINE, parameter.name) in given:
+            for target in parameter.targets:
+                node, _, name = target.split(".")
+                values.pop((node, name), None)
+    return values
 
 
 def _draw_sample():
@@ -182,7 +175,8 @@ def _draw_sample():
         InputError: it could not be drawn.
     """
     folder = STATE / "sample"
-    local_worker.say(f"no images and labels given: using a sample, {_show(folder)}")
+    shown = folder.relative_to(REPOSITORY)
+    local_worker.say(f"no images and labels given: using a sample, {shown}")
     if folder.is_dir():
         return
     STATE.mkdir(exist_ok=True)
@@ -198,105 +192,3 @@ def _draw_sample():
         # Another run may have drawn it in the meantime; it draws the same.
         with contextlib.suppress(OSError):
             Path(partial, "sample").rename(folder)
-
-
-def _build_nodes(config, pipeline, given):
-    """Returns the pipeline's nodes by name, with their parameters and inputs.
-
-    Raises:
-        InputError: `given` names what is not there, or a required input is missing.
-    """
-    fed = {
-        (edge.target_node, edge.target_key): edge.source_node for edge in pipeline.edges
-    }
-    nodes = {}
-    for node in pipeline.nodes:
-        of_step = config.steps[node.step]
-        parameters = {
-            name: parameter.default
-            for name, parameter in of_step.parameters.items()
-            if parameter.default is not None
-        }
-        inputs = {}
-        for name, spec in of_step.inputs.items():
-            default = spec.default or []
-            inputs[name] = [default] if isinstance(default, str) else list(default)
-            if (node.name, name) in fed:
-                inputs[name] = []  # What an edge brings replaces the default.
-        nodes[node.name] = local_worker.Node(node.name, of_step, parameters, inputs)
-    for (node_name, name), values in given.items():
-        node = nodes.get(node_name)
-        if node is None:
-            raise InputError(
-                f"--{node_name}.{name}: the pipeline has no node '{node_name}' "
-                f"({step.did_you_mean(node_name, list(nodes))})."
-            )
-        where = f"--{node_name}.{name}"
-        if (node_name, name) in fed:
-            raise InputError(
-                f"{where}: the pipeline brings this input from {fed[node_name, name]}; "
-                "to use a file of your own, run the step's script alone."
-            )
-        if name in node.inputs:
-            node.inputs[name] = values
-        elif name in node.step.parameters:
-            parameter = node.step.parameters[name]
-            value = _typed(parameter, values[-1], where)
-            _check_range(parameter, value, where)
-            node.parameters[name] = value
-        else:
-            known = [*node.step.parameters, *node.inputs]
-            raise InputError(
-                f"{where}: the step has no such parameter or input "
-                f"({step.did_you_mean(name, known)})."
-            )
-    for node in nodes.values():
-        for name, spec in node.step.inputs.items():
-            is_there = node.inputs[name] or spec.optional or (node.name, name) in fed
-            if not is_there:
-                raise InputError(
-                    f"the input '{name}' of {node.name} is missing; give "
-                    f"--{node.name}.{name}=FILE."
-                )
-    return nodes
-
-
-def _check_range(parameter, value, where):
-    """Raises an `InputError` for a value that the step would refuse when it starts."""
-    if parameter.name == "size":  # What no range can say.
-        check = step.check_size_range if isinstance(value, str) else step.check_size
-        check(value)
-    if parameter.choices and value not in parameter.choices:
-        raise InputError(
-            f"{where}: expected one of {', '.join(map(str, parameter.choices))}, got "
-            f"{value!r}."
-        )
-    too_low = parameter.min is not None and not value >= parameter.min
-    too_high = parameter.max is not None and not value <= parameter.max
-    if too_low or too_high:
-        raise InputError(
-            f"{where}: expected a value from {parameter.min:g} to {parameter.max:g}, "
-            f"got {value:g}."
-        )
-
-
-def _typed(parameter, text, where):
-    """Turns the text of a command line into the type that a parameter has."""
-    kinds = {"integer": int, "float": float, "string": str}
-    if parameter.type == "flag":
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-    else:
-        try:
-            return kinds[parameter.type](text)
-        except ValueError:
-            pass  # Said below, in one form for all types.
-    raise InputError(f"{where}: expected {parameter.type}, got {text!r}.")
-
-
-def _describe(node):
-    return ", ".join(f"{name} {value}" for name, value in node.parameters.items())
-
-
-def _show(path):
-    return path.relative_to(REPOSITORY)

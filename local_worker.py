@@ -5,23 +5,20 @@ the edges of the pipeline name lies in its inputs. See `local_run.py` for the fo
 """
 
 import fnmatch
-import http.client
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import valohai_yaml
 import yaml
-from tqdm import tqdm
 
+import downloads
 import step_inputs
 from yolov3_tf2.errors import InputError
 
@@ -37,7 +34,10 @@ class Node:
         step: the `valohai_yaml.objs.Step` that it runs.
         parameters: values by name, typed; those given and the step's defaults.
         inputs: lists of paths or URLs by name; those given and the step's defaults.
-        files: the files of these, see `fetch`.
+        actions: list of `valohai_yaml.objs.pipelines.node_action.NodeAction`.
+        config: config files that it gets besides a worker's usual ones, by their names.
+        environment: environment variables besides the step's own, by their names.
+        files: the files of its inputs, see `fetch`.
         metadata: the JSON lines that it printed.
     """
 
@@ -45,12 +45,24 @@ class Node:
     step: valohai_yaml.objs.Step
     parameters: dict
     inputs: dict[str, list[str]]
+    actions: list = field(default_factory=list)
+    config: dict[str, object] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     files: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
     metadata: list[dict] = field(default_factory=list)
 
 
-def run_node(state, run, node, edges):
-    """Runs one step to its end; returns its exit status."""
+def run_node(state, run, node, edges, repository=None):
+    """Runs one step to its end; returns its exit status.
+
+    Args:
+        state: the folder of all runs, see `local_run.py`.
+        run: the name of this one.
+        node: a `Node`.
+        edges: of its pipeline.
+        repository: the folder of the step's script; this project's without it.
+    """
+    repository = repository or REPOSITORY
     folder = state / "runs" / run / node.name
     outputs = state / "outputs" / run / node.name
     for path in (folder / "config", folder / "inputs", outputs):
@@ -76,14 +88,16 @@ def run_node(state, run, node, edges):
             "valohai.pipeline-id": ids["pipeline"],
         },
         runtime={},
+        **node.config,
     )
     environment = {
         **os.environ,
         **{v.key: str(v.value or "") for v in node.step.environment_variables.values()},
+        **node.environment,
         "VH_CONFIG_DIR": str(folder / "config"),
         "VH_INPUTS_DIR": str(folder / "inputs"),
         "VH_OUTPUTS_DIR": str(outputs),
-        "VH_REPOSITORY_DIR": str(REPOSITORY),
+        "VH_REPOSITORY_DIR": str(repository),
         "VH_JOB_ID": f"exec-{ids['execution']}",
         "VH_EXECUTION_ID": ids["execution"],
         "VH_PROJECT_ID": ids["project"],
@@ -101,17 +115,17 @@ def run_node(state, run, node, edges):
         for command in node.step.build_command(node.parameters)
         if not command.startswith("pip install")
     ]
-    return _stream(" && ".join(commands), environment, folder, node)
+    return _stream(" && ".join(commands), repository, environment, folder, node)
 
 
-def _stream(command, environment, folder, node):
+def _stream(command, repository, environment, folder, node):
     """Runs a shell command; its lines go to the terminal, a log and the metadata."""
     with (
         (folder / "log.txt").open("w", encoding="utf-8") as log,
         subprocess.Popen(
             command,
             shell=True,
-            cwd=REPOSITORY,
+            cwd=repository,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -162,7 +176,9 @@ def fetch(state, node, name):
     found = []
     for value in node.inputs[name]:
         if "://" in value:
-            path = _download(state, value, f"--{node.name}.{name}")
+            path = downloads.fetch(
+                value, state / "downloads", f"--{node.name}.{name}=FILE"
+            )
             found.append((path, path.name))
             continue
         matches = step_inputs.glob(value)
@@ -187,39 +203,6 @@ def fetch(state, node, name):
             )
         found += paths
     return found
-
-
-def _download(state, url, where):
-    folder = state / "downloads" / uuid.uuid5(uuid.NAMESPACE_URL, url).hex
-    path = folder / (url.partition("?")[0].rpartition("/")[2] or "download")
-    if path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    say(f"downloading {url}")
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=60) as response,
-            partial.open("wb") as file,
-            tqdm(
-                total=int(response.headers.get("Content-Length") or 0) or None,
-                unit="B",
-                unit_scale=True,
-            ) as bar,
-        ):
-            while chunk := response.read(1 << 20):
-                file.write(chunk)
-                bar.update(len(chunk))
-            if bar.total and bar.n != bar.total:
-                raise urllib.error.URLError(f"{bar.n:,} of {bar.total:,} bytes came")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{url} cannot be downloaded ({error}); give a file of your own with "
-            f"{where}=FILE."
-        ) from error
-    partial.rename(path)
-    return path
 
 
 def _edge_files(outputs, edge):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import valohai_yaml
 
+import downloads
 import local_run
 import local_worker
 from yolov3_tf2.errors import InputError
@@ -86,7 +87,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(local_run, "STATE", tmp_path / ".valohai")
     monkeypatch.setattr(local_worker, "REPOSITORY", tmp_path)
     # Not the sample: these steps have other names.
-    monkeypatch.setattr(local_run, "_sample_values", dict)
+    monkeypatch.setattr(local_run, "_sample_values", lambda *_: {})
     monkeypatch.setattr(local_run, "_draw_sample", lambda: None)
     return tmp_path
 
@@ -130,7 +131,8 @@ def test_a_failing_step_ends_the_run(project, capsys):
     [
         (["make.file=x"], "expected --NODE.NAME=value"),
         (["--make.file"], "expected --NODE.NAME=value"),
-        (["--file=x"], "expected --NODE.NAME=value"),
+        (["--.file=x"], "expected --NODE.NAME=value"),
+        (["--file=x"], "--file: the pipeline has no such parameter .*--NODE.NAME"),
         (["--make.file="], "expected --NODE.NAME=value"),
         (["--nope.file=x"], "no node 'nope' .*make, use"),
         (["--mak.file=x"], "no node 'mak' .*did you mean --make"),
@@ -140,7 +142,7 @@ def test_a_failing_step_ends_the_run(project, capsys):
         (["--make.number=11"], "expected a value from 0 to 10, got 11"),
         (["--make.rate=nan"], "expected a value from 0 to 1, got nan"),
         (["--use.list=x"], "brings this input from make; .* script alone"),
-        (["--make.loud=maybe"], "expected flag, got 'maybe'"),
+        (["--make.loud=maybe"], "expected true or false, got 'maybe'"),
         ([], "the input 'file' of make is missing; give --make.file=FILE"),
         (["--make.file=nowhere.txt"], "expected a file, got nowhere.txt"),
         (["--make.file=http://127.0.0.1:9/x"], "cannot be downloaded .*--make.file="),
@@ -188,7 +190,8 @@ def test_an_edge_that_carries_nothing(project):
             "import local_run, local_worker, pathlib;"
             f"root = pathlib.Path({str(project)!r});"
             "local_run.REPOSITORY = local_worker.REPOSITORY = root;"
-            "local_run.STATE = root / '.valohai'; local_run._sample_values = dict;"
+            "local_run.STATE = root / '.valohai';"
+            "local_run._sample_values = lambda *_: {};"
             "local_run._draw_sample = lambda: None;"
             f"raise SystemExit(local_run.run_command_line('two', "
             f"['--make.file={project / 'in.txt'}']))",
@@ -202,9 +205,9 @@ def test_an_edge_that_carries_nothing(project):
 
 def test_downloads_are_kept(project):
     source = (project / "in.txt").as_uri()
-    one = local_worker._download(project / ".valohai", source, "--make.file")
+    one = downloads.fetch(source, project / ".valohai", "--make.file=FILE")
     (project / "in.txt").write_text("changed")
-    two = local_worker._download(project / ".valohai", source, "--make.file")
+    two = downloads.fetch(source, project / ".valohai", "--make.file=FILE")
     assert one == two and two.read_text() == "in"
 
 

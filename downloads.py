@@ -1,0 +1,55 @@
+"""Downloads files from the web, once each, whole or not at all."""
+
+import http.client
+import urllib.error
+import urllib.request
+import uuid
+
+import step
+from yolov3_tf2.errors import InputError
+
+
+def fetch(url, folder, option):
+    """Downloads a file, unless an earlier call has.
+
+    Args:
+        url: where it is.
+        folder: where downloads are kept, a `pathlib.Path`; made where it is missing.
+        option: what gives a file of one's own in place of it, for the error.
+
+    Returns:
+        The path of the file, of the name that it has in the URL.
+
+    Raises:
+        InputError: it cannot be downloaded.
+    """
+    folder = folder / uuid.uuid5(uuid.NAMESPACE_URL, url).hex
+    path = folder / (url.partition("?")[0].rpartition("/")[2] or "download")
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    print(f"downloading {url}", flush=True)
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=60) as response,
+            partial.open("wb") as file,
+            step.progress(
+                total=int(response.headers.get("Content-Length") or 0) or None,
+                unit="B",
+                unit_scale=True,
+            ) as bar,
+        ):
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+                bar.update(len(chunk))
+            if bar.total and bar.n != bar.total:
+                raise urllib.error.URLError(f"{bar.n:,} of {bar.total:,} bytes came")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{url} cannot be downloaded ({error}); give a file of your own with "
+            f"{option}."
+        ) from error
+    partial.rename(path)
+    return path
