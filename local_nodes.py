@@ -160,7 +160,7 @@ def _check_range(parameter, value, where):
         )
 
 
-def run(state, name, nodes, edges, repository=None):
+def run(state, name, nodes, edges, repository=None, run_node=local_worker.run_node):
     """Runs nodes one after the other, until one fails or ends the pipeline.
 
     Args:
@@ -169,6 +169,7 @@ def run(state, name, nodes, edges, repository=None):
         nodes: the result of `build`, their files fetched.
         edges: of the pipeline.
         repository: see `local_worker.run_node`.
+        run_node: what runs each of them, called as that is.
 
     Returns:
         Why it ended before its last node, a text; empty where it has not.
@@ -178,7 +179,7 @@ def run(state, name, nodes, edges, repository=None):
         values = ", ".join(f"{key} {value}" for key, value in node.parameters.items())
         local_worker.say(f"{place}: {values}")
         start = time.monotonic()
-        status = local_worker.run_node(state, name, node, edges, repository)
+        status = run_node(state, name, node, edges, repository)
         seconds = time.monotonic() - start
         if status:
             return f"{place} failed after {seconds:.0f} s with exit status {status}"

@@ -35,10 +35,12 @@ class Node:
         parameters: values by name, typed; those given and the step's defaults.
         inputs: lists of paths or URLs by name; those given and the step's defaults.
         actions: list of `valohai_yaml.objs.pipelines.node_action.NodeAction`.
-        config: config files that it gets besides a worker's usual ones, by their names.
+        config: config files that it gets besides a worker's usual ones, or in place of
+            them, by their names.
         environment: environment variables besides the step's own, by their names.
         files: the files of its inputs, see `fetch`.
         metadata: the JSON lines that it printed.
+        process: its process, None before it runs; the first of a group of its own.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Node:
     environment: dict[str, str] = field(default_factory=dict)
     files: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
     metadata: list[dict] = field(default_factory=list)
+    process: subprocess.Popen | None = None
 
 
 def run_node(state, run, node, edges, repository=None):
@@ -78,18 +81,17 @@ def run_node(state, run, node, edges, repository=None):
         if linked:
             inputs[name] = {"files": linked}
     ids = {key: str(uuid.uuid4()) for key in ("execution", "project", "pipeline")}
-    _write_config(
-        folder / "config",
-        inputs=inputs,
-        parameters=node.parameters,
-        execution={
+    config = {
+        "inputs": inputs,
+        "parameters": node.parameters,
+        "execution": {
             "valohai.execution-id": ids["execution"],
             "valohai.execution-step": node.step.name,
             "valohai.pipeline-id": ids["pipeline"],
         },
-        runtime={},
-        **node.config,
-    )
+        "runtime": {},
+    }
+    _write_config(folder / "config", config | node.config)
     environment = {
         **os.environ,
         **{v.key: str(v.value or "") for v in node.step.environment_variables.values()},
@@ -121,7 +123,7 @@ def run_node(state, run, node, edges, repository=None):
 def _stream(command, repository, environment, folder, node):
     """Runs a shell command; its lines go to the terminal, a log and the metadata."""
     with (
-        (folder / "log.txt").open("w", encoding="utf-8") as log,
+        (folder / "log.txt").open("w", encoding="utf-8", buffering=1) as log,
         subprocess.Popen(
             command,
             shell=True,
@@ -135,6 +137,7 @@ def _stream(command, repository, environment, folder, node):
             start_new_session=True,
         ) as process,
     ):
+        node.process = process
         try:
             for line in process.stdout:
                 log.write(line)
@@ -250,7 +253,7 @@ def _link(path, name, folder):
     }
 
 
-def _write_config(folder, **contents):
+def _write_config(folder, contents):
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
