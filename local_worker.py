@@ -94,7 +94,10 @@ def run_node(state, run, node, edges, repository=None):
     _write_config(folder / "config", config | node.config)
     environment = {
         **os.environ,
-        **{v.key: str(v.value or "") for v in node.step.environment_variables.values()},
+        **{
+            name: str(variable.default or "")
+            for name, variable in node.step.environment_variables.items()
+        },
         **node.environment,
         "VH_CONFIG_DIR": str(folder / "config"),
         "VH_INPUTS_DIR": str(folder / "inputs"),

@@ -32,6 +32,8 @@ YAML = """
     name: use
     image: none
     command: python use.py {parameters}
+    environment-variables:
+      - {name: COLOUR, default: blue}
     inputs:
       - {name: things, optional: false, default: []}
       - {name: list, optional: false, default: []}
@@ -63,6 +65,7 @@ import json, os, pathlib
 inputs = pathlib.Path(os.environ["VH_INPUTS_DIR"])
 print(json.dumps({"files": sorted(p.name for p in inputs.rglob("*.*"))}))
 assert os.environ["VH_JOB_ID"].startswith("exec-")
+assert os.environ["COLOUR"] == "blue"
 """
 
 
