@@ -1,6 +1,6 @@
 # Processor:  docker build -t train-superbai .
 # NVIDIA GPU: docker build -t train-superbai:gpu \
-#                 --build-arg REQUIREMENTS=requirements-gpu.txt .
+#                 --build-arg REQUIREMENTS=requirements-gpu.lock .
 # Run it:     docker run --rm -v "$PWD/.valohai:/train-superbai/.valohai" train-superbai
 #             (with --gpus all for the GPU image)
 #
@@ -8,13 +8,18 @@
 # TensorFlow's published images of this version are reported not to find their GPU.
 FROM python:3.11-slim
 
-ARG REQUIREMENTS=requirements.txt
 ENV PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
 
+# Before the code, and the one lock alone: the layer of packages stays until that changes.
 WORKDIR /train-superbai
-COPY requirements.txt requirements-gpu.txt ./
-RUN pip install -r "${REQUIREMENTS}"
+ARG REQUIREMENTS=requirements.lock
+COPY ${REQUIREMENTS} ./
+RUN pip install --require-hashes -r "${REQUIREMENTS}"
 COPY . .
 
+# It runs as root: a .valohai that is not there yet is made by Docker as root's, and no
+# other user could write into it. To own what it writes, make the folder first and run it
+# with --user "$(id -u)".
 CMD ["python", "pipeline.py"]
