@@ -11,6 +11,7 @@ from collections import Counter
 import valohai
 from absl import logging
 
+import on_valohai
 import step
 import step_inputs
 from yolov3_tf2 import splits, superbai
@@ -19,6 +20,7 @@ from yolov3_tf2.errors import InputError
 PARAMETERS = {
     "test_fraction": {
         "default": 0.2,
+        "category": "Output",
         "min": 0.01,
         "max": 0.9,
         "description": "Share of the pictures taken for testing where none carries a "
@@ -26,25 +28,36 @@ PARAMETERS = {
     },
     "images_per_shard": {
         "default": 4096,
+        "category": "Output",
         "min": 1,
         "max": 1_000_000,
         "description": "Most pictures in one TFRecord file.",
     },
     "polygons": {
         "default": "skip",
+        "category": "Labels",
         "choices": ["skip", "box"],
         "description": "What to do with polygons and rotated boxes: skip them, or draw "
         "a box around each.",
     },
     "include_unsubmitted": {
         "default": False,
+        "category": "Labels",
         "description": "Take pictures too whose labels are not submitted yet, where "
         "they have an object; never those that were skipped.",
     },
     "skip_missing": {
         "default": False,
+        "category": "Labels",
         "description": "Leave labelled pictures out that are not among the images, in "
         "place of refusing the export.",
+    },
+    "valohai_dataset": {
+        "default": "",
+        "optional": True,
+        "category": "Output",
+        "description": "Dataset of Valohai that the outputs become a version of; "
+        "empty: of none.",
     },
 }
 INPUTS = {
@@ -72,6 +85,7 @@ PREVIEW_PICTURES = 16
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
+    on_valohai.check_name("valohai_dataset", values["valohai_dataset"])
     images = step_inputs.input_paths("images", folders=True)
     labels = labels_path(step_inputs.input_paths("labels", folders=True))
     convert(images, labels, values)
@@ -104,6 +118,7 @@ def convert(images, labels, values):
         with step.staged_outputs() as folder:
             counts = write(export, by_split, folder, values["images_per_shard"])
     report(export, counts, how_split)
+    on_valohai.add_to_dataset(values["valohai_dataset"])
 
 
 def labels_path(paths):

@@ -25,19 +25,23 @@ from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
     "size": {
-        "default": 416,
-        "min": 32,
+        "default": 0,
+        "category": "Detection",
+        "min": 0,
         "max": 4096,
-        "description": "Side of the network's input in pixels, a multiple of 32.",
+        "description": "Side of the network's input in pixels, a multiple of 32; 0: "
+        "the one that the model was trained at.",
     },
     "score_threshold": {
         "default": 0.5,
+        "category": "Detection",
         "min": 0.0,
         "max": 1.0,
         "description": "Boxes of a lower score are dropped.",
     },
     "iou_threshold": {
         "default": 0.5,
+        "category": "Detection",
         "min": 0.0,
         "max": 1.0,
         "description": "Of two boxes of a class that overlap more than this, the "
@@ -45,24 +49,28 @@ PARAMETERS = {
     },
     "max_boxes": {
         "default": 100,
+        "category": "Detection",
         "min": 1,
         "max": 10000,
         "description": "Boxes kept a picture, the best ones.",
     },
     "batch_size": {
         "default": 8,
+        "category": "Run",
         "min": 1,
         "max": 1024,
         "description": "Pictures that go through the network at once.",
     },
     "precision": {
         "default": "auto",
+        "category": "Run",
         "choices": ["auto", "float16", "bfloat16", "float32"],
         "description": "What the network computes in; auto: float16 on GPUs with "
         "tensor cores, bfloat16 on processors that have it, else float32.",
     },
     "max_unreadable": {
         "default": 0,
+        "category": "Run",
         "min": 0,
         "max": 1_000_000_000,
         "description": "Pictures that may be unreadable. All are left out; where they "
@@ -195,18 +203,17 @@ def load_detector(model_folder, classes, values):
     logging.info(
         "%s: %d classes, in %s", info.variant.name, len(info.class_names), precision
     )
-    if info.size != values["size"]:
+    size = values["size"] or info.size
+    if size != info.size:
         logging.warning(
-            "the model was trained at size %d; detecting at %d, which may find less: "
-            "add --size=%d",
+            "the model was trained at size %d; detecting at %d may find less",
             info.size,
-            values["size"],
-            info.size,
+            size,
         )
     detect = predict.build_detector(
         model,
         info.variant,
-        values["size"],
+        size,
         score_threshold=min(values["score_threshold"], review.FLOOR),
         iou_threshold=values["iou_threshold"],
         max_boxes=values["max_boxes"],

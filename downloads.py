@@ -23,6 +23,13 @@ def fetch(url, folder, option):
     Raises:
         InputError: it cannot be downloaded.
     """
+    scheme = url.partition("://")[0]
+    if scheme not in ("http", "https", "file"):
+        raise InputError(
+            f"{url}: expected a file or an http:// or https:// address, got one of "
+            f"{scheme}://, which Valohai alone can open; download the file there, and "
+            f"give it with {option}."
+        )
     folder = folder / uuid.uuid5(uuid.NAMESPACE_URL, url).hex
     path = folder / (url.partition("?")[0].rpartition("/")[2] or "download")
     if path.is_file():

@@ -1,6 +1,6 @@
 """The `label-superbai` pipeline: detect, then upload-superbai.
 
-    vh yaml pipeline label_pipeline.py                    writes it into valohai.yaml
+    python write_yaml.py                                  writes it into valohai.yaml
     python pipeline.py --pipeline=label-superbai …        runs it on this machine
 
 What the model finds in pictures goes to a project of the Suite, to be corrected there.

@@ -40,7 +40,6 @@ SAMPLE_PARAMETERS = {
     ("train", "epochs"): "8",
     ("train", "mosaic"): "0",
     ("train", "batch_size"): "16",
-    ("detect", "size"): "160",
 }
 
 

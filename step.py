@@ -135,8 +135,9 @@ def parameters(declared, inputs):
     _check_arguments(declared, inputs)
     values = {}
     for name, spec in declared.items():
-        value = valohai.parameters(name).value
-        default = spec["default"]
+        value, default = valohai.parameters(name).value, spec["default"]
+        if value is None:  # Switched off in Valohai's form.
+            value = default
         if isinstance(default, float) and isinstance(value, int):
             value = float(value)
         if type(value) is not type(default):

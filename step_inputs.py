@@ -1,19 +1,27 @@
 """The inputs of the step scripts: those given, or the newest local outputs."""
 
+import atexit
 import os
+import shutil
 import sys
+import tarfile
+import tempfile
+import zipfile
 from pathlib import Path
 
-import requests
 import valohai
 import valohai_yaml
 from absl import logging
 
+import downloads
 from yolov3_tf2.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent
 # Of steps run by hand, wherever that was, and of `python pipeline.py`.
 LOCAL_OUTPUTS = (Path(".valohai/outputs"), REPOSITORY / ".valohai" / "outputs")
+
+DOWNLOADS = REPOSITORY / ".valohai" / "downloads"
+NAMED_FILES = 3  # That a line of the log names.
 
 # Of the runs whose data is drawn and whose weights are random numbers.
 SAMPLE_SUFFIX = "-sample"
@@ -25,48 +33,97 @@ def input_paths(name, optional=False, folders=False):
     """Returns the files of an input as a list of `pathlib.Path`.
 
     On one's own machine, a required input that was not given is taken from the newest
-    local outputs of the step that feeds it in `valohai.yaml`, and the log says so.
+    local outputs of the step that feeds it in `valohai.yaml`. The log says what was
+    taken.
 
     Args:
         name: of the input.
         optional: whether it may have no files.
-        folders: whether the command line may name folders, which are then in the list.
+        folders: whether the command line may name folders, which are then in the list,
+            as archives are. Without it the files in archives are.
 
     Raises:
-        InputError: a file that was named is missing, or an input that is not optional
-            has no files.
+        InputError: a file that was named is missing or cannot be downloaded, or an
+            input that is not optional has no files.
     """
     step_name = valohai.internals.global_state.step_name
-    given = _given_on_command_line(name)
-    if given and not any("://" in value for value in given):
-        # Not by valohai-utils, which knows no folders, and takes `[1]` for a pattern.
-        found = [path for value in given for path in _existing(value, step_name, name)]
-        if not folders and any(path.is_dir() for path in found):
-            raise InputError(
-                f"input '{name}' of {step_name} is a folder; give the files in it, as "
-                f"in --{name} FOLDER/*."
-            )
-        return found
-    try:
-        # Archives stay closed: the steps read them without extracting.
-        found = [Path(p) for p in valohai.inputs(name).paths(process_archives=False)]
-    except requests.RequestException as error:
+    # Not by valohai-utils, which knows no folders, and takes `[1]` for a pattern.
+    found = [
+        path
+        for value in _given_on_command_line(name)
+        for path in _given(value, step_name, name)
+    ]
+    if not folders and any(path.is_dir() for path in found):
         raise InputError(
-            f"input '{name}' of {step_name}: the download failed ({error}); give a "
-            f"file of your own with --{name} FILE."
-        ) from error
-    missing = [path for path in found if not path.is_file()]
-    if missing:
-        raise _missing_files(missing, step_name, name)
-    if not found and not os.environ.get("VH_JOB_ID"):
+            f"input '{name}' of {step_name} is a folder; give the files in it, as in "
+            f"--{name} FOLDER/*."
+        )
+    if not found:
+        # Archives stay closed: some steps read them without extracting.
+        paths = valohai.inputs(name).paths(process_archives=False)
+        found = [Path(path) for path in paths]
+        missing = [path for path in found if not path.is_file()]
+        if missing:
+            raise _missing_files(missing, step_name, name)
+    if found:
+        logging.info("%s: %s", name, _describe(found))
+    elif not os.environ.get("VH_JOB_ID"):
         found = _newest_local_outputs(step_name, name, optional)
+    if not folders:
+        found = [file for path in found for file in _files_in(path)]
     if not found and not optional:
         raise InputError(_how_to_get(step_name, name))
     return found
 
 
+def _given(value, step_name, name):
+    """The files and folders that a value of the command line stands for."""
+    if "://" in value:
+        return [downloads.fetch(value, DOWNLOADS, f"--{name} FILE")]
+    return _existing(value, step_name, name)
+
+
+def _describe(paths):
+    """The names of files and folders and the size of all, in one line."""
+    shown = ", ".join(path.name for path in paths[:NAMED_FILES])
+    if len(paths) > NAMED_FILES:
+        shown += f" and {len(paths) - NAMED_FILES} more"
+    size = sum(path.stat().st_size for path in paths if path.is_file())
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{shown}, {size:.{0 if unit == 'bytes' else 1}f} {unit}"
+
+
+def _files_in(path):
+    """The files of an archive, extracted for as long as this process runs.
+
+    Of any other file, that file.
+
+    Raises:
+        InputError: the archive is damaged.
+    """
+    if not path.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+        return [path]
+    folder = tempfile.mkdtemp(prefix="input-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # Nothing in it may lie outside of it; zips are never extracted so.
+    options = {} if path.suffix == ".zip" else {"filter": "data"}
+    try:
+        shutil.unpack_archive(path, folder, **options)
+    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"{path}: cannot be unpacked ({error}); was it downloaded whole?"
+        ) from error
+    return [
+        file
+        for file in sorted(Path(folder).rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+
+
 def _existing(value, step_name, name):
-    """The files and folders that a value of the command line names."""
     paths = glob(value)
     if not paths:
         raise _missing_files([value], step_name, name)

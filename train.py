@@ -8,6 +8,7 @@ untrained one included; `checkpoints/`, from which a training that was cut off g
 `train_batch.jpg` and `plots/`.
 """
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import valohai
 from absl import logging
 
 import cluster
+import on_valohai
 import step
 import step_inputs
 from yolov3_tf2.errors import InputError
@@ -23,29 +25,34 @@ from yolov3_tf2.rendezvous import Rendezvous
 PARAMETERS = {
     "batch_size": {
         "default": 8,
+        "category": "Training",
         "min": 1,
         "max": 1024,
         "description": "Pictures a training step, on each GPU of each machine.",
     },
     "epochs": {
         "default": 15,
+        "category": "Training",
         "min": 1,
         "max": 10000,
         "description": "Passes over the training pictures.",
     },
     "patience": {
         "default": 0,
+        "category": "Training",
         "min": 0,
         "max": 10000,
         "description": "Stop after so many epochs without a better AP; 0 never does.",
     },
     "size": {
         "default": "416",
+        "category": "Training",
         "description": "Side of the network's input in pixels, a multiple of 32; or a "
         "range, such as 320-608, out of which each batch has another one.",
     },
     "transfer": {
         "default": "heads",
+        "category": "Fine-tuning",
         "choices": ["darknet", "no_output", "heads", "none"],
         "description": "What is kept of the model: its backbone (darknet); all but "
         "the output layers (no_output); these too, classes found by their names "
@@ -53,6 +60,7 @@ PARAMETERS = {
     },
     "learning_rate": {
         "default": 0.001,
+        "category": "Optimizer",
         "min": 1e-8,
         "max": 1.0,
         "description": "Peak of the learning rate of new layers: it rises over the "
@@ -61,6 +69,7 @@ PARAMETERS = {
     },
     "kept_rate": {
         "default": 0.1,
+        "category": "Fine-tuning",
         "min": 0.0,
         "max": 1.0,
         "description": "Learning rate of kept layers, as a share of that of the "
@@ -69,6 +78,7 @@ PARAMETERS = {
     },
     "freeze_epochs": {
         "default": -1,
+        "category": "Fine-tuning",
         "min": -1,
         "max": 10000,
         "description": "Epochs before the kept layers under the output layers train "
@@ -76,23 +86,27 @@ PARAMETERS = {
     },
     "optimizer": {
         "default": "adamw",
+        "category": "Optimizer",
         "choices": ["adamw", "sgd"],
         "description": "AdamW, or SGD with Nesterov momentum.",
     },
     "weight_decay": {
         "default": 0.0005,
+        "category": "Optimizer",
         "min": 0.0,
         "max": 1.0,
         "description": "What a step takes off the kernels, times the learning rate.",
     },
     "clip_norm": {
         "default": 1000.0,
+        "category": "Optimizer",
         "min": 1e-3,
         "max": 1e9,
         "description": "Longer gradients are cut to this norm; 35 to 180 is usual.",
     },
     "ema": {
         "default": 0.9998,
+        "category": "Optimizer",
         "min": 0.0,
         "max": 0.999999,
         "description": "What a step keeps of the moving average of the weights, which "
@@ -100,70 +114,118 @@ PARAMETERS = {
     },
     "box_loss": {
         "default": "ciou",
+        "category": "Optimizer",
         "choices": ["ciou", "darknet"],
         "description": "How boxes are compared: by complete IoU, their objectness "
         "learning the overlap, or by darknet's squares.",
     },
     "precision": {
         "default": "auto",
+        "category": "Training",
         "choices": ["auto", "float32", "bfloat16", "float16"],
         "description": "Of the network's arithmetic; auto is the fastest that the "
         "machine has.",
     },
     "seed": {
         "default": 0,
+        "category": "Training",
         "min": 0,
         "max": 1000000,
         "description": "Of all that is random.",
     },
     "flip": {
         "default": 0.5,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 1.0,
         "description": "Probability that a training picture is mirrored.",
     },
     "scale": {
         "default": 0.5,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
         "description": "0.5 makes it up to 1.5 times larger or smaller; 0 is off.",
     },
     "aspect": {
         "default": 0.3,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
         "description": "0.3 makes it up to 1.3 times wider or higher; 0 is off.",
     },
     "translate": {
         "default": 0.2,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 1.0,
         "description": "How far it moves at most, as a share of size; 0 is off.",
     },
     "hue": {
         "default": 0.1,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 0.5,
         "description": "How far its hues turn at most, as a share of the circle.",
     },
     "saturation": {
         "default": 0.5,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
         "description": "0.5 makes its colours up to 1.5 times stronger or weaker.",
     },
     "exposure": {
         "default": 0.5,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
         "description": "0.5 makes it up to 1.5 times brighter or darker; 0 is off.",
     },
     "mosaic": {
         "default": 0.5,
+        "category": "Augmentation",
         "min": 0.0,
         "max": 1.0,
         "description": "Probability that it becomes a mosaic of four, in the first "
         "two thirds of the epochs.",
+    },
+    "min_ap50": {
+        "default": 0.0,
+        "category": "Results",
+        "min": 0.0,
+        "max": 1.0,
+        "description": "AP50 that the trained model has to reach on the test pictures "
+        "for a pipeline to go on.",
+    },
+    "checkpoint_epochs": {
+        "default": 1,
+        "category": "Results",
+        "min": 1,
+        "max": 10000,
+        "description": "Epochs from one checkpoint to the next. On Valohai each is "
+        "uploaded as soon as it is written.",
+    },
+    "valohai_model": {
+        "default": "",
+        "optional": True,
+        "category": "Results",
+        "description": "Model of Valohai's model registry that the trained one becomes "
+        "a version of; empty: of none.",
+    },
+    "valohai_alias": {
+        "default": "",
+        "optional": True,
+        "category": "Results",
+        "description": "Alias by which Valohai finds the trained model: its files are "
+        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data; empty: none.",
+    },
+    "valohai_tags": {
+        "default": "",
+        "optional": True,
+        "category": "Results",
+        "description": "Tags that Valohai gives the trained model, with commas "
+        "between them.",
     },
 }
 INPUTS = {
@@ -219,8 +281,9 @@ MOSAIC_SHARE = 2 / 3
 class Given(NamedTuple):
     """The step's parameters and inputs, checked; see `PARAMETERS` and `INPUTS`.
 
-    `sizes` are those out of which a batch has one; `earlier` are the files of the
-    checkpoints to go on from.
+    `sizes` are those out of which a batch has one; `state` is the path of the
+    checkpoint to go on from, see `training_state.find`; `tags` are Valohai's, of the
+    trained model.
     """
 
     values: dict
@@ -229,7 +292,8 @@ class Given(NamedTuple):
     train_paths: list
     test_paths: list
     model_folder: Path
-    earlier: list
+    state: Path | None
+    tags: list
 
 
 def main():
@@ -251,6 +315,8 @@ def main():
 
 def read_given():
     values = step.parameters(PARAMETERS, INPUTS)
+    for option in ("valohai_model", "valohai_alias"):
+        on_valohai.check_name(option, values[option])
     return Given(
         values,
         step.check_size_range(values["size"]),
@@ -259,9 +325,24 @@ def read_given():
         sorted(step_inputs.input_paths("train"), key=lambda path: path.name),
         sorted(step_inputs.input_paths("test"), key=lambda path: path.name),
         step_inputs.input_folder("model", "model.json"),
-        step_inputs.input_paths("checkpoints", optional=True)
-        or step_inputs.restart_paths(),
+        find_state(),
+        on_valohai.split_tags("valohai_tags", values["valohai_tags"]),
     )
+
+
+def find_state():
+    """The checkpoint to go on from, see `training_state.find`; None without one."""
+    given = step_inputs.input_paths("checkpoints", optional=True)
+    paths = given or step_inputs.restart_paths()
+    if not paths:
+        return None
+    step.import_tensorflow()
+    from yolov3_tf2 import training_state
+
+    state = training_state.find(paths, may_be_partial=not given)
+    if state is None:
+        logging.warning("no whole checkpoint among the files given: from the start")
+    return state
 
 
 def facts(given):
@@ -287,8 +368,7 @@ def newest_epoch(given):
     """The epoch that this worker's checkpoints are of, -1 where there are none."""
     from yolov3_tf2 import training_state
 
-    path = training_state.find(given.earlier)
-    return training_state.read_facts(path)["epoch"] if path else -1
+    return training_state.read_facts(given.state)["epoch"] if given.state else -1
 
 
 def train(given, workers, strategy):
@@ -352,26 +432,29 @@ def train(given, workers, strategy):
 
     def measure(epoch, results):
         """Evaluates, logs and saves what an epoch has made."""
-        results |= trainer.evaluate(test_set, class_names, sizes[-1])[0]
+        tested = evaluate(f"testing {epoch}/{values['epochs']}")
+        results |= tested[0]
         history.append(step.finite(results))
         best = train_outputs.best_epoch(history)
+        rank = "the best so far" if best == epoch else f"the best is epoch {best}"
+        outcome = f"{train_outputs.describe(results)}, {rank}"
         if workers.is_master:
             step.log_metadata(**results)
-            train_outputs.save(
-                epoch, best, trainer, class_names, sizes[-1], train_boxes, history
-            )
-        logging.info(
-            "epoch %d: %s, %s",
-            epoch,
-            train_outputs.describe(results),
-            "the best so far" if best == epoch else f"the best is epoch {best}",
-        )
+            if epoch == best:
+                train_outputs.save_model(trainer, class_names, sizes[-1], train_boxes)
+            if epoch % values["checkpoint_epochs"] == 0 or epoch == values["epochs"]:
+                checkpoints.save(history)
+            on_valohai.set_status(f"epoch {epoch}/{values['epochs']}: {outcome}")
+        logging.info("epoch %d: %s", epoch, outcome)
+
+    def evaluate(title):
+        progress = bar(title, test_files.steps(batch_size), workers)
+        return trainer.evaluate(test_set, class_names, sizes[-1], progress)
 
     history = []
-    if workers.is_master:
-        history = train_outputs.resume(
-            given.earlier, trainer, info.variant, class_names
-        )
+    checkpoints = train_outputs.Checkpoints(trainer, info.variant, class_names)
+    if workers.is_master and given.state:
+        history = checkpoints.resume(given.state)
     history = trainer.share_state(history)
     if not history:
         measure(0, {"epoch": 0})
@@ -396,11 +479,28 @@ def train(given, workers, strategy):
         rate = {"learning_rate": trainer.learning_rate()}
         measure(epoch, {"epoch": epoch} | rate | results)
 
-    results, tested = measure_shipped(
-        trainer, test_set, class_names, sizes[-1], workers
-    )
     if workers.is_master:
-        train_outputs.finish(results, tested, given.test_paths, class_names, history)
+        train_outputs.load_shipped(trainer)
+    trainer.share_state()
+    results, tested = evaluate("testing model/")
+    if workers.is_master:
+        outcome = train_outputs.finish(
+            results,
+            tested,
+            given.test_paths,
+            class_names,
+            history,
+            values["min_ap50"],
+        )
+        on_valohai.add_model(
+            "model",
+            values["valohai_model"],
+            values["valohai_alias"],
+            given.tags,
+            f"{info.variant.name} at {sizes[-1]}, {len(class_names)} classes, trained "
+            f"on {train_files.total} pictures and tested on {test_files.total}; "
+            f"{outcome}",
+        )
 
 
 def check_files(files, name, class_names, share):
@@ -440,22 +540,6 @@ def count_train_boxes(files, class_names, strategy):
     return dict(zip(class_names, sum(numbers).tolist(), strict=True))
 
 
-def measure_shipped(trainer, test_set, class_names, size, workers):
-    """Measures the model that is shipped, as read from its files; by all workers.
-
-    Returns:
-        See `Trainer.evaluate`.
-    """
-    from yolov3_tf2 import checkpoint
-    from yolov3_tf2 import model as network
-
-    if workers.is_master:
-        folder = step.outputs_folder() / "model"
-        checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
-    trainer.share_state()
-    return trainer.evaluate(test_set, class_names, size)
-
-
 def describe_devices(strategy):
     """Names what trains, for the log."""
     replicas = strategy.num_replicas_in_sync
@@ -467,13 +551,17 @@ def describe_devices(strategy):
 
 
 def bar(description, total, workers):
-    """Returns what wraps the batches of an epoch into the master's progress bar."""
+    """Returns what wraps the batches of an epoch into the master's progress bar.
+
+    In a log it has no line where it takes less than ten seconds.
+    """
     return lambda batches: step.progress(
         batches,
         desc=description,
         total=total,
         unit=" steps",
         disable=not workers.is_master,
+        delay=0 if sys.stderr.isatty() else 10,
     )
 
 

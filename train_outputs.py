@@ -5,63 +5,90 @@ import math
 
 from absl import logging
 
+import on_valohai
 import step
 from yolov3_tf2 import checkpoint, evaluate, pictures, plots, records, training_state
+from yolov3_tf2 import model as network
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
 
 WORST_PICTURES = 8
 
 
-def resume(paths, trainer, variant, class_names):
-    """Puts the trainer where an earlier training ended.
+class Checkpoints:
+    """What a training that was cut off goes on from: its state, and its best model."""
 
-    Args:
-        paths: the files of its checkpoints, or an empty list.
+    def __init__(self, trainer, variant, class_names):
+        """Takes the `Trainer`, its `grid.Variant` and the names of its classes."""
+        self._trainer, self._variant, self._class_names = trainer, variant, class_names
+        self._folder = step.outputs_folder() / "checkpoints"
+        self._best = None  # The epoch of the best model that was written.
 
-    Returns:
-        The history of that training, a list of the results of its epochs; empty if
-        there is none to go on from.
+    def resume(self, path):
+        """Puts the trainer where an earlier training ended.
 
-    Raises:
-        InputError: the checkpoints are of other classes, or damaged.
-    """
-    path = training_state.find(paths)
-    if path is None:
-        if paths:
-            logging.warning("no whole checkpoint among the files given: from the start")
-        return []
-    facts = training_state.read_facts(path)
-    for name, ours in (("variant", variant.name), ("classes", class_names)):
-        if facts[name] != ours:
-            raise InputError(
-                f"{path}: expected a training of {name} {ours}, got one of "
-                f"{facts[name]}; are these the checkpoints of another training?"
-            )
-    training_state.restore(path, trainer.state())
-    training_state.copy(path, step.outputs_folder() / "checkpoints")
-    with step.staged_outputs(quiet=True) as folder:
-        training_state.restore_best(path, facts["best_epoch"], folder / "model")
-    logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
-    return facts["history"]
+        Args:
+            path: of its state, see `training_state.find`.
 
+        Returns:
+            The history of that training, a list of the results of its epochs.
 
-def save(epoch, best, trainer, class_names, size, train_boxes, history):
-    """Writes the model, where it is the best so far, and the state of the training."""
-    checkpoints = step.outputs_folder() / "checkpoints"
-    if epoch == best:
+        Raises:
+            InputError: the checkpoints are of other classes, or damaged.
+        """
+        facts = training_state.read_facts(path)
+        expected = {"variant": self._variant.name, "classes": self._class_names}
+        for name, ours in expected.items():
+            if facts[name] != ours:
+                raise InputError(
+                    f"{path}: expected a training of {name} {ours}, got one of "
+                    f"{facts[name]}; are these the checkpoints of another training?"
+                )
+        training_state.restore(path, self._trainer.state())
+        on_valohai.upload_now(training_state.copy(path, self._folder))
+        self._best = facts["best_epoch"]
         with step.staged_outputs(quiet=True) as folder:
-            checkpoint.save_model(
-                folder / "model", trainer.averaged, class_names, size, train_boxes
-            )
-        training_state.save_best(checkpoints, epoch, step.outputs_folder() / "model")
-    facts = {
-        "best_epoch": best,
-        "variant": trainer.model.name,
-        "classes": class_names,
-        "history": history,
-    }
-    training_state.save(checkpoints, epoch, trainer.state(), facts)
+            training_state.restore_best(path, self._best, folder / "model")
+        logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
+        return facts["history"]
+
+    def save(self, history):
+        """Writes the state after the last epoch of a history."""
+        best = best_epoch(history)
+        written = []
+        if best != self._best:
+            model = step.outputs_folder() / "model"
+            written += training_state.save_best(self._folder, best, model)
+            self._best = best
+        facts = {
+            "best_epoch": best,
+            "variant": self._variant.name,
+            "classes": self._class_names,
+            "history": history,
+        }
+        written += training_state.save(
+            self._folder,
+            history[-1]["epoch"],
+            self._trainer.state(),
+            facts,
+            # On Valohai they may still be on their way, and it takes them away itself.
+            keep_older=on_valohai.is_here(),
+        )
+        on_valohai.upload_now(written)
+
+
+def save_model(trainer, class_names, size, train_boxes):
+    """Writes the model, the best one so far."""
+    with step.staged_outputs(quiet=True) as folder:
+        checkpoint.save_model(
+            folder / "model", trainer.averaged, class_names, size, train_boxes
+        )
+
+
+def load_shipped(trainer):
+    """Puts the weights of the model that is shipped, as its files have them, back."""
+    folder = step.outputs_folder() / "model"
+    checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
 
 
 def best_epoch(history):
@@ -94,20 +121,40 @@ def draw_batch(dataset, class_names):
         mosaic.save(folder / "train_batch.jpg", quality=90)
 
 
-def finish(results, tested, test_paths, class_names, history):
-    """Draws plots of the training and of the model that is shipped."""
+def finish(results, tested, test_paths, class_names, history, min_ap50):
+    """Draws plots of the training and of the model that is shipped, and says how it is.
+
+    Args:
+        results, tested: what `Trainer.evaluate` gives for it.
+        test_paths: the TFRecord files that it was tested on.
+        class_names: list of strings.
+        history: list of the results of all epochs.
+        min_ap50: what its AP50 has to be for a pipeline to go on.
+
+    Returns:
+        How it is, in words.
+    """
     with step.staged_outputs() as folder:
         (folder / "plots").mkdir()
         draw_plots(folder / "plots", history, tested, test_paths, class_names)
     best = best_epoch(history)
-    step.log_metadata(best_epoch=best, best_AP=results["AP"], best_AP50=results["AP50"])
     if best == 0 and len(history) > 1:
         logging.warning("no epoch has made the model better: it is the untrained one")
-    logging.info(
-        "trained: model/ is of epoch %d, %s on the test pictures",
-        best,
-        describe(results),
+    outcome = f"model/ is of epoch {best}: {describe(results)}"
+    below = results.get("AP50", 0.0) < min_ap50
+    if below:
+        outcome += f", which is under --min_ap50={min_ap50:g}"
+        logging.warning("%s", outcome)
+    else:
+        logging.info("%s", outcome)
+    step.log_metadata(
+        best_epoch=best,
+        best_AP=results["AP"],
+        best_AP50=results["AP50"],
+        below_min_ap50=below,
     )
+    on_valohai.set_status(outcome)
+    return outcome
 
 
 def draw_plots(folder, history, tested, test_paths, class_names):

@@ -2,13 +2,15 @@
 
     python weights.py --model yolov3-tiny --weights yolov3-tiny.weights --image dog.jpg
 
-Writes `model/`: the checkpoint `model.tf.*` and `model.json`.
+Without a file it downloads the official weights of the network. Writes `model/`: the
+checkpoint `model.tf.*` and `model.json`.
 """
 
 import numpy as np
 import valohai
 from absl import logging
 
+import downloads
 import step
 import step_inputs
 from yolov3_tf2.errors import InputError
@@ -16,11 +18,13 @@ from yolov3_tf2.errors import InputError
 PARAMETERS = {
     "model": {
         "default": "yolov3",
+        "category": "Network",
         "choices": ["yolov3", "yolov3-spp", "yolov3-tiny"],
         "description": "The network that the weights belong to.",
     },
     "weights_num_classes": {
         "default": 80,
+        "category": "Network",
         "min": 1,
         "max": 10000,
         "description": "Number of classes that the weights were trained on: 80 for the "
@@ -29,8 +33,10 @@ PARAMETERS = {
 }
 INPUTS = {
     "weights": {
-        "default": "https://pjreddie.com/media/files/yolov3.weights",
-        "description": "Darknet weights file of the network.",
+        "default": [],
+        "optional": True,
+        "description": "Darknet weights file of the network; without it the official "
+        "one is downloaded.",
     },
     "classes": {
         "default": [],
@@ -51,13 +57,15 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
+# Of darknet's author. Not as the input's default: that would be of one network alone.
+OFFICIAL = "https://pjreddie.com/media/files/{model}.weights"
 # The input that the official networks were trained for, pixels.
 SIZE = 416
 
 
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
-    path = step_inputs.input_paths("weights")[0]
+    path = weights_path(values["model"])
     classes = step_inputs.input_paths("classes", optional=True)
     class_names = read_class_names(classes, values["weights_num_classes"])
     image = step_inputs.input_paths("image", optional=True)
@@ -78,6 +86,14 @@ def main():
     with step.staged_outputs() as folder:
         checkpoint.save_model(folder / "model", model, class_names, SIZE)
     step.log_metadata(model=variant.name, classes=len(class_names), weights=number)
+
+
+def weights_path(model):
+    """The weights file that was given, or else the official one of a network."""
+    for path in step_inputs.input_paths("weights", optional=True):
+        return path
+    url = OFFICIAL.format(model=model)
+    return downloads.fetch(url, step_inputs.DOWNLOADS, "--weights FILE")
 
 
 def read_class_names(paths, number):

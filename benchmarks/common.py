@@ -35,6 +35,30 @@ def photographs(number=50, seed=0):
     return encoded
 
 
+def add_export_arguments(parser):
+    """Adds `--images` and `--labels` to a command line."""
+    hint = "of an export of one's own, in place of generated pictures"
+    parser.add_argument("--images", type=Path, help=f"the pictures' zip {hint}")
+    parser.add_argument("--labels", type=Path, help="the labels' zip of it")
+
+
+def own_export(parser, arguments):
+    """Returns the paths of `--images` and `--labels`, None where they are not given."""
+    given = (arguments.images, arguments.labels)
+    if any(given) and not all(given):
+        parser.error("--images and --labels belong together")
+    return given if all(given) else None
+
+
+class NoBar:
+    """A progress bar that shows nothing."""
+
+    n = 0
+
+    def update(self, number):
+        self.n += number
+
+
 def boxes(chance):
     """Returns random boxes, xyxy in pixels."""
     corners = chance.uniform(0, (WIDTH - 64, HEIGHT - 64), (BOXES, 2))

@@ -1,11 +1,12 @@
 """How fast an export becomes TFRecord, beside the limit: unzip, and write the bytes.
 
-    python benchmarks/convert.py --images 1000 --rounds 5
+    python benchmarks/convert.py --pictures 1000 --rounds 5
+    python benchmarks/convert.py --images images.zip --labels labels.zip
 
-Generates an export, and times in turn the limit, the conversion by one process, and by
-several. Times are of the work alone, without the import of TensorFlow. Then converts
-exports of one and ten times the size in processes of their own, and gives their peaks
-of memory.
+Generates an export, or takes one's own, and times in turn the limit, the conversion by
+one process, and by several. Times are of the work alone, without the import of
+TensorFlow. Then converts generated exports of one and ten times the size in processes
+of their own, and gives their peaks of memory.
 """
 
 import argparse
@@ -89,20 +90,18 @@ def limit(images, folder):
 
 
 def convert(images, labels, folder, processes, images_per_shard):
-    """Does what convert_superbai.py does, but for the preview."""
+    """Does what convert_superbai.py does, but for the preview.
+
+    Returns:
+        The number of pictures.
+    """
     from yolov3_tf2 import shards, splits, superbai
 
     with superbai.Export([images], labels) as export:
         by_split, _ = splits.split_items(export.items, 0.2, export.name)
         planned = shards.plan(by_split, folder, images_per_shard)
-        shards.write(export, planned, set(), _NoBar(), processes)
-
-
-class _NoBar:
-    n = 0
-
-    def update(self, number):
-        self.n += number
+        shards.write(export, planned, set(), common.NoBar(), processes)
+        return len(export.items)
 
 
 def peak_bytes(images, labels, folder):
@@ -126,15 +125,18 @@ def peak_bytes(images, labels, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--pictures", type=int, default=1000)
+    common.add_export_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--skip-memory", action="store_true")
     arguments = parser.parse_args()
-    number = arguments.images
+    own, number = common.own_export(parser, arguments), arguments.pictures
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        images, labels = write_export(folder / "one", number)
+        images, labels = own or write_export(folder / "one", number)
+        if own:
+            number = convert(images, labels, folder, 1, 4096)
         several = arguments.processes
 
         def convert_by(processes):
@@ -165,7 +167,7 @@ def main():
                 )
             ],
         )
-        if arguments.skip_memory:
+        if arguments.skip_memory or own:
             return
         peaks = [peak_bytes(images, labels, folder)]
         peaks.append(peak_bytes(*write_export(folder / "ten", 10 * number), folder))

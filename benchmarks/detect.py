@@ -2,10 +2,11 @@
 
     python benchmarks/detect.py --model yolov3-tiny --pictures 200
 
-Random weights and generated photographs. Times in turn OpenCV's network, this
-project's with its suppression of overlapping boxes, and the whole of detect.py from
-files to files, without its start. Needs `requirements-dev.txt` for OpenCV; where
-`benchmarks/requirements.txt` is installed, ONNX Runtime's network is timed too.
+Random weights, and generated photographs or `--images` of one's own. Times in turn
+OpenCV's network, this project's with its suppression of overlapping boxes, and the
+whole of detect.py from files to files, without its start. Needs `requirements-dev.txt`
+for OpenCV; where `benchmarks/requirements.txt` is installed, ONNX Runtime's network is
+timed too.
 """
 
 import argparse
@@ -89,12 +90,25 @@ def whole_step(folder, pictures, size, batch, precision):
     return json.loads(output.strip().splitlines()[-1])["images_per_second"]
 
 
+def write_pictures(folder, number):
+    """Writes generated photographs into a folder; returns it."""
+    folder.mkdir()
+    photographs = common.photographs()
+    for place in range(number):
+        encoded = photographs[place % len(photographs)]
+        (folder / f"{place}.jpg").write_bytes(encoded)
+    return folder
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="yolov3-tiny")
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument(
+        "--images", type=Path, help="pictures, a folder or a zip, of one's own"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     size, batch = arguments.size, arguments.batch
@@ -109,12 +123,8 @@ def main():
         model = network.build_model(variant, 80)
         darknet.write_weights(folder / "random.weights", model)
         checkpoint.save_model(folder / "model", model, list(map(str, range(80))), size)
-        pictures = folder / "pictures"
-        pictures.mkdir()
-        photographs = common.photographs()
-        for number in range(arguments.pictures):
-            encoded = photographs[number % len(photographs)]
-            (pictures / f"{number}.jpg").write_bytes(encoded)
+        own = arguments.images
+        pictures = own or write_pictures(folder / "pictures", arguments.pictures)
 
         weights = folder / "random.weights"
         functions = {"OpenCV": opencv_alone(arguments.model, size, weights, images)}
@@ -140,7 +150,8 @@ def main():
         ]
     common.print_table(
         f"detect: {arguments.model} at {size}, batches of {batch}, medians of "
-        f"{arguments.rounds} rounds in turn; {arguments.pictures} files",
+        f"{arguments.rounds} rounds in turn; files "
+        f"{'of ' + str(own) if own else f'generated, {arguments.pictures}'}",
         ["", "images a second", "of OpenCV's network"],
         [(name, f"{s:.1f}", f"{s / speeds['OpenCV']:.2f}") for name, s in rows],
     )

@@ -1,10 +1,11 @@
 """How many pictures a second reach the training, beside the limit: decode alone.
 
-    python benchmarks/input_pipeline.py --images 2000 --size 416 --batch 8
+    python benchmarks/input_pipeline.py --pictures 2000 --size 416 --batch 8
+    python benchmarks/input_pipeline.py --images images.zip --labels labels.zip
 
-Generates photographs of 640 by 480, and times in turn: reading and decoding them, and
-nothing else; the batches of a training without augmentation; those with the default
-augmentation.
+Generates photographs of 640 by 480, or takes an export, and times in turn: reading and
+decoding them, and nothing else; the batches of a training without augmentation; those
+with the default augmentation.
 """
 
 import argparse
@@ -40,9 +41,20 @@ def write_records(folder, number, files=4):
     return paths
 
 
+def convert_export(images, labels, folder):
+    """Converts an export, all of it for training; returns the files and the classes."""
+    from yolov3_tf2 import shards, superbai
+
+    with superbai.Export([images], labels) as export:
+        planned = shards.plan({"train": export.items}, folder, 4096)
+        shards.write(export, planned, set(), common.NoBar())
+        return sorted((folder / "train").iterdir()), export.class_names
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--pictures", type=int, default=2000)
+    common.add_export_arguments(parser)
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
@@ -66,13 +78,19 @@ def main():
             pass
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_records(Path(folder), arguments.images)
+        own = common.own_export(parser, arguments)
+        if own:
+            paths, names = convert_export(*own, Path(folder))
+        else:
+            paths = write_records(Path(folder), arguments.pictures)
+            names = common.CLASSES
+        number = RecordFiles(paths).total
         epoch = tf.Variable(1, dtype=tf.int64)
 
         def batches_of(strengths):
             dataset = build_training_dataset(
                 RecordFiles(paths),
-                common.CLASSES,
+                names,
                 grid.VARIANTS["yolov3"],
                 [arguments.size],
                 arguments.batch,
@@ -98,12 +116,13 @@ def main():
         seconds = common.side_by_side(functions, arguments.rounds)
     limit = seconds["read and decode alone"]
     common.print_table(
-        f"input pipeline: {arguments.images:,} photographs of {common.WIDTH} by "
-        f"{common.HEIGHT} to {arguments.size}, batches of {arguments.batch}, medians "
-        f"of {arguments.rounds} rounds in turn",
+        f"input pipeline: {number:,} photographs"
+        f"{'' if own else f' of {common.WIDTH} by {common.HEIGHT}'} to "
+        f"{arguments.size}, batches of {arguments.batch}, medians of "
+        f"{arguments.rounds} rounds in turn",
         ["", "images a second", "of the limit"],
         [
-            (name, f"{arguments.images / value:,.0f}", f"{limit / value:.2f}")
+            (name, f"{number / value:,.0f}", f"{limit / value:.2f}")
             for name, value in seconds.items()
         ],
     )

@@ -9,6 +9,7 @@ import pytest
 import valohai_yaml
 
 import downloads
+import local_nodes
 import local_run
 import local_worker
 from yolov3_tf2.errors import InputError
@@ -40,11 +41,19 @@ YAML = """
 - pipeline:
     name: two
     nodes:
-      - {name: make, step: make, type: execution}
+      - name: make
+        step: make
+        type: execution
+        actions:
+          - {when: node-complete, if: [metadata.rate > 0.9, parameter.loud],
+             then: stop-pipeline}
+          - {when: node-complete, if: metadata.never > 0, then: stop-pipeline}
       - {name: use, step: use, type: execution}
     edges:
       - [make.output.things/*, use.input.things]
       - [make.output.list.txt, use.input.list]
+    parameters:
+      - {name: number, default: 3, targets: [make.parameters.number]}
 """
 MAKE = """
 import json, os, pathlib, sys
@@ -55,7 +64,7 @@ inputs = json.loads((config / "inputs.json").read_text())
 (out / "things" / "a.txt").write_text("a")
 (out / "things" / ".hidden").write_text("no")
 (out / "list.txt").write_text(json.dumps([sys.argv[1:], parameters, inputs]))
-print(json.dumps({"made": 1}))
+print(json.dumps({"made": 1, "rate": parameters["rate"]}))
 print("{not json")
 print("to stderr", file=sys.stderr)
 sys.exit(parameters["number"] - 3)
@@ -129,6 +138,44 @@ def test_a_failing_step_ends_the_run(project, capsys):
     assert "use" not in printed.partition("failed")[2]
 
 
+def test_a_condition_ends_the_pipeline(project, capsys):
+    given = [f"--make.file={project / 'in.txt'}", "--make.rate=1"]
+    assert run(*given, "--make.loud=true") == 1
+    printed = capsys.readouterr().out
+    assert "[1/2] make done" in printed
+    assert (
+        "[1/2] make: metadata.rate > 0.9 and parameter.loud, so the pipeline ends "
+        "here; what each step printed: .valohai/runs/"
+    ) in printed
+    assert "use" not in printed.partition("so the pipeline")[2]
+    # One of two that must hold does not.
+    assert run(*given) == 0
+
+
+def test_a_parameter_of_the_pipeline(project, capsys):
+    file = f"--make.file={project / 'in.txt'}"
+    assert run(file, "--number=7") == 1
+    assert "exit status 4" in capsys.readouterr().out
+    assert run(file, "--number=11") == 1
+    assert "--make.number: expected a value from 0 to 10" in capsys.readouterr().err
+    assert run(file, "--number=3", "--make.number=3") == 1
+    assert "--number: it sets --make.number, which" in capsys.readouterr().err
+    assert run(file, "--numbr=3") == 1
+    assert "no such parameter (did you mean --number?)" in capsys.readouterr().err
+
+
+def test_the_samples_values_give_way_to_a_parameter_of_the_pipeline():
+    text = (local_run.REPOSITORY / "valohai.yaml").read_text()
+    config = valohai_yaml.parse(text)
+    pipeline = config.pipelines["train-superbai"]
+    given = {("", "epochs"): ["3"], ("train", "size"): ["96"]}
+    nodes = local_nodes.build(
+        config, pipeline, local_run._sample_values(pipeline, given) | given
+    )
+    values = nodes["train"].parameters
+    assert (values["epochs"], values["size"], values["mosaic"]) == (3, "96", 0.0)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -149,6 +196,7 @@ def test_a_failing_step_ends_the_run(project, capsys):
         ([], "the input 'file' of make is missing; give --make.file=FILE"),
         (["--make.file=nowhere.txt"], "expected a file, got nowhere.txt"),
         (["--make.file=http://127.0.0.1:9/x"], "cannot be downloaded .*--make.file="),
+        (["--make.file=datum://12"], "datum://12: .*Valohai alone can open; .*--make."),
     ],
 )
 def test_bad_arguments(project, capsys, arguments, message):

@@ -7,6 +7,9 @@ import pytest
 import valohai_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+# Of `vh` itself, of pipeline.py, and of docker.
+OTHER_OPTIONS = {"adhoc", "reuse", "environment", "pipeline", "help", "check"}
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="utf-8"))
 
@@ -19,24 +22,29 @@ def test_ci_runs_the_readmes_test_command():
 
 
 @pytest.mark.parametrize("step", CONFIG.steps.values(), ids=lambda step: step.name)
-def test_the_tables_have_every_parameter_and_input(step):
+def test_the_table_has_every_input(step):
     start = README.index(f"| `{step.name}` | `")
     row = README[start:].splitlines()[0]
     for name in step.inputs:
         assert f"`{name}`" in row
-    table = README[README.index("| step | parameter | default |") :]
-    start = table.index(f"| `{step.name}` |")
-    rows = table[start:].splitlines()
-    own = [rows[0]]
-    for line in rows[1:]:
-        if not line.startswith("| |"):
-            break
-        own.append(line)
-    cells = [re.findall(r"^\| [^|]*\| `(\w+)` \| (\S+) \|", line)[0] for line in own]
-    assert sorted(cells) == sorted(
-        (name, str(parameter.default) or "-")
-        for name, parameter in step.parameters.items()
-    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_have_options_that_there_are(page):
+    """Each `--name=value` and `--name value` of a documented command."""
+    pipeline = CONFIG.pipelines["train-superbai"]
+    known = {parameter.name for parameter in pipeline.parameters} | OTHER_OPTIONS
+    for step in CONFIG.steps.values():
+        known |= {*step.parameters, *step.inputs}
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        for command in block.replace("\\\n", " ").splitlines():
+            if re.match(r"(python \w+\.py|vh |docker )", command):
+                for option in re.findall(r" --([\w.-]+)", command):
+                    node, _, name = option.rpartition(".")
+                    assert name in known, command
+                    if node:
+                        step = CONFIG.steps[node]
+                        assert name in {*step.parameters, *step.inputs}, command
 
 
 def test_every_file_that_is_named_exists():
@@ -44,8 +52,9 @@ def test_every_file_that_is_named_exists():
         assert (REPOSITORY / name).is_file() or (
             REPOSITORY / "yolov3_tf2" / name
         ).is_file(), name
-    for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (REPOSITORY / name).is_file(), name
+    for page in PAGES:
+        for name in re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / name).is_file(), f"{page.name}: {name}"
 
 
 def test_every_module_is_described():

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import threading
 import time
 
 import pytest
@@ -157,17 +158,77 @@ def write_set(folder, name, text="{}"):
 
 def test_the_newest_whole_state_is_found(tmp_path):
     assert training_state.find([]) is None
-    for name in ("epoch-0009", "epoch-0010", "best-0011", "epoch-0012"):
-        write_set(tmp_path, name)
-    (tmp_path / "epoch-0012.tf.index").unlink()
-    found = training_state.find(sorted(tmp_path.iterdir()))
-    assert found == tmp_path / "epoch-0010.json"
+    write_set(tmp_path, "best-0009")
+    write_set(tmp_path, "epoch-0009", '{"epoch": 9, "best_epoch": 9}')
+    write_set(tmp_path, "epoch-0010", '{"epoch": 10, "best_epoch": 9}')
+    assert find(tmp_path) == tmp_path / "epoch-0010.json"
+    # The machine was lost before the best model of the newest one was there.
+    write_set(tmp_path, "epoch-0011", '{"epoch": 11, "best_epoch": 11}')
+    assert find(tmp_path, may_be_partial=True) == tmp_path / "epoch-0010.json"
+    with pytest.raises(InputError, match=r"epoch-0011.json: expected best-0011.tf.ind"):
+        find(tmp_path)
+    (tmp_path / "epoch-0010.tf.index").unlink()
+    assert find(tmp_path, may_be_partial=True) == tmp_path / "epoch-0009.json"
+    (tmp_path / "best-0009.tf.data-00000-of-00001").unlink()
+    assert find(tmp_path, may_be_partial=True) is None
+
+
+def find(folder, **options):
+    return training_state.find(sorted(folder.iterdir()), **options)
 
 
 def test_a_damaged_state_is_named(tmp_path):
     write_set(tmp_path, "epoch-0003", '{"epoch": 3')
     with pytest.raises(InputError, match="epoch-0003.json: expected the JSON"):
-        training_state.read_facts(tmp_path / "epoch-0003.json")
-    write_set(tmp_path, "epoch-0003", '{"epoch": 3, "best_epoch": 1}')
-    with pytest.raises(InputError, match="best-0001.tf.index: expected beside"):
-        training_state.restore_best(tmp_path / "epoch-0003.json", 1, tmp_path / "m")
+        find(tmp_path)
+
+
+class Worker(threading.Thread):
+    """Takes outputs that were made read-only away, as a worker of Valohai does."""
+
+    def __init__(self, outputs, uploaded):
+        super().__init__(daemon=True)
+        self.outputs, self.uploaded = outputs, uploaded
+        self.ended = threading.Event()
+
+    def run(self):
+        self.uploaded.mkdir()
+        while not self.ended.wait(0.01):
+            for path in self.outputs.rglob("*"):
+                # A name that is taken away twice would be another version of a file.
+                if path.is_file() and not path.stat().st_mode & 0o222:
+                    assert not (self.uploaded / path.name).exists(), path
+                    shutil.move(path, self.uploaded / path.name)
+
+
+@pytest.mark.slow
+def test_checkpoints_are_uploaded_while_it_trains(tmp_path, data, unbroken):
+    expected, _ = unbroken
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "api.json").write_text("{}")
+    environment = {"VH_CONFIG_DIR": str(tmp_path / "config"), "VH_JOB_ID": "exec-1"}
+    uploaded = tmp_path / "first"
+    worker = Worker(tmp_path / "outputs", uploaded)
+    worker.start()
+    arguments = [*data, "--checkpoint_epochs=2"]
+    process = start_training(tmp_path / "outputs", arguments, **environment)
+    for line in process.stdout:
+        if '"epoch": 5' in line:
+            process.kill()
+    process.communicate()
+    worker.ended.set()
+    worker.join()
+    names = {path.stem for path in uploaded.glob("*.json")}
+    states = sorted(name for name in names if name.startswith("epoch"))
+    assert states[:3] == ["epoch-0000", "epoch-0002", "epoch-0004"]
+    shutil.rmtree(tmp_path / "outputs")  # The machine is lost.
+    shutil.rmtree(tmp_path / "config")
+
+    again, environment = as_on_valohai(tmp_path, arguments)
+    process = start_training(tmp_path / "outputs", again, **environment)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert f"goes on after epoch {int(states[-1][-4:])}, from" in stderr
+    ours = rows(stdout)
+    for row, other in zip(ours, expected[-len(ours) :], strict=True):
+        assert row == pytest.approx(other, rel=1e-6)

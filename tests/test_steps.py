@@ -130,7 +130,7 @@ def test_the_import_of_tensorflow_can_be_seen(
         ("detect.py", ["--iou_threshold=1.5"], ["from 0 to 1", "got 1.5"]),
         ("detect.py", ["--score_threshold=-1"], ["from 0 to 1", "got -1"]),
         ("weights.py", ["--model=yolov4"], ["yolov3-tiny", "'yolov4'"]),
-        ("detect.py", ["--size=0"], ["--size", "from 32 to 4096", "got 0"]),
+        ("detect.py", ["--size=-32"], ["--size", "from 0 to 4096", "got -32"]),
         ("detect.py", ["--size=300"], ["--size", "multiple of 32", "got 300"]),
         ("detect.py", ["--max_boxes=0"], ["--max_boxes", "got 0"]),
         ("detect.py", ["--max_unreadable=-1"], ["--max_unreadable", "got -1"]),
@@ -505,7 +505,20 @@ def test_weights_refuses_names_of_another_number(run_script, outputs, files):
 
 def test_weights_says_what_to_do_when_a_download_fails(run_script, outputs):
     process = weights(run_script, outputs, "http://127.0.0.1:9/none.weights")
-    refused(process, outputs, "input 'weights'", "download failed", "--weights FILE")
+    refused(
+        process,
+        outputs,
+        "http://127.0.0.1:9/none.weights cannot be downloaded",
+        "--weights FILE",
+    )
+    # Without a file, the official one of the network.
+    process = run_script(
+        "weights.py",
+        "--model=yolov3-tiny",
+        outputs=outputs,
+        https_proxy="http://127.0.0.1:9",
+    )
+    refused(process, outputs, "/yolov3-tiny.weights cannot be downloaded")
 
 
 def test_weights_refuses_outputs_that_are_not_finite(
@@ -563,6 +576,35 @@ def test_train(run_script, outputs, files, transfer, kept):
         before, _ = checkpoint.load_model(files / "model")
         for ours, theirs in zip(trained.variables, before.variables, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_inputs_may_be_archives_and_are_named_in_the_log(
+    run_script, outputs, files, tmp_path
+):
+    shutil.make_archive(tmp_path / "model", "zip", files, "model")
+    shutil.make_archive(tmp_path / "data", "gztar", files, "two.tfrecord")
+    process = train(
+        run_script,
+        outputs,
+        files,
+        model=[tmp_path / "model.zip"],
+        train=[tmp_path / "data.tar.gz"],
+    )
+    assert process.returncode == 0, process.stderr
+    size = (tmp_path / "model.zip").stat().st_size / 1e6
+    assert f"model: model.zip, {size:.1f} MB" in process.stderr
+    assert "train: data.tar.gz, " in process.stderr
+    assert "2 training and 2 test pictures" in process.stderr
+    assert checkpoint.read_info(outputs / "model").class_names == NAMES
+
+
+def test_a_damaged_archive_is_refused(run_script, outputs, files, tmp_path):
+    shutil.make_archive(tmp_path / "model", "zip", files, "model")
+    data = (tmp_path / "model.zip").read_bytes()
+    for name, content in (("half.zip", data[: len(data) // 2]), ("not.tar", data)):
+        (tmp_path / name).write_bytes(content)
+        process = train(run_script, outputs, files, model=[tmp_path / name])
+        refused(process, outputs, f"{name}: cannot be unpacked (", "downloaded whole?")
 
 
 def moved(outputs, files):

@@ -85,8 +85,8 @@ def read_info(folder):
         train_boxes = info.get("train_boxes")
         if not (isinstance(variant, str) and isinstance(class_names, list)):
             raise TypeError("variant must be a string and classes a list")
-        if not isinstance(size, int) or size < 1:
-            raise TypeError("size must be a number of pixels")
+        if not isinstance(size, int) or size < 32 or size % 32:
+            raise TypeError(f"size must be a multiple of 32 pixels, and not {size!r}")
         class_names = [str(name) for name in class_names]
         if train_boxes is not None:
             _check_train_boxes(train_boxes, class_names)

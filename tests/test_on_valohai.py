@@ -1,0 +1,129 @@
+"""What steps do for Valohai alone: versions of outputs, and a status."""
+
+import http.server
+import json
+import threading
+
+import pytest
+import valohai
+
+import on_valohai
+from yolov3_tf2.errors import InputError
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("VH_OUTPUTS_DIR", str(tmp_path / "outputs"))
+    monkeypatch.setenv("VH_CONFIG_DIR", str(tmp_path))
+    for name in ("model/model.json", "model/model.tf.index", "plots/curves.png"):
+        path = tmp_path / "outputs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    data = tmp_path / "outputs" / "model" / "model.tf.data-00000-of-00001"
+    data.write_text("data")
+    return tmp_path / "outputs"
+
+
+def properties(outputs):
+    lines = (outputs / "valohai.metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {row["file"]: row["metadata"] for row in rows}
+
+
+def test_nothing_is_written_unless_it_is_asked_for(outputs):
+    on_valohai.add_to_dataset("")
+    on_valohai.add_model("model", "", "", [], "a note")
+    assert not (outputs / "valohai.metadata.jsonl").exists()
+
+
+def test_a_dataset_version_has_all_outputs(outputs, tmp_path):
+    (tmp_path / "execution.json").write_text('{"valohai.execution-counter": 12}')
+    on_valohai.add_to_dataset("shapes")
+    found = properties(outputs)
+    assert sorted(found) == [
+        "model/model.json",
+        "model/model.tf.data-00000-of-00001",
+        "model/model.tf.index",
+        "plots/curves.png",
+    ]
+    (uri,) = {uri for own in found.values() for uri in own["valohai.dataset-versions"]}
+    assert uri.startswith("dataset://shapes/20") and uri.endswith("-12")
+
+
+def test_a_model_has_a_version_an_alias_and_tags(outputs):
+    on_valohai.add_model("model", "shapes", "best", ["a", "b"], "AP50 0.9")
+    found = properties(outputs)
+    aliases = {file: own["valohai.alias"] for file, own in found.items()}
+    assert aliases == {
+        "model/model.json": "best-json",
+        "model/model.tf.index": "best-index",
+        "model/model.tf.data-00000-of-00001": "best-data",
+    }
+    for own in found.values():
+        assert own["valohai.tags"] == ["a", "b"]
+        assert own["valohai.model-versions"] == [
+            {
+                "model_uri": "model://shapes/",
+                "model_release_note": "AP50 0.9",
+                "model_version_tags": ["a", "b"],
+            }
+        ]
+
+
+def test_each_is_apart(outputs):
+    on_valohai.add_model("model", "", "", ["a"], "")
+    assert properties(outputs)["model/model.json"] == {"valohai.tags": ["a"]}
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "dataset://a", "ä", "-a", "a\n"])
+def test_names_that_break_an_address_are_refused(name):
+    with pytest.raises(InputError, match="--valohai_model: expected letters, digits"):
+        on_valohai.check_name("valohai_model", name)
+    with pytest.raises(InputError, match="--valohai_tags: expected"):
+        on_valohai.split_tags("valohai_tags", f"fine,{name}x/")
+    on_valohai.check_name("valohai_model", "")
+    assert on_valohai.split_tags("valohai_tags", " a, b-1 ,,") == ["a", "b-1"]
+
+
+def test_a_status_is_sent(outputs, tmp_path):
+    received = []
+
+    class Api(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    assert not on_valohai.is_here()
+    on_valohai.set_status("to nobody")  # And says nothing of it.
+    with http.server.HTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        config = {"set_status_detail": {"url": url, "method": "POST"}}
+        (tmp_path / "api.json").write_text(json.dumps(config))
+        on_valohai.set_status("epoch 1/2: AP 0.5")
+        server.shutdown()
+    assert [json.loads(body) for body in received] == [
+        {"status_detail": "epoch 1/2: AP 0.5"}
+    ]
+    assert on_valohai.is_here()
+
+
+def test_a_status_that_does_not_arrive_holds_nothing_up(outputs, tmp_path, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(on_valohai, "STATUS_SECONDS", 0.1)
+    monkeypatch.setattr(valohai, "set_status_detail", lambda text: released.wait(30))
+    on_valohai.set_status("epoch 1/2")
+    released.set()
+
+
+def test_only_a_worker_takes_outputs_away(outputs, tmp_path):
+    path = outputs / "model" / "model.json"
+    on_valohai.upload_now([path])
+    assert path.stat().st_mode & 0o222
+    (tmp_path / "api.json").write_text("{}")
+    on_valohai.upload_now([path])
+    assert not path.stat().st_mode & 0o222
