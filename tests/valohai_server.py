@@ -165,7 +165,7 @@ class ValohaiServer:
         new one, which is returned.
         """
         lost = self.executions[counter - 1]
-        if not lost.payload["runtime_config"].get("autorestart"):
+        if not lost.payload.get("runtime_config", {}).get("autorestart"):
             raise ValueError(f"execution {counter} is not to be started again")
         lost.kill(signal.SIGKILL)
         lost.wait(60)
@@ -317,12 +317,13 @@ class ValohaiServer:
                 return
             status = self._worker.run(execution, f"execution-{execution.counter}")
             if status and payload.get("on_child_error") == "stop_all_and_error":
-                task.stopping = True
+                self._stop(None, "tasks", task.id)
 
         def run():
             task.status = "started"
-            pool_map = self._pool.map if is_distributed else map
-            list(pool_map(run_one, task.executions))
+            at_once = payload.get("maximum_queued_executions", 1)
+            with ThreadPoolExecutor(len(plans) if is_distributed else at_once) as pool:
+                list(pool.map(run_one, task.executions))
             statuses = {execution.status for execution in task.executions}
             task.status = "complete" if statuses == {"complete"} else "error"
 

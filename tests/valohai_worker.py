@@ -110,7 +110,7 @@ class Execution(Job):
         status_details: list of what the step said it was at.
         outputs: list of `Datum`, in the order in which they were taken.
         properties: dict from names of outputs to what the step has said of them.
-        signal: that has ended it, None otherwise.
+        signal: that ends it, None otherwise; `is_signalled` once it was sent.
     """
 
     node: local_worker.Node
@@ -120,6 +120,7 @@ class Execution(Job):
     outputs: list = field(default_factory=list)
     properties: dict = field(default_factory=dict)
     signal: int | None = None
+    is_signalled: bool = False
 
     def log(self, stream, message):
         self.events.append({"stream": stream, "time": now(), "message": message})
@@ -137,7 +138,8 @@ class Execution(Job):
         """Ends all its processes by a signal; one that has not begun never will."""
         self.signal = self.signal or number
         process = self.node.process
-        if process and process.poll() is None:
+        if process and process.returncode is None:
+            self.is_signalled = True
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
 
@@ -196,6 +198,8 @@ class Worker:
             position, is_last = 0, False
             while not is_last:
                 is_last = ended.wait(POLL_SECONDS)
+                if execution.signal and not execution.is_signalled:
+                    execution.kill(execution.signal)  # It came before the process.
                 self._take_uploads(execution, outputs)
                 text = log.read_bytes()[position:] if log.is_file() else b""
                 whole = text if is_last else text[: text.rfind(b"\n") + 1]
@@ -236,6 +240,8 @@ class Worker:
 
     def _keep(self, execution, path, outputs, is_live=False):
         name = path.relative_to(outputs).as_posix()
+        if any(datum.name == name for datum in execution.outputs):
+            raise ValueError(f"{name}: written again after it was uploaded")
         datum = Datum(name, path, execution.counter, is_live)
         datum.path = self._store / datum.id / path.name
         datum.path.parent.mkdir(parents=True)

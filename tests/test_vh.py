@@ -1,0 +1,583 @@
+"""Valohai's own client, `vh`, drives the project against a stand-in for Valohai."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import valohai_yaml
+from conftest import REPOSITORY
+from PIL import Image
+from valohai_server import PROJECT, ValohaiServer
+
+import samples
+import write_yaml
+
+NUM_TRAIN, NUM_TEST, SIZE = 12, 5, 64
+# A training of seconds, that keeps nothing of a network of random numbers.
+TINY = {"size": SIZE, "transfer": "none", "batch_size": 4, "mosaic": 0}
+ZIPS = ("images", "labels")
+EPOCHS = 3  # Of the training that is cut off.
+SECONDS = 180
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A clone of the project, with what piles up in one."""
+    folder = tmp_path_factory.mktemp("clone") / "train-superbai"
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, names.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    for arguments in (["init"], ["add", "."], [*who, "commit", "-m", "All"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+    for name in (
+        ".valohai/outputs/20260101-000000-0a1b2c3d/train/model/model.json",
+        "venv/lib/python3.11/site-packages/keras.py",
+        "__pycache__/step.cpython-311.pyc",
+        "yolov3_tf2/__pycache__/grid.cpython-311.pyc",
+        "images.zip",
+        "yolov3.weights",
+        "train-00000-of-00001.tfrecord",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("not to be sent")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        # What the stand-in runs has the environment of the tests.
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        for name in os.environ:
+            if name.startswith(("VH_", "SPB_", "VALOHAI_")):
+                patch.delenv(name)
+        with ValohaiServer(tmp_path_factory.mktemp("valohai")) as server:
+            yield server
+        assert server.errors == []
+
+
+@pytest.fixture(scope="module")
+def client(project):
+    """Returns a function that runs `vh` with a folder for its settings."""
+
+    def run(settings, *arguments):
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("vh")), *map(str, arguments)],
+            cwd=project,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(settings),
+                "VALOHAI_CONFIG_DIR": str(settings),
+                "LC_ALL": "C.UTF-8",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def vh(client, server, tmp_path_factory):
+    """Runs `vh`, logged in and linked to the project; returns what it printed."""
+    settings = tmp_path_factory.mktemp("settings")
+
+    def run(*arguments, status=0):
+        process = client(settings, *arguments)
+        output = process.stdout + process.stderr
+        assert process.returncode == status, output
+        return output
+
+    run("login", "--host", server.url, "--token", server.token)
+    assert f"to {PROJECT}." in run("project", "link", PROJECT, "--yes")
+    return run
+
+
+@pytest.fixture(scope="module")
+def export(server, tmp_path_factory):
+    """The data of a small Suite export and of weights, uploaded."""
+    from yolov3_tf2 import darknet, grid
+    from yolov3_tf2.model import build_model
+
+    folder = tmp_path_factory.mktemp("export")
+    samples.write_export(folder, NUM_TRAIN, NUM_TEST)
+    model = build_model(grid.VARIANTS["yolov3-tiny"], num_classes=80)
+    darknet.write_weights(folder / "yolov3-tiny.weights", model)
+    return {path.name: server.add_file(path.name, path) for path in folder.iterdir()}
+
+
+def options(values, node=""):
+    """The arguments of `vh` for a dict of parameters, of a node or of a single step."""
+    if node:
+        return [f"--{node}.{name}={value}" for name, value in values.items()]
+    # `vh exec run` knows them with dashes only.
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+def inputs(**values):
+    """The arguments of `vh` for inputs, dict of lists of what the stand-in keeps."""
+    return [f"--{name}={datum.uri}" for name, data in values.items() for datum in data]
+
+
+def below(execution, folder):
+    """The outputs of an execution that lie in a folder."""
+    return [d for d in execution.outputs if d.name.startswith(f"{folder}/")]
+
+
+@pytest.fixture(scope="module")
+def converted(vh, server, export):
+    """The finished execution of convert-superbai."""
+    vh(
+        *("exec", "run", "--adhoc", "--title=Shapes", "convert-superbai"),
+        *("--images-per-shard=5", "--valohai-dataset=shapes"),
+        *inputs(**{name: [export[f"{name}.zip"]] for name in ZIPS}),
+    )
+    execution = server.executions[-1]
+    assert execution.wait(SECONDS) == "complete", execution.text
+    return execution
+
+
+@pytest.fixture(scope="module")
+def weights(vh, server, export):
+    """The finished execution of weights, which has downloaded its input."""
+    address = server.address(export["yolov3-tiny.weights"])
+    vh(
+        *("exec", "run", "--adhoc", "weights"),
+        *("--model=yolov3-tiny", f"--weights={address}"),
+    )
+    execution = server.executions[-1]
+    assert execution.wait(SECONDS) == "complete", execution.text
+    return execution
+
+
+@pytest.fixture(scope="module")
+def training_inputs(converted, weights):
+    """The arguments of `vh` for what train takes of the steps before it."""
+    return inputs(
+        classes=[converted.output("classes.txt")],
+        train=below(converted, "train"),
+        test=below(converted, "test"),
+        model=below(weights, "model"),
+    )
+
+
+def test_login(client, server, tmp_path):
+    for number, (arguments, status, message) in enumerate(
+        (
+            (["--token", server.token], 0, "Logged in. Hey somebody!"),
+            (["--token", "another"], 1, "API Error: Invalid token."),
+            (["-u", server.username, "-p", server.password], 0, "Logged in."),
+            (["-u", server.username, "-p", "another"], 1, "Unable to log in with"),
+        )
+    ):
+        settings = tmp_path / str(number)
+        settings.mkdir()
+        process = client(settings, "login", "--host", server.url, *arguments)
+        assert process.returncode == status
+        assert message in process.stdout + process.stderr
+        saved = settings / "config.json"
+        assert saved.is_file() == (not status)
+        assert status or json.loads(saved.read_text())["token"] == server.token
+
+
+def test_lint(vh, project):
+    assert vh("lint").strip().endswith("valohai.yaml: No errors")
+
+
+def test_the_commands_that_write_valohai_yaml(vh, project):
+    path = project / "valohai.yaml"
+    committed = path.read_bytes()
+    for script in write_yaml.STEPS:
+        assert "already up-to-date" in vh("yaml", "step", script)
+    assert path.read_bytes() == committed
+    vh("yaml", "pipeline", *write_yaml.PIPELINES)
+    left, whole = (
+        valohai_yaml.parse(text.decode()) for text in (path.read_bytes(), committed)
+    )
+    assert whole.tasks and not left.tasks  # It deletes them.
+    whole.tasks = {}
+    assert left.serialize() == whole.serialize()
+    subprocess.run([sys.executable, "write_yaml.py"], cwd=project, check=True)
+    assert path.read_bytes() == committed
+    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+    assert subprocess.check_output(changed, cwd=project) == b""
+
+
+def test_the_package_has_what_steps_need(vh, server, project):
+    # Refused, as the inputs are missing; but sent before.
+    output = vh("exec", "run", "--adhoc", "convert-superbai", status=1)
+    assert "the input 'images' of convert-superbai is missing" in output
+    (identifier,) = re.findall(r"(?:Uploaded ad-hoc code|Ad-hoc code) (~\w+)", output)
+    commit = server.commits[identifier]
+    assert re.fullmatch(r"heads/\w+-0-g[0-9a-f]{7,}", commit.description)
+    sent = {
+        path.relative_to(commit.folder).as_posix()
+        for path in commit.folder.rglob("*")
+        if path.is_file()
+    }
+    # What `git` knows of, but hidden files and what .vhignore names.
+    known = subprocess.check_output(["git", "ls-files"], cwd=project, text=True)
+    assert sent == {
+        name for name in known.split() if not name.startswith((".", "docs/", "tests/"))
+    }
+    assert {*write_yaml.STEPS, "valohai.yaml", "yolov3_tf2/coco.names"} <= sent
+    for config in commit.config.steps.values():
+        assert config.command[0].split()[-1] in sent
+    # The same without git, and what was sent once is not sent again.
+    for option in ("--git-packaging", "--no-git-packaging"):
+        output = vh("exec", "run", "--adhoc", option, "convert-superbai", status=1)
+        assert f"Ad-hoc code {identifier} already uploaded" in output
+
+
+def test_what_is_refused(vh, server, export):
+    count = len(server.executions)
+    images, labels = export["images.zip"].uri, export["labels.zip"].uri
+    both = [f"--images={images}", f"--labels={labels}"]
+    run = ("exec", "run", "--adhoc", "convert-superbai")
+    for arguments, status, message in (
+        # By vh itself.
+        (["--images_per_shard=5"], 2, "No such option"),
+        (["--images-per-shard=x"], 2, "'x' is not a valid integer"),
+        # By Valohai.
+        ([f"--images={images}"], 1, "the input 'labels' of convert-superbai is"),
+        (["--images-per-shard=0", *both], 1, "expected a value from 1 to 1e+06, got 0"),
+        (["--polygons=cut", *both], 1, "expected one of skip, box, got 'cut'"),
+        (["--images=datum://none", f"--labels={labels}"], 1, "there is no such file"),
+    ):
+        assert message in vh(*run, *arguments, status=status)
+    run = ("pipeline", "run", PROJECT, "--adhoc")
+    for arguments, status, message in (
+        (["--train.epoch=1"], 2, "train.epoch does not refer to a parameter or input"),
+        (["--trane.epochs=1"], 2, "Node 'trane' not found in the pipeline"),
+        (["--convert-superbai.images=images.zip"], 2, "must be valid URI(s)"),
+        (["--epoch=1"], 2, "Unknown pipeline parameters: ['epoch']"),
+        (options({"images": images}, "convert-superbai"), 1, "input 'labels' of"),
+        (
+            [
+                *options({"images": images, "labels": labels}, "convert-superbai"),
+                "--epochs=0",
+            ],
+            1,
+            "expected a value from 1 to 10000, got 0",
+        ),
+    ):
+        assert message in vh(*run, *arguments, status=status)
+    assert "trane" in vh("exec", "run", "--adhoc", "trane", status=2)
+    assert len(server.executions) == count and not server.pipelines
+
+
+@pytest.mark.slow
+def test_convert(vh, converted, tmp_path):
+    assert converted.payload["title"] == "Shapes"
+    assert converted.node.parameters["images_per_shard"] == 5
+    assert converted.node.parameters["include_unsubmitted"] is False
+    (line,) = converted.node.metadata
+    assert (line["pictures_train"], line["pictures_test"]) == (NUM_TRAIN, NUM_TEST)
+    output = vh("exec", "outputs", converted.counter, "--download", tmp_path)
+    version = rf"dataset://shapes/\d{{8}}-\d{{6}}-{converted.counter}"
+    for datum in converted.outputs:
+        (name,) = datum.properties["valohai.dataset-versions"]
+        assert re.fullmatch(version, name)
+        assert datum.uri in output
+        assert (tmp_path / datum.name).read_bytes() == datum.path.read_bytes()
+    assert sorted(datum.name for datum in converted.outputs) == [
+        "classes.txt",
+        "preview.jpg",
+        "test/test-00000-of-00001.tfrecord",
+        *(f"train/train-0000{number}-of-00003.tfrecord" for number in range(3)),
+    ]
+    with Image.open(tmp_path / "preview.jpg") as preview:
+        preview.load()
+    log = vh("exec", "logs", converted.counter)
+    assert "complete, exit status 0" in log and '"pictures_train": 12' in log
+    assert f"#{converted.counter}" in vh("data", "list")
+    assert "convert-superbai" in vh("exec", "info", converted.counter)
+
+
+@pytest.mark.slow
+def test_weights(server, weights):
+    assert "downloading http://127.0.0.1" not in weights.text  # That is the worker's.
+    names = ["model.json", "model.tf.data-00000-of-00001", "model.tf.index"]
+    assert [d.name for d in weights.outputs] == [f"model/{name}" for name in names]
+    info = json.loads(weights.output("model/model.json").path.read_text())
+    assert info["variant"] == "yolov3-tiny" and len(info["classes"]) == 80
+
+
+@pytest.fixture(scope="module")
+def trained(vh, server, training_inputs):
+    """Two executions of train: one whose machine is taken away, and what follows it."""
+    own = {"valohai_model": "shapes", "valohai_alias": "best", "valohai_tags": "a,b"}
+    vh(
+        *("exec", "run", "--adhoc", "--autorestart", "train"),
+        *options(TINY | own | {"epochs": EPOCHS}),
+        *training_inputs,
+    )
+    lost = server.executions[-1]
+    deadline = time.monotonic() + SECONDS
+    while not any(d.name.startswith("checkpoints/epoch-0002") for d in lost.outputs):
+        assert lost.status in ("created", "started"), lost.text
+        assert time.monotonic() < deadline, lost.text
+        time.sleep(0.1)
+    found = server.restart(lost.counter)
+    assert found.wait(SECONDS) == "complete", found.text
+    return lost, found
+
+
+@pytest.mark.slow
+def test_checkpoints_are_uploaded_while_the_step_runs(vh, trained):
+    lost, _ = trained
+    assert lost.status == "crashed"
+    assert all(datum.is_live for datum in lost.outputs)
+    for kind in ("epoch-0000", "best-0000", "epoch-0001"):
+        endings = ("json", "tf.data-00000-of-00001", "tf.index")
+        for ending in endings:
+            datum = lost.output(f"checkpoints/{kind}.{ending}")
+            assert datum.path.stat().st_size
+    # Each name once, and none but those of checkpoints.
+    names = [datum.name for datum in lost.outputs]
+    assert len(set(names)) == len(names)
+    assert {name.partition("/")[0] for name in names} == {"checkpoints"}
+    assert listed(vh, "exec", lost.counter)["status"] == "crashed"
+
+
+@pytest.mark.slow
+def test_a_training_that_is_started_again_goes_on(server, trained):
+    lost, found = trained
+    (last,) = re.findall(r"goes on after epoch (\d)", found.text)
+    assert 1 <= int(last) < EPOCHS
+    before = [line["epoch"] for line in lost.node.metadata if "epoch" in line]
+    after = [line["epoch"] for line in found.node.metadata if "epoch" in line]
+    assert before[: int(last) + 1] == list(range(int(last) + 1))
+    assert after == list(range(int(last) + 1, EPOCHS + 1))
+    state = json.loads(
+        found.output(f"checkpoints/epoch-{EPOCHS:04}.json").path.read_text()
+    )
+    assert [row["epoch"] for row in state["history"]] == list(range(EPOCHS + 1))
+
+
+@pytest.mark.slow
+def test_a_training_says_what_it_is_at(vh, trained):
+    lost, found = trained
+    assert lost.status_details[0].startswith(f"epoch 0/{EPOCHS}: AP ")
+    *epochs, last = found.status_details
+    assert epochs[-1].startswith(f"epoch {EPOCHS}/{EPOCHS}: AP ")
+    assert re.match(r"model/ is of epoch \d: AP ", last)
+    assert last in vh("exec", "info", found.counter)
+
+
+@pytest.mark.slow
+def test_the_model_has_its_properties(trained):
+    _, found = trained
+    properties = {
+        name.removeprefix("model/model."): found.output(name).properties
+        for name in found.properties
+    }
+    assert sorted(properties) == ["json", "tf.data-00000-of-00001", "tf.index"]
+    for ending, own in properties.items():
+        (part,) = set(ending.split(".")) & {"json", "index"} or {"data"}
+        assert own["valohai.alias"] == f"best-{part}"
+        assert own["valohai.tags"] == ["a", "b"]
+        (version,) = own["valohai.model-versions"]
+        assert version["model_uri"] == "model://shapes/"
+        assert version["model_version_tags"] == ["a", "b"]
+        assert found.node.metadata[-1]["best_epoch"] >= 0
+        assert version["model_release_note"]
+    # Nothing else has, and the file itself is none of the outputs.
+    names = [datum.name for datum in found.outputs]
+    assert {name for name in names if name.startswith("model/")} == set(
+        found.properties
+    )
+    assert not any("valohai.metadata" in name for name in names)
+
+
+@pytest.mark.slow
+def test_detect(vh, server, trained, converted, tmp_path):
+    _, found = trained
+    run = ("exec", "run", "--adhoc", "detect", "--score-threshold=0", "--max-boxes=3")
+    given = inputs(model=below(found, "model"), image=below(converted, "test"))
+    # An option of `vh exec run` itself is `--image`; behind `--` it is the input.
+    assert "the input 'image' of detect is missing" in vh(*run, *given, status=1)
+    vh(*run[:4], "--", *run[4:], *given)
+    execution = server.executions[-1]
+    assert execution.wait(SECONDS) == "complete", execution.text
+    vh("exec", "outputs", "latest", "--download", tmp_path, "-f", "output_*")
+    check_pictures(execution, tmp_path)
+
+
+def check_pictures(execution, folder):
+    """Checks the pictures that detect has drawn, as `vh` has put them into a folder."""
+    result = json.loads(execution.output("detections.json").path.read_text())
+    names = [image["output"] for image in result["images"]]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert len(names) == NUM_TEST and result["annotations"]
+    for image in result["images"]:
+        with Image.open(folder / image["output"]) as picture:
+            picture.load()
+            assert picture.size == (samples.PICTURE_SIZE, samples.PICTURE_SIZE)
+
+
+def test_names_that_vh_has_too(vh, project):
+    # `vh exec run STEP -- --tag=train`: without the dashes they are options of its own.
+    config = valohai_yaml.parse((project / "valohai.yaml").read_text())
+    help_text = vh("exec", "run", "--help")
+    shared = {
+        (step.name, name)
+        for step in config.steps.values()
+        for name in (*step.parameters, *step.inputs)
+        if re.search(rf"--{name.replace('_', '-')}\b(?!-)", help_text)
+    }
+    expected = {("weights", "image"), ("detect", "image"), ("upload-superbai", "tag")}
+    assert shared == expected
+
+
+def listed(vh, kind, counter):
+    """What `vh` lists of an execution, a pipeline or a task."""
+    rows = json.loads(vh("--output-format=json", kind, "list"))
+    return next(row for row in rows if row["counter"] == counter)
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_says_so(vh, server, tmp_path):
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    boxes = server.add_file(path.name, path)
+    vh(
+        *("exec", "run", "--adhoc", "upload-superbai", "--"),
+        *("--project=Cars", "--dry-run=true", "--tag=train"),
+        *inputs(annotations=[boxes]),
+    )
+    execution = server.executions[-1]
+    assert execution.node.parameters["tag"] == "train"
+    assert execution.node.parameters["dry_run"] is True
+    assert execution.wait(SECONDS) == "error"
+    log = vh("exec", "logs", "latest")
+    assert "SPB_ACCESS_KEY" in log and "Traceback" not in log
+    assert "error, exit status 1" in log
+    assert listed(vh, "exec", execution.counter)["status"] == "error"
+    assert execution.outputs == []
+    assert "no outputs" in vh("exec", "outputs", "latest")
+
+
+@pytest.mark.slow
+def test_stop(vh, server, training_inputs):
+    vh(
+        *("exec", "run", "--adhoc", "train"),
+        *options(TINY | {"epochs": 10000}),
+        *training_inputs,
+    )
+    execution = server.executions[-1]
+    deadline = time.monotonic() + SECONDS
+    while "yolov3-tiny: 3 classes" not in execution.text:
+        assert execution.status in ("created", "started"), execution.text
+        assert time.monotonic() < deadline, execution.text
+        time.sleep(0.1)
+    assert "Done." in vh("exec", "stop", execution.counter)
+    assert execution.wait(60) == "stopped"
+    assert "SIGTERM" in vh("exec", "logs", execution.counter)
+
+
+@pytest.fixture(scope="module")
+def pipelines(vh, server, export):
+    """Two finished runs of train-superbai: one to its end, one that asks too much."""
+    arguments = {
+        "convert-superbai": {name: export[f"{name}.zip"].uri for name in ZIPS},
+        "weights": {"weights": export["yolov3-tiny.weights"].uri},
+        "train": {name: value for name, value in TINY.items() if name != "size"},
+        "detect": {"score_threshold": 0, "max_boxes": 3},
+    }
+    for min_ap50 in (0, 1):
+        vh(
+            *("pipeline", "run", PROJECT, "--adhoc", f"--min_ap50={min_ap50}"),
+            *("--model=yolov3-tiny", f"--size={SIZE}", "--epochs=1"),
+            *(o for node, values in arguments.items() for o in options(values, node)),
+        )
+    for pipeline in server.pipelines:
+        pipeline.wait(SECONDS)
+    return server.pipelines
+
+
+def steps_of(pipeline):
+    return [(e.node.step.name, e.status) for e in pipeline.executions]
+
+
+@pytest.mark.slow
+def test_the_pipeline_ends_with_pictures(vh, pipelines, tmp_path):
+    pipeline = pipelines[0]
+    assert pipeline.status == "complete", pipeline.executions[-1].text
+    *first, (third, _), (fourth, _) = steps_of(pipeline)
+    assert sorted(first) == [("convert-superbai", "complete"), ("weights", "complete")]
+    assert (third, fourth) == ("train", "detect")
+    train, detect = pipeline.executions[2:]
+    # The parameters of the pipeline have reached the steps, typed.
+    assert train.node.parameters["epochs"] == 1
+    assert train.node.parameters["size"] == str(SIZE)
+    assert [line["epoch"] for line in train.node.metadata if "epoch" in line] == [0, 1]
+    assert detect.node.parameters["score_threshold"] == 0.0
+    vh("exec", "outputs", detect.counter, "--download", tmp_path, "-f", "output_*")
+    check_pictures(detect, tmp_path)
+    assert listed(vh, "pipeline", 1)["status"] == "complete"
+
+
+@pytest.mark.slow
+def test_the_pipeline_ends_where_the_model_is_too_poor(vh, pipelines):
+    pipeline = pipelines[1]
+    assert pipeline.status == "stopped"
+    assert steps_of(pipeline)[2:] == [("train", "complete")]
+    train = pipeline.executions[-1]
+    assert train.node.metadata[-1]["below_min_ap50"] == 1
+    assert "which is under --min_ap50=1" in train.text
+    assert listed(vh, "pipeline", 2)["status"] == "stopped"
+
+
+@pytest.mark.slow
+def test_the_sweep_of_learning_rates(vh, server, training_inputs):
+    vh(
+        *("task", "run", "--adhoc", "learning-rate-sweep"),
+        *options(TINY | {"epochs": 1}),
+        *training_inputs,
+    )
+    task = server.tasks[-1]
+    assert task.wait(SECONDS) == "complete", [e.text for e in task.executions]
+    rates = [
+        execution.node.parameters["learning_rate"] for execution in task.executions
+    ]
+    assert rates == [0.0003, 0.001, 0.003]
+    assert len({e.node.metadata[1]["learning_rate"] for e in task.executions}) == 3
+    for execution in task.executions:
+        assert execution.node.parameters["epochs"] == 1
+        assert execution.output("model/model.json")
+    assert listed(vh, "task", task.counter)["status"] == "complete"
+
+
+@pytest.mark.slow
+def test_a_distributed_training(vh, server, training_inputs):
+    vh(
+        *("task", "run", "--adhoc", "train-distributed"),
+        *options(TINY | {"epochs": 1}),
+        *training_inputs,
+    )
+    task = server.tasks[-1]
+    assert task.wait(SECONDS) == "complete", [e.text for e in task.executions]
+    master, other = task.executions
+    assert "2 workers with 1 CPU each" in master.text
+    assert [line["epoch"] for line in master.node.metadata if "epoch" in line] == [0, 1]
+    assert master.output("model/model.json")
+    # Only the master logs and writes.
+    assert other.outputs == [] and other.node.metadata == []
