@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # Of `vh` itself, of pipeline.py, and of docker.
 OTHER_OPTIONS = {"adhoc", "reuse", "environment", "pipeline", "help", "check"}
+OTHER_OPTIONS |= {"rm", "user", "gpus", "build-arg"}
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="utf-8"))
 
