@@ -576,6 +576,8 @@ def test_a_distributed_training(vh, server, training_inputs):
     task = server.tasks[-1]
     assert task.wait(SECONDS) == "complete", [e.text for e in task.executions]
     master, other = task.executions
+    # As the machines of a task have to reach each other.
+    assert task.payload["environment_variables"] == {"VH_DOCKER_NETWORK": "host"}
     assert "2 workers with 1 CPU each" in master.text
     assert [line["epoch"] for line in master.node.metadata if "epoch" in line] == [0, 1]
     assert master.output("model/model.json")
