@@ -411,12 +411,16 @@ def test_the_model_has_its_properties(trained):
 def test_detect(vh, server, trained, converted, tmp_path):
     _, found = trained
     run = ("exec", "run", "--adhoc", "detect", "--score-threshold=0", "--max-boxes=3")
-    given = inputs(model=below(found, "model"), image=below(converted, "test"))
+    given = inputs(image=below(converted, "test"))
+    # The newest model of the alias.
+    given += [f"--model=datum://best-{part}" for part in ("json", "index", "data")]
     # An option of `vh exec run` itself is `--image`; behind `--` it is the input.
     assert "the input 'image' of detect is missing" in vh(*run, *given, status=1)
     vh(*run[:4], "--", *run[4:], *given)
     execution = server.executions[-1]
     assert execution.wait(SECONDS) == "complete", execution.text
+    model = {Path(path) for path in execution.node.inputs["model"]}
+    assert model == {datum.path for datum in below(found, "model")}
     vh("exec", "outputs", "latest", "--download", tmp_path, "-f", "output_*")
     check_pictures(execution, tmp_path)
 

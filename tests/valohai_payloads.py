@@ -92,7 +92,7 @@ def plan_pipeline(payload, config, data):
     Args:
         payload: what was posted.
         config: the `valohai_yaml.objs.Config` of the package.
-        data: dict from ids to `Datum`.
+        data: dict from ids and aliases to `Datum`.
 
     Raises:
         Refused: it names what the package or the data do not have, or is not whole.

@@ -251,7 +251,7 @@ class ValohaiServer:
 
     def _create_execution(self, payload, commit):
         plan = valohai_payloads.plan_execution(
-            payload, commit.config, self._worker.data
+            payload, commit.config, self._worker.addressable
         )
         (node,) = plan.nodes.values()
         return self._start(self._add(payload, node, commit.folder))
@@ -263,7 +263,9 @@ class ValohaiServer:
         return execution
 
     def _create_pipeline(self, payload, commit):
-        plan = valohai_payloads.plan_pipeline(payload, commit.config, self._worker.data)
+        plan = valohai_payloads.plan_pipeline(
+            payload, commit.config, self._worker.addressable
+        )
         pipeline = Job(len(self.pipelines) + 1, payload, commit.folder)
         self.pipelines.append(pipeline)
 
@@ -292,7 +294,9 @@ class ValohaiServer:
         return pipeline
 
     def _create_task(self, payload, commit):
-        plans = valohai_payloads.plan_task(payload, commit.config, self._worker.data)
+        plans = valohai_payloads.plan_task(
+            payload, commit.config, self._worker.addressable
+        )
         task = Job(len(self.tasks) + 1, payload, commit.folder)
         self.tasks.append(task)
         for plan in plans:

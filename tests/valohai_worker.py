@@ -150,12 +150,18 @@ class Worker:
     Attributes:
         state: the folder of all runs, see `local_run.py`.
         data: dict from ids to `Datum`.
+        aliases: dict from aliases to the newest `Datum` that was given each.
     """
 
     def __init__(self, folder):
         self.state = folder / "state"
-        self.data = {}
+        self.data, self.aliases = {}, {}
         self._store = folder / "data"
+
+    @property
+    def addressable(self):
+        """Dict of every `Datum` by what can follow `datum://`."""
+        return self.aliases | self.data
 
     def run(self, execution, run, edges=()):
         """Runs an execution to its end; returns its exit status.
@@ -234,6 +240,8 @@ class Worker:
                 execution.properties[entry["file"]] = entry["metadata"]
         for datum in execution.outputs:
             datum.properties = execution.properties.get(datum.name, {})
+            if "valohai.alias" in datum.properties:
+                self.aliases[datum.properties["valohai.alias"]] = datum
         for datum in taken:  # Edges carry what was uploaded earlier, too.
             (outputs / datum.name).parent.mkdir(parents=True, exist_ok=True)
             os.link(datum.path, outputs / datum.name)
