@@ -19,6 +19,7 @@ FIELDS = {
     "maximum_queued_executions? on_child_error? task_stop_expression? allow_reuse?",
     "pipelines": "project title tags edges nodes parameters reuse_executions?",
     "node": "name type template actions? on-error? edge-merge-mode?",
+    "mimic": "name type source",
     "template": "commit step name image command parameters inputs runtime_config "
     "environment? environment-variables? environment-variable-groups? outputs? "
     "mounts? description? category? icon? time-limit? resources? priority?",

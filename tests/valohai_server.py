@@ -243,6 +243,7 @@ class ValohaiServer:
             "tasks": self._create_task,
         }
         nodes = payload.get("nodes", [{"template": payload}])
+        nodes = [node for node in nodes if node.get("type") != "mimic"]
         identifiers = {node["template"]["commit"] for node in nodes}
         if len(identifiers) > 1 or not identifiers <= set(self.commits):
             raise Refused(400, {"commit": ["Invalid commit."]})
@@ -263,6 +264,13 @@ class ValohaiServer:
         return execution
 
     def _create_pipeline(self, payload, commit):
+        reused = {}
+        for node in payload["nodes"]:
+            if node["type"] == "mimic":  # Of an earlier run: its outputs serve again.
+                check_fields(node, "mimic")
+                reused[node["name"]] = self._find("executions", node.pop("source"))
+                template = reused[node["name"]].payload
+                node |= {"type": "execution", "template": template}
         plan = valohai_payloads.plan_pipeline(
             payload, commit.config, self._worker.addressable
         )
@@ -272,6 +280,11 @@ class ValohaiServer:
         def run_node(state, run, node, edges, repository):
             if pipeline.stopping:
                 return 1
+            if node.name in reused:
+                outputs = state / "outputs" / run / node.name
+                outputs.parent.mkdir(parents=True, exist_ok=True)
+                outputs.symlink_to(reused[node.name].folder)
+                return 0
             execution = self._add(plan.templates[node.name], node, repository)
             pipeline.executions.append(execution)
             return self._worker.run(execution, run, edges)
@@ -399,6 +412,11 @@ class ValohaiServer:
             "url": url,
             "urls": {"display": display, "stop": f"{url}stop/"},
         }
+        if kind == "pipelines":
+            content["nodes"] = [
+                {"name": execution.node.name, "id": execution.id}
+                for execution in job.executions
+            ]
         if kind == "executions":
             inputs = job.payload.get("inputs", {}).items()
             content |= {

@@ -110,6 +110,7 @@ class Execution(Job):
         status_details: list of what the step said it was at.
         outputs: list of `Datum`, in the order in which they were taken.
         properties: dict from names of outputs to what the step has said of them.
+        folder: of its outputs as they travel along edges.
         signal: that ends it, None otherwise; `is_signalled` once it was sent.
     """
 
@@ -119,6 +120,7 @@ class Execution(Job):
     status_details: list = field(default_factory=list)
     outputs: list = field(default_factory=list)
     properties: dict = field(default_factory=dict)
+    folder: Path | None = None
     signal: int | None = None
     is_signalled: bool = False
 
@@ -173,6 +175,7 @@ class Worker:
         """
         node = execution.node
         place = Path(run) / node.name
+        execution.folder = self.state / "outputs" / place
         execution.status = "started"
         status = 1
         try:
@@ -187,7 +190,7 @@ class Worker:
         except InputError as error:
             execution.log("status", str(error))
         if execution.signal != signal.SIGKILL:  # With the machine go its files.
-            self._keep_outputs(execution, self.state / "outputs" / place)
+            self._keep_outputs(execution)
         ended = "error" if status else "complete"
         execution.status = _ENDED_BY.get(execution.signal, ended)
         execution.log("status", f"{execution.status}, exit status {status}")
@@ -196,7 +199,7 @@ class Worker:
     @contextmanager
     def _watched(self, execution, place):
         """Takes uploads and lines of the log as they come, within the block."""
-        outputs = self.state / "outputs" / place
+        outputs = execution.folder
         log = self.state / "runs" / place / "log.txt"
         ended = threading.Event()
 
@@ -229,7 +232,8 @@ class Worker:
                     self._keep(execution, path, outputs, is_live=True)
                     path.unlink()
 
-    def _keep_outputs(self, execution, outputs):
+    def _keep_outputs(self, execution):
+        outputs = execution.folder
         taken = list(execution.outputs)
         for path in _files(outputs):
             if path.name != _PROPERTIES:
