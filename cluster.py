@@ -4,6 +4,8 @@ Each runs the same step with the same inputs. The first of them, the master, wri
 outputs and the log.
 """
 
+import hashlib
+import itertools
 import json
 import os
 import re
@@ -32,6 +34,11 @@ class Cluster(NamedTuple):
     rank: int
 
     @property
+    def address(self):
+        """That of this worker."""
+        return self.addresses[self.rank]
+
+    @property
     def is_master(self):
         return self.rank == 0
 
@@ -57,9 +64,13 @@ def find():
                 f"distributed task: expected {expected} workers, got {len(members)}; "
                 "has the task enough machines?"
             )
-        addresses = [f"{m.primary_local_ip}:{FIRST_PORT + m.rank}" for m in members]
+        addresses = [_address(m.primary_local_ip, FIRST_PORT + m.rank) for m in members]
         return Cluster(addresses, valohai.distributed.rank)
     return _of_tf_config(os.environ.get("TF_CONFIG", ""))
+
+
+def _address(ip, port):
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _of_tf_config(text):
@@ -77,14 +88,50 @@ def _of_tf_config(text):
         task = (config["task"]["type"], int(config["task"]["index"]))
         if others or task not in addresses:
             raise ValueError(f"{others or task}")
-        if not all(re.fullmatch(r".+:\d+", address) for address in addresses.values()):
-            raise ValueError("an address without a port")
+        for address in addresses.values():
+            port = re.fullmatch(r".+:(\d{1,5})", address)
+            if not (port and 0 < int(port[1]) < 2**16):
+                raise ValueError(f"no port of 1 to {2**16 - 1} in {address}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": '
             f'{{"type": "worker", "index": 0}}}}, got {text} ({error!r}).'
         ) from error
     return Cluster(list(addresses.values()), list(addresses).index(task))
+
+
+def facts(given):
+    """What is to be the same on all workers.
+
+    Args:
+        given: a `Given` of train.py.
+
+    Returns:
+        A dict of names to values, which JSON can write.
+    """
+    import tensorflow as tf
+
+    from yolov3_tf2 import checkpoint, optimizer
+
+    model = checkpoint.read_info(given.model_folder)
+    # It has a checksum of each of the model's tensors.
+    index = (given.model_folder / checkpoint.FILES[0]).read_bytes()
+    files = {"train": given.train_paths, "test": given.test_paths}
+    return {
+        "number of GPUs": len(tf.config.list_physical_devices("GPU")),
+        **{f"--{name}": value for name, value in given.values.items()},
+        "precision": optimizer.choose_precision(given.values["precision"]),
+        "classes": given.class_names,
+        "network of the input 'model'": model.variant.name,
+        "classes of the input 'model'": model.class_names,
+        "digest of the input 'model'": hashlib.sha256(index).hexdigest()[:16],
+        **{
+            f"files of the input '{name}'": [
+                f"{path.name} of {path.stat().st_size} bytes" for path in paths
+            ]
+            for name, paths in files.items()
+        },
+    }
 
 
 def agree(cluster, others, facts, epoch):
@@ -96,7 +143,7 @@ def agree(cluster, others, facts, epoch):
     Args:
         cluster: the result of `find`.
         others: the `Rendezvous` of its workers.
-        facts: what is to be the same on all: a dict of names to values.
+        facts: the result of `facts`.
         epoch: the epoch of the newest checkpoint of this worker, -1 without one.
 
     Returns:
@@ -107,21 +154,22 @@ def agree(cluster, others, facts, epoch):
     """
     answers = others.exchange([facts, epoch])
     for rank, (theirs, _) in enumerate(answers):
-        for name, first in answers[0][0].items():
-            if theirs[name] != first:
-                raise InputError(
-                    f"the workers differ in {name}: expected the same on each machine, "
-                    f"got {_short(first)} on worker 0 ({cluster.addresses[0]}) and "
-                    f"{_short(theirs[name])} on worker {rank} "
-                    f"({cluster.addresses[rank]}); give each the same command and "
-                    "inputs, and take machines of one kind."
-                )
+        difference = _difference(answers[0][0], theirs)
+        if difference:
+            name, first, other = difference
+            raise InputError(
+                f"the workers differ in {name}: expected the same on each machine, "
+                f"got {_short(first)} on worker 0 ({cluster.addresses[0]}) and "
+                f"{_short(other)} on worker {rank} ({cluster.addresses[rank]}); give "
+                "each the same command and inputs, and take machines of one kind."
+            )
     epochs = [epoch for _, epoch in answers]
     cluster = cluster.led_by(epochs.index(max(epochs))) if epochs[1:] else cluster
     if len(cluster.addresses) > 1:
+        # Not by their numbers, which may be new.
         logging.info(
-            "worker %d of %s: %s",
-            cluster.rank,
+            "worker %s of %s: %s",
+            cluster.address,
             ", ".join(cluster.addresses),
             "the master" if cluster.is_master else "the first of them logs and writes",
         )
@@ -130,8 +178,26 @@ def agree(cluster, others, facts, epoch):
     return cluster
 
 
+def _difference(first, other):
+    """Returns the name and both values of what two dicts differ in; None if nothing.
+
+    Of lists the first elements that differ, as a whole list is too long to read.
+    """
+    for name in first | other:
+        values = first.get(name, "nothing"), other.get(name, "nothing")
+        if values[0] == values[1]:
+            continue
+        if all(isinstance(value, list) for value in values):
+            pairs = itertools.zip_longest(*values, fillvalue="nothing")
+            for number, pair in enumerate(pairs, 1):
+                if pair[0] != pair[1]:
+                    return f"{name}, number {number}", *pair
+        return name, *values
+    return None
+
+
 def _short(value):
-    return textwrap.shorten(str(value), 200, placeholder="…")
+    return textwrap.shorten(str(value), 500, placeholder="…")
 
 
 @contextmanager
@@ -154,10 +220,11 @@ def joined(cluster):
         if len(cluster.addresses) < 2:
             raise
         # Behind this and before that is what the network said.
-        cause = reason(error).rpartition("aborted by: ")[2].partition(" Additional")[0]
+        cause = reason(error).rpartition("aborted by: ")[2]
+        cause = re.split(" Additional| The error could be from", cause)[0].rstrip(".")
         raise InputError(
-            f"worker {cluster.rank}: another of the {len(cluster.addresses)} workers "
-            f"({', '.join(cluster.addresses)}) no longer answers ({cause}); its own "
-            "log says why it ended. Started again with the files of checkpoints/, the "
-            "training goes on after its last whole epoch."
+            f"worker {cluster.address}: another of the {len(cluster.addresses)} "
+            f"workers ({', '.join(cluster.addresses)}) no longer answers ({cause}); "
+            "its own log says why it ended. Started again with the files of "
+            "checkpoints/, the training goes on after its last whole epoch."
         ) from error

@@ -304,7 +304,8 @@ def main():
         step.import_tensorflow()
         from yolov3_tf2 import training
 
-        workers = cluster.agree(workers, others, facts(given), newest_epoch(given))
+        facts = cluster.facts(given)
+        workers = cluster.agree(workers, others, facts, newest_epoch(given))
         # Before anything runs in TensorFlow.
         with others.watched():
             strategy = training.build_strategy(*workers)
@@ -343,25 +344,6 @@ def find_state():
     if state is None:
         logging.warning("no whole checkpoint among the files given: from the start")
     return state
-
-
-def facts(given):
-    """What is to be the same on all workers: a dict of names to values."""
-    import tensorflow as tf
-
-    from yolov3_tf2 import optimizer
-
-    files = {
-        name: [[path.name, path.stat().st_size] for path in paths]
-        for name, paths in (("train", given.train_paths), ("test", given.test_paths))
-    }
-    return {
-        "number of GPUs": len(tf.config.list_physical_devices("GPU")),
-        **{f"--{name}": value for name, value in given.values.items()},
-        "precision": optimizer.choose_precision(given.values["precision"]),
-        "classes": given.class_names,
-        **{f"files of the input '{name}'": value for name, value in files.items()},
-    }
 
 
 def newest_epoch(given):

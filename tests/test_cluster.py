@@ -4,13 +4,16 @@ import json
 import re
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 import valohai
 from conftest import free_addresses, start_training
 
 import cluster
-from yolov3_tf2 import training_state
+from yolov3_tf2 import checkpoint, optimizer, training_state
 from yolov3_tf2.errors import InputError
 
 EPOCHS = 40
@@ -60,6 +63,8 @@ def test_the_members_of_a_distributed_task(on_valohai):
     assert found.addresses[11] == f"10.0.0.11:{cluster.FIRST_PORT + 11}"
     on_valohai(0, ips)
     assert cluster.find().is_master
+    on_valohai(0, ["fd00::1", "10.0.0.2"])
+    assert cluster.find().addresses == ["[fd00::1]:23450", "10.0.0.2:23451"]
 
 
 def test_a_distributed_task_that_is_not_complete(on_valohai):
@@ -89,6 +94,8 @@ def test_tf_config(monkeypatch):
         "[]",
         tf_config(["a:1"], 1),
         tf_config(["a"], 0),
+        tf_config(["a:99999"], 0),
+        tf_config(["a:1", "b:0"], 0),
         json.dumps(with_ps),
     ):
         monkeypatch.setenv("TF_CONFIG", text)
@@ -99,6 +106,178 @@ def test_tf_config(monkeypatch):
 def tf_config(addresses, rank):
     task = {"type": "worker", "index": rank}
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+
+def test_another_master_changes_the_numbers_alone():
+    addresses = ["a:1", "b:2", "c:3"]
+    led = [cluster.Cluster(addresses, rank).led_by(2) for rank in range(3)]
+    assert [each.addresses for each in led] == [["c:3", "a:1", "b:2"]] * 3
+    assert [each.rank for each in led] == [1, 2, 0]
+    assert [each.address for each in led] == addresses
+
+
+class Others:
+    """A `Rendezvous` with workers that say what they are told to."""
+
+    def __init__(self, *answers):
+        self.answers = answers
+
+    def exchange(self, value):
+        # Through JSON, as over a connection.
+        return json.loads(json.dumps([value, *self.answers]))
+
+
+TWO = cluster.Cluster(["a:1", "b:2"], 0)
+
+
+@pytest.fixture
+def given(tmp_path):
+    """What `read_given` of train.py makes of its inputs."""
+    names = [tmp_path / f"train-0000{number}-of-00003.tfrecord" for number in range(3)]
+    for path in [*names, tmp_path / "test.tfrecord"]:
+        path.write_bytes(b"records")
+    (tmp_path / "model").mkdir()
+    for name in checkpoint.FILES:
+        (tmp_path / "model" / name).write_bytes(b"numbers")
+    describe_model(tmp_path, "yolov3-tiny", ["disc", "block"])
+    return SimpleNamespace(
+        values={"batch_size": 4, "precision": "auto"},
+        class_names=["disc", "block"],
+        train_paths=names,
+        test_paths=[tmp_path / "test.tfrecord"],
+        model_folder=tmp_path / "model",
+    )
+
+
+def describe_model(folder, variant, class_names):
+    info = {"variant": variant, "classes": class_names, "size": 64}
+    (folder / "model" / "model.json").write_text(json.dumps(info))
+
+
+def change_gpus(given, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * 3)
+
+
+def change_precision(given, monkeypatch):
+    monkeypatch.setattr(optimizer, "choose_precision", lambda wish: "float16")
+
+
+def change_parameter(given, monkeypatch):
+    given.values = given.values | {"batch_size": 2}
+
+
+def change_classes(given, monkeypatch):
+    given.class_names = [*given.class_names, "ring"]
+
+
+def change_variant(given, monkeypatch):
+    describe_model(given.model_folder.parent, "yolov3", ["disc", "block"])
+
+
+def change_known_classes(given, monkeypatch):
+    describe_model(given.model_folder.parent, "yolov3-tiny", ["disc", "ring"])
+
+
+def change_weights(given, monkeypatch):
+    (given.model_folder / "model.tf.index").write_bytes(b"others")
+
+
+def change_file(given, monkeypatch):
+    given.train_paths[1].write_bytes(b"more records")
+
+
+def leave_out_file(given, monkeypatch):
+    given.train_paths = given.train_paths[:2]
+
+
+def change_test_file(given, monkeypatch):
+    given.test_paths = [Path(given.train_paths[0])]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (change_gpus, r"number of GPUs: .* got 0 on worker 0 \(a:1\) and 3 on"),
+        (change_precision, "precision: .* got bfloat16 on .* and float16 on"),
+        (change_parameter, "--batch_size: .* got 4 on .* and 2 on"),
+        (change_classes, "classes, number 3: .* got nothing on .* and ring on"),
+        (change_variant, "network of the input 'model': .* yolov3-tiny .* yolov3 on"),
+        (change_known_classes, "classes of the input 'model', number 2: .* block on"),
+        (change_weights, r"digest of the input 'model': .* got \w{16} on "),
+        (
+            change_file,
+            "files of the input 'train', number 2: .* got "
+            "train-00001-of-00003.tfrecord of 7 bytes on .* and "
+            "train-00001-of-00003.tfrecord of 12 bytes on",
+        ),
+        (leave_out_file, "files of the input 'train', number 3: .* and nothing on"),
+        (change_test_file, "files of the input 'test', number 1: .* test.tfrecord of"),
+    ],
+)
+def test_workers_that_are_not_alike(given, monkeypatch, change, words):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(optimizer, "choose_precision", lambda wish: "bfloat16")
+    ours = cluster.facts(given)
+    assert cluster.agree(TWO, Others([ours, -1]), ours, -1) == TWO
+    change(given, monkeypatch)
+    with pytest.raises(InputError, match=f"^the workers differ in {words}"):
+        cluster.agree(TWO, Others([cluster.facts(given), -1]), ours, -1)
+
+
+def test_something_that_only_one_knows_is_a_difference():
+    for ours, theirs in (({"a": 1, "b": 2}, {"a": 1}), ({"a": 1}, {"a": 1, "b": 2})):
+        with pytest.raises(InputError, match="differ in b: .*nothing on worker"):
+            cluster.agree(TWO, Others([theirs, -1]), ours, -1)
+
+
+def test_what_a_long_list_differs_in_is_shown():
+    ours = {"files": [f"shard {number}" for number in range(1000)]}
+    theirs = {"files": [*ours["files"][:900], "shard", *ours["files"][901:]]}
+    words = "files, number 901: .* got shard 900 on .* and shard on"
+    with pytest.raises(InputError, match=words):
+        cluster.agree(TWO, Others([theirs, -1]), ours, -1)
+
+
+# What TensorFlow 2.21 raises where another worker has ended.
+ENDED = """Graph execution error:
+
+Detected at node CollectiveReduceV2 defined at (most recent call last):
+  File "/train.py", line 569, in <module>
+
+  File "/train-superbai/yolov3_tf2/training.py", line 281, in _train_step
+
+Detected at node CollectiveReduceV2_1 defined at (most recent call last):
+<stack traces unavailable>
+{}
+The error could be from a previous operation. Restart your program to reset.
+\t [[{{{{node CollectiveReduceV2}}}}]] [Op:__inference__train_step_21617]"""
+
+
+@pytest.mark.parametrize(
+    "said, cause",
+    [
+        (
+            "Collective ops is aborted by: The following tasks are unhealthy:\n"
+            "/job:worker/replica:0/task:1",
+            "The following tasks are unhealthy: /job:worker/replica:0/task:1",
+        ),
+        (
+            "Collective ops is aborted by: Connection reset by peer\n"
+            "Additional GRPC error information from remote target /job:worker:\n:{}",
+            "Connection reset by peer",
+        ),
+        ("Socket closed", "Socket closed"),
+    ],
+)
+def test_the_cause_of_an_end_has_no_graph(said, cause):
+    error = tf.errors.UnavailableError(None, None, ENDED.format(said))
+    with (
+        pytest.raises(InputError, match=re.escape(f"no longer answers ({cause}); its")),
+        cluster.joined(TWO),
+    ):
+        raise error
+    with pytest.raises(tf.errors.UnavailableError), cluster.joined(cluster.find()):
+        raise error
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +296,20 @@ def start_all(folder, *arguments):
     return addresses, workers
 
 
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong, message",
     [
         (["--size=65"], r"worker 1 \(.*\) has ended before the training began"),
         (["--batch_size=2"], "the workers differ in --batch_size: .* 4 on worker 0"),
-        (["--precision=bfloat16"], "differ in --precision: .* got float32 on worker 0"),
     ],
 )
 def test_a_worker_that_does_not_do_as_the_others(tmp_path, data, wrong, message):
-    same = [*data, "--precision=float32"]
-    _, workers = start_all(tmp_path, same, [*same, *wrong])
+    _, workers = start_all(tmp_path, data, [*data, *wrong])
     printed = [worker.communicate(timeout=60)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [1, 1]
     assert re.search(f"^error: .*{message}", printed[0], re.MULTILINE), printed[0]
@@ -149,9 +330,36 @@ def test_the_worker_with_the_newest_checkpoint_is_the_master(tmp_path, data):
     printed = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
     assert "goes on after epoch 1, from" in printed[1][1]
-    assert f"worker 0 of {addresses[1]}, {addresses[0]}: the master" in printed[1][1]
+    whole = f"{addresses[1]}, {addresses[0]}"
+    assert f"worker {addresses[1]} of {whole}: the master" in printed[1][1]
     assert (tmp_path / "1" / "model" / "model.json").is_file()
-    assert printed[0][0].strip() == "" and not (tmp_path / "0").exists()
+    assert printed[0][0].strip() == "" and not files_in(tmp_path / "0")
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_ends_the_others(tmp_path, data):
+    # A picture in the share of the second worker that cannot be decoded.
+    last = max(p for p in map(Path, data) if re.match("train-.*tfrecord", p.name))
+    path = tmp_path / last.name
+    rows = [row.numpy() for row in tf.data.TFRecordDataset(str(last))]
+    example = tf.train.Example.FromString(rows[-1])
+    (encoded,) = example.features.feature["image/encoded"].bytes_list.value
+    broken = encoded[:20] + bytes(len(encoded) - 20)
+    example.features.feature["image/encoded"].bytes_list.value[0] = broken
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in [*rows[:-1], example.SerializeToString()]:
+            writer.write(row)
+    damaged = [path if argument == last else argument for argument in data]
+    addresses, workers = start_all(tmp_path, damaged, damaged)
+    printed = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [1, 1]
+    assert "error: a record cannot be used" in printed[1]
+    (error,) = [line for line in printed[0].splitlines() if "error: " in line]
+    assert f"error: worker {addresses[0]}: another of the 2 workers" in error
+    assert "no longer answers" in error and "its own log says why" in error
+    for noise in ("Graph execution", "Detected at", ".py", "()", "Restart your"):
+        assert noise not in error
+    assert "Traceback" not in "".join(printed)
 
 
 @pytest.mark.slow
@@ -171,7 +379,7 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     assert addresses[1] in stderr and "checkpoints/" in stderr
     other.communicate()
     # Only the master writes.
-    assert not (tmp_path / "1").exists()
+    assert not files_in(tmp_path / "1")
 
     left = [path for path in checkpoints.iterdir() if path.is_file()]
     reached = int(training_state.find(left).stem[-4:])
@@ -201,4 +409,4 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     assert "best_AP" in rows[-1]
     assert other_stdout.strip() == "" and "epoch" not in other_stderr
     assert (tmp_path / "again-0" / "model" / "model.json").is_file()
-    assert not (tmp_path / "again-1").exists()
+    assert not files_in(tmp_path / "again-1")

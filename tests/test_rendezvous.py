@@ -1,5 +1,7 @@
 """Workers that meet, exchange what they are about to do, and notice who has ended."""
 
+import json
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from conftest import REPOSITORY, free_addresses
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.link import Link
 from yolov3_tf2.rendezvous import Rendezvous
 
 
@@ -22,10 +25,126 @@ def in_parallel(functions):
         return [future.exception() or future.result() for future in futures]
 
 
+def worker(rank, addresses):
+    """Meets the others and tells them its rank; returns what all told."""
+    with Rendezvous(addresses, rank, seconds=20) as others:
+        return others.exchange(rank)
+
+
+def connect(address):
+    """A connection to an address of 127.0.0.1, as soon as something listens there."""
+    for _ in range(400):
+        try:
+            return socket.create_connection(("127.0.0.1", address.split(":")[1]))
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {address}")
+
+
+def connected():
+    """Both ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        return near, server.accept()[0]
+
+
+class Gone(socket.socket):
+    """A connection to a machine that has vanished, some time after it did."""
+
+    def __init__(self, end):
+        super().__init__(fileno=end.detach())
+
+    def recv_into(self, *arguments):
+        raise TimeoutError(110, "Connection timed out")
+
+    def recv(self, *arguments):
+        raise OSError(113, "No route to host")
+
+
+def test_messages_that_arrive_together_are_read_one_by_one():
+    near, far = connected()
+    with far:
+        link = Link(near)
+        far.sendall(b'{"values": [1]}\n{"ended": 2}\n[')
+        assert link.receive() == {"values": [1]}
+        assert link.receive() == {"ended": 2}
+        far.sendall(b'"later"]\n{"cut o')
+        assert link.receive() == ["later"]
+    assert link.receive() is None and link.has_ended()
+    link.close()
+
+
+def test_a_connection_to_a_machine_that_is_gone_ends():
+    near, far = connected()
+    link = Link(near)
+    for name, value in (("KEEPIDLE", 20), ("KEEPINTVL", 10), ("USER_TIMEOUT", 50000)):
+        option = getattr(socket, f"TCP_{name}", None)
+        if option is not None:
+            assert near.getsockopt(socket.IPPROTO_TCP, option) == value
+    assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert not link.has_ended()
+    link.close()
+    far.close()
+    near, far = connected()
+    link = Link(Gone(near))
+    far.sendall(b"{}\n")
+    while not link.has_ended():  # It is on its way.
+        time.sleep(0.01)
+    assert link.receive() is None
+    far.close()
+    link.close()
+
+
+def test_all_hear_of_a_machine_that_is_gone():
+    addresses = free_addresses(3)
+    gone = threading.Event()
+
+    def meet(rank):
+        with Rendezvous(addresses, rank, seconds=20) as others:
+            others.exchange("begin")
+            if rank == 1:
+                gone.wait(20)
+                return None
+            if rank == 0:
+                link = others._links[1]
+                others._links[1] = Link(Gone(link._connection))
+            try:
+                return others.exchange("go on")
+            finally:
+                gone.set()
+
+    first, _, third = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
+    for error in (first, third):
+        assert isinstance(error, InputError)
+        assert f"worker 1 ({addresses[1]}) has ended before" in str(error)
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return socket.has_dualstack_ipv6()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_addresses_of_both_kinds():
+    by_v4 = free_addresses(3)
+    by_v6 = [address.replace("127.0.0.1", "[::1]") for address in by_v4]
+    found = in_parallel(
+        [
+            lambda: worker(0, by_v6),
+            lambda: worker(1, by_v6),
+            lambda: worker(2, by_v4),
+        ]
+    )
+    assert found == [[0, 1, 2]] * 3
+
+
 def test_all_know_what_each_said():
     addresses = free_addresses(3)
 
-    def worker(rank):
+    def meet(rank):
         time.sleep((2 - rank) / 10)  # The first comes last.
         with Rendezvous(addresses, rank, seconds=20) as others:
             first = others.exchange([rank, "ä"])
@@ -33,7 +152,7 @@ def test_all_know_what_each_said():
                 pass
             return first, others.exchange({"rank": rank})
 
-    found = in_parallel([lambda rank=rank: worker(rank) for rank in range(3)])
+    found = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
     assert (
         found
         == [([[0, "ä"], [1, "ä"], [2, "ä"]], [{"rank": 0}, {"rank": 1}, {"rank": 2}])]
@@ -50,12 +169,12 @@ def test_one_worker_waits_for_nobody(addresses):
 def test_a_worker_that_never_comes():
     addresses = free_addresses(3)
 
-    def worker(rank):
+    def meet(rank):
         with Rendezvous(addresses, rank, seconds=1.5) as others:
             return others.exchange(rank)
 
     started = time.monotonic()
-    first, second = map(str, in_parallel([lambda: worker(0), lambda: worker(1)]))
+    first, second = map(str, in_parallel([lambda: meet(0), lambda: meet(1)]))
     assert time.monotonic() - started < 5
     assert f"worker 2 ({addresses[2]}) did not come within 1.5 s" in first
     assert "worker 1" not in first
@@ -71,28 +190,76 @@ def test_a_first_worker_that_never_comes():
         pass
 
 
-def test_a_port_that_is_taken():
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_port_that_is_taken(rank):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
+        addresses = ["127.0.0.1:1", "127.0.0.1:1"]
+        addresses[rank] = f"127.0.0.1:{port}"
+        words = rf"worker {rank} \({addresses[rank]}\): cannot listen on port {port}"
         with (
-            pytest.raises(InputError, match=f"cannot listen on port {port}"),
-            Rendezvous([f"127.0.0.1:{port}", "127.0.0.1:1"], 0, seconds=1),
+            pytest.raises(InputError, match=words),
+            Rendezvous(addresses, rank, seconds=1),
         ):
             pass
+
+
+def test_a_worker_of_another_list_hears_why_it_is_refused():
+    *addresses, other = free_addresses(4)
+    begun = f"worker 0 ({addresses[0]}) refuses it: "
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(worker, 0, addresses)
+        with pytest.raises(InputError) as refused:
+            worker(1, [addresses[0], other])
+        assert begun + "expected one of 3 workers, got one of 2; give" in str(
+            refused.value
+        )
+        with connect(addresses[0]) as stray:
+            stray.sendall(b'{"train-superbai": 3, "workers": 3}\n')
+            (text,) = json.loads(stray.makefile().readline()).values()
+            assert text == "expected a worker of 1 to 2, got worker 3"
+        with connect(addresses[0]) as same:
+            same.sendall(b'{"train-superbai": 1, "workers": 3}\n')
+            with pytest.raises(InputError) as refused:
+                worker(1, addresses)
+        assert begun + "got worker 1 twice; give" in str(refused.value)
+        # Now that this one has ended, another may take its place.
+        second, third = (pool.submit(worker, rank, addresses) for rank in (1, 2))
+        assert first.result() == second.result() == third.result() == [0, 1, 2]
+
+
+def test_the_first_worker_says_whom_it_has_refused():
+    near, far = connected()
+    far.sendall(b'{"train-superbai": 1, "workers": 2}\n')
+
+    class Server:
+        come = [(near, None)]
+
+        def settimeout(self, seconds):
+            pass
+
+        def accept(self):
+            if not self.come:
+                raise TimeoutError
+            return self.come.pop()
+
+    with pytest.raises(InputError, match="Refused: expected one of 3 .* one of 2.$"):
+        Rendezvous(["a:1", "b:2", "c:3"], 0)._listen(Server(), 0)
+    far.close()
 
 
 @pytest.mark.parametrize("ending", [1, 2])
 def test_all_hear_who_has_ended(ending):
     addresses = free_addresses(3)
 
-    def worker(rank):
+    def meet(rank):
         with Rendezvous(addresses, rank, seconds=20) as others:
             others.exchange("begin")
             if rank == ending:
                 raise InputError("refused")
             return others.exchange("go on")
 
-    errors = in_parallel([lambda rank=rank: worker(rank) for rank in range(3)])
+    errors = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
     assert str(errors.pop(ending)) == "refused"
     for error in errors:
         assert isinstance(error, InputError)
@@ -100,83 +267,123 @@ def test_all_hear_who_has_ended(ending):
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"train-superbai": 7}\n']
+    "said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"[" * 10**5, b'{"workers": 2}\n']
 )
 def test_strangers_are_sent_away(said):
     addresses = free_addresses(2)
-    port = int(addresses[0].split(":")[1])
 
     def stranger():
-        for _ in range(100):
-            try:
-                link = socket.create_connection(("127.0.0.1", port))
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
-        with link:
+        with connect(addresses[0]) as link:
+            gone.set()
             link.sendall(said)
             link.shutdown(socket.SHUT_WR)
-            gone.set()
             return link.recv(10)
 
-    def worker(rank):
-        if rank:
-            gone.wait(10)
-        with Rendezvous(addresses, rank, seconds=20) as others:
-            return others.exchange(rank)
+    def meet(rank):
+        gone.wait(10)
+        return worker(rank, addresses)
 
     gone = threading.Event()
-    found = in_parallel([stranger, lambda: worker(0), lambda: worker(1)])
+    found = in_parallel([stranger, lambda: worker(0, addresses), lambda: meet(1)])
     assert found[1:] == [[0, 1], [0, 1]]
     assert not found[0] or isinstance(found[0], ConnectionError)
 
 
-# Sleeps in C, where no thread of Python and no handler of a signal can run.
-DEAF = """
+# Waits in C for a lock that it has, where no thread of Python and no handler of a
+# signal can run; or in Python for a line, and fails.
+CONNECTS = """
     import ctypes
+    import signal
     import sys
+    import time
     from yolov3_tf2.rendezvous import Rendezvous
 
-    with Rendezvous(sys.argv[2:], int(sys.argv[1]), seconds=20) as others:
+    ending, seconds, rank, *addresses = sys.argv[1:]
+
+    def stop(number, frame):
+        if ending == rank:  # Another may hear it yet, before it waits.
+            sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    with Rendezvous(addresses, int(rank), seconds=20) as others:
         others.exchange("begin")
-        with others.watched(seconds=30 if len(sys.argv) > 4 else 1):
+        with others.watched(float(seconds)):
             print("connects", flush=True)
-            ctypes.PyDLL(None).sleep(60)
+            if ending == rank:
+                sys.stdin.readline()
+                raise ValueError("failed")
+            libc, lock = ctypes.PyDLL(None), ctypes.create_string_buffer(256)
+            libc.pthread_mutex_init(lock, None)
+            libc.pthread_mutex_lock(lock)
+            libc.pthread_mutex_lock(lock)
 """
 
 
-def deaf_worker(rank, addresses):
+def connecting_worker(rank, addresses, seconds=60, ending=None):
+    """A process that has met the others; with rank `ending`, it waits for a line."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(DEAF), str(rank), *addresses],
+        [sys.executable, "-c", textwrap.dedent(CONNECTS), str(ending), str(seconds)]
+        + [str(rank), *addresses],
         cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-@pytest.mark.parametrize("killed", [0, 1, 2])
-def test_a_worker_that_ends_while_all_connect(killed):
+@pytest.mark.parametrize(
+    "ending, how",
+    [
+        (0, "is killed"),
+        (1, "is killed"),
+        (2, "is killed"),
+        (0, "is stopped"),
+        (1, "fails"),
+    ],
+)
+def test_a_worker_that_ends_while_all_connect(ending, how):
     addresses = free_addresses(3)
-    workers = [deaf_worker(rank, addresses) for rank in range(3)]
+    ends = None if how == "is killed" else ending
+    workers = [connecting_worker(rank, addresses, ending=ends) for rank in range(3)]
     for worker in workers:
         assert worker.stdout.readline() == "connects\n"
-    started = time.monotonic()
-    workers[killed].kill()
-    printed = [worker.communicate(timeout=20)[1] for worker in workers]
-    assert time.monotonic() - started < 10
-    del printed[killed], workers[killed]
+    if how == "is killed":
+        workers[ending].kill()
+    elif how == "is stopped":
+        workers[ending].send_signal(signal.SIGTERM)
+    else:
+        workers[ending].stdin.write("\n")
+        workers[ending].stdin.flush()
+    printed = [worker.communicate(timeout=50)[1] for worker in workers]
+    # What can end itself does.
+    status = {"is killed": -9, "fails": 1, "is stopped": 128 + 15}[how]
+    assert workers[ending].returncode == status
+    assert "stopped by" not in printed[ending]
+    del printed[ending], workers[ending]
     for worker, stderr in zip(workers, printed, strict=True):
         assert worker.returncode == -9
         assert stderr.startswith("error: worker") and "has ended before" in stderr
     # The one that all others are connected to knows which it was.
-    if killed:
-        assert f"worker {killed} ({addresses[killed]}) has ended" in printed[0]
+    if ending:
+        assert f"worker {ending} ({addresses[ending]}) has ended" in printed[0]
+
+
+def test_a_worker_that_is_stopped_while_it_cannot_hear():
+    addresses = free_addresses(2)
+    workers = [connecting_worker(rank, addresses) for rank in range(2)]
+    for worker in workers:
+        assert worker.stdout.readline() == "connects\n"
+    workers[1].send_signal(signal.SIGTERM)
+    printed = [worker.communicate(timeout=50)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [-9, -9]
+    assert printed[1] == "stopped by SIGTERM\n"
+    assert f"worker 1 ({addresses[1]}) has ended" in printed[0]
 
 
 def test_workers_that_cannot_connect():
     addresses = free_addresses(2)
-    workers = [deaf_worker(rank, addresses) for rank in range(2)]
+    workers = [connecting_worker(rank, addresses, seconds=1) for rank in range(2)]
     printed = [worker.communicate(timeout=20)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [-9, -9]
     assert any(

@@ -27,8 +27,12 @@ def writing(path):
 def reason(error):
     """The part of a TensorFlow error that says what is wrong, without its graph."""
     noise = (
-        r"\{\{[^}]*\}\}|\[Op:.*|\[\[.*|assertion failed:"
+        # Where in the program's source the failing operation was made.
+        r"Graph execution error:|^Detected at node .*|^ *File \".*\", line \d+.*"
+        r"|<stack traces unavailable>"
+        r"|\{\{[^}]*\}\}|\[Op:.*|\[\[.*|assertion failed:"
         r"|Error in user-defined function passed to \S+ transformation with iterator: "
         r"\S+"
     )
-    return " ".join(re.sub(noise, "", error.message).split())[:500].rstrip(".")
+    message = re.sub(noise, "", error.message, flags=re.MULTILINE)
+    return " ".join(message.split())[:500].rstrip(".")

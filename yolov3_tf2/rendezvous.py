@@ -6,18 +6,13 @@ connect to the one of rank 0, and tell each other over these connections what th
 about to do; while TensorFlow connects them, a process beside each watches.
 """
 
-import json
-import os
-import select
-import signal
 import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
+from yolov3_tf2 import watch
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.link import Link
 
 # For machines that start, fetch an image and their inputs at different speeds.
 COMING_SECONDS = 15 * 60
@@ -25,7 +20,7 @@ COMING_SECONDS = 15 * 60
 CONNECTING_SECONDS = 3 * 60
 _RETRY_SECONDS = 0.5
 _GREETING_SECONDS = 10
-_LONGEST_MESSAGE = 10 * 2**20
+_GREETING_BYTES = 200
 _GREETING = "train-superbai"
 
 
@@ -39,24 +34,29 @@ class Rendezvous:
         """Connects nothing yet.
 
         Args:
-            addresses: `host:port` of each worker. Rank 0 listens on its own until all
-                have come, and no longer: TensorFlow takes it after that.
+            addresses: `host:port` of each worker, which takes its own for a moment;
+                rank 0 until all have come. TensorFlow takes them after that.
             rank: the place of this worker among them.
             seconds: how long to wait for the others.
         """
         self._addresses, self._rank, self._seconds = addresses, rank, seconds
-        self._links = {}  # The rank at the other end of each connection.
+        self._links = {}  # By the rank at the other end.
 
     def __enter__(self):
         """Waits for the other workers.
 
         Raises:
-            InputError: one of them has not come in time, or the port is taken.
+            InputError: one of them has not come in time, or the worker of rank 0
+                refuses this one, or its port is taken.
         """
         deadline = time.monotonic() + self._seconds
         try:
             if len(self._addresses) > 1:
-                (self._connect if self._rank else self._listen)(deadline)
+                with self._server() as server:
+                    if self._rank == 0:
+                        self._listen(server, deadline)
+                if self._rank:
+                    self._connect(deadline)
         except BaseException:
             self.__exit__()
             raise
@@ -74,7 +74,7 @@ class Rendezvous:
             InputError: a worker has ended.
         """
         if self._rank:
-            self._send(0, {"value": value})
+            self._links[0].send({"value": value})
             answer = self._receive(0)
             if "ended" in answer:
                 raise self._ended(answer["ended"])
@@ -85,18 +85,17 @@ class Rendezvous:
                 values.append(self._receive(rank)["value"])
             except InputError:
                 for other in set(self._links) - {rank}:
-                    self._send(other, {"ended": rank})
+                    self._links[other].send({"ended": rank})
                 raise
-        for rank in self._links:
-            self._send(rank, {"values": values})
+        for link in self._links.values():
+            link.send({"values": values})
         return values
 
     @contextmanager
     def watched(self, seconds=CONNECTING_SECONDS):
-        """Ends this process, from outside, where another worker ends within the block.
+        """Ends this process where another worker ends within the block, see `watch`.
 
-        It prints why, and kills: a call that lets no Python run cannot be ended
-        otherwise. To be followed by an `exchange`.
+        To be followed by an `exchange`.
 
         Args:
             seconds: it is also ended where the block takes longer.
@@ -104,160 +103,117 @@ class Rendezvous:
         if not self._links:
             yield
             return
-        messages = {
-            link.fileno(): str(self._ended(rank)) for rank, link in self._links.items()
-        }
+        messages = {link: str(self._ended(rank)) for rank, link in self._links.items()}
         late = (
             f"the {len(self._addresses)} workers have met, but cannot train together: "
             f"expected them connected in {seconds} s; can each reach the addresses "
             f"{', '.join(self._addresses)} from its own machine?"
         )
-        watch = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(os.getpid()), str(seconds), late]
-            + [json.dumps(messages)],
-            cwd=Path(__file__).parents[1],
-            stdin=subprocess.PIPE,
-            pass_fds=list(messages),
-        )
-        try:
+        with watch.watched(messages, late, seconds):
             yield
-        finally:
-            watch.kill()
-            watch.communicate()
 
-    def _listen(self, deadline):
-        port = _split(self._addresses[0])[1]
+    def _server(self):
+        """Listens on this worker's port."""
+        port = _split(self._addresses[self._rank])[1]
         try:
-            server = socket.create_server(("", port))
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(
+                    ("", port), family=socket.AF_INET6, dualstack_ipv6=True
+                )
+            return socket.create_server(("", port))
         except OSError as error:
-            raise InputError(
-                f"worker 0: cannot listen on port {port} ({error}); is another "
-                "training running on this machine?"
+            raise self._error(
+                f"cannot listen on port {port} ({error}); is another training running "
+                "on this machine?"
             ) from error
-        expected = set(range(1, len(self._addresses)))
-        with server:
-            while missing := expected - set(self._links):
-                server.settimeout(max(deadline - time.monotonic(), 0.01))
-                try:
-                    link, _ = server.accept()
-                except TimeoutError:
-                    raise InputError(
-                        f"worker 0: {self._names(missing)} did not come within "
-                        f"{self._seconds} s; expected the same command on each "
-                        f"machine, and that they reach port {port} of this one."
-                    ) from None
-                rank = _greeted(link, len(self._addresses))
-                if rank in missing:
-                    self._links[rank] = _kept_alive(link)
-                else:
-                    link.close()  # A stranger.
-        # Each speaks when it is answered: what arrives is one message at a time.
-        for rank in self._links:
-            self._send(rank, "all are there")
+
+    def _listen(self, server, deadline):
+        refusals = set()
+        while missing := set(range(1, len(self._addresses))) - set(self._links):
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                refused = "".join(f" Refused: {text}." for text in sorted(refusals))
+                raise self._error(
+                    f"{self._names(missing)} did not come within {self._seconds} s; "
+                    "expected the same command on each machine, and that they reach "
+                    f"port {_split(self._addresses[0])[1]} of this one.{refused}"
+                ) from None
+            link = Link(connection)
+            greeting = link.receive(_GREETING_SECONDS, _GREETING_BYTES)
+            if not isinstance(greeting, dict) or _GREETING not in greeting:
+                link.close()  # A stranger.
+                continue
+            rank = greeting[_GREETING]
+            refusal = self._refusal(rank, greeting.get("workers"))
+            if refusal:
+                refusals.add(refusal)
+                link.send({"refused": refusal})
+                link.close()
+                continue
+            if rank in self._links:
+                self._links[rank].close()
+            self._links[rank] = link
+        for link in self._links.values():
+            link.send({"present": "all"})
+
+    def _refusal(self, rank, workers):
+        """Why a worker is not one of these, None if it is."""
+        expected = len(self._addresses)
+        if workers != expected:
+            return f"expected one of {expected} workers, got one of {workers}"
+        if rank not in range(1, expected):
+            return f"expected a worker of 1 to {expected - 1}, got worker {rank}"
+        # One that was started again may take the place that it had.
+        if rank in self._links and not self._links[rank].has_ended():
+            return f"got worker {rank} twice"
+        return None
 
     def _connect(self, deadline):
         host, port = _split(self._addresses[0])
         while True:
             left = max(deadline - time.monotonic(), 0.01)
             try:
-                link = socket.create_connection((host, port), timeout=left)
+                connection = socket.create_connection((host, port), timeout=left)
                 break
             except OSError as error:
                 if time.monotonic() + _RETRY_SECONDS > deadline:
-                    raise InputError(
-                        f"worker {self._rank}: {self._names([0])} did not answer "
-                        f"within {self._seconds} s ({error}); was the same command "
-                        "started there, and can this machine reach it?"
+                    raise self._error(
+                        f"{self._names([0])} did not answer within {self._seconds} s "
+                        f"({error}); was the same command started there, and can this "
+                        "machine reach it?"
                     ) from error
                 time.sleep(_RETRY_SECONDS)
-        self._links[0] = _kept_alive(link)
-        greeting = {_GREETING: self._rank, "workers": len(self._addresses)}
-        self._send(0, greeting)
-        self._receive(0)
-
-    def _send(self, rank, message):
-        with suppress(OSError):  # It has ended, which the next who reads from it sees.
-            self._links[rank].sendall(json.dumps(message).encode() + b"\n")
+        self._links[0] = link = Link(connection)
+        link.send({_GREETING: self._rank, "workers": len(self._addresses)})
+        answer = self._receive(0)
+        if "refused" in answer:
+            raise self._error(
+                f"{self._names([0])} refuses it: {answer['refused']}; give all workers "
+                "the same list of addresses, and each its own place in it."
+            )
 
     def _receive(self, rank):
-        line = _read_line(self._links[rank])
-        if not line:
+        message = self._links[rank].receive()
+        if message is None:
             raise self._ended(rank)
-        return json.loads(line)
+        return message
 
     def _ended(self, rank):
-        return InputError(
-            f"worker {self._rank}: {self._names([rank])} has ended before the training "
-            "began; its own log says why."
+        return self._error(
+            f"{self._names([rank])} has ended before the training began, or is out of "
+            "reach; its own log says why."
         )
+
+    def _error(self, text):
+        return InputError(f"{self._names([self._rank])}: {text}")
 
     def _names(self, ranks):
         return ", ".join(f"worker {r} ({self._addresses[r]})" for r in sorted(ranks))
 
 
 def _split(address):
+    """Host and port of an address; that of IPv6 may have brackets."""
     host, _, port = address.rpartition(":")
-    return host, int(port)
-
-
-def _kept_alive(link):
-    """Lets a connection end where the machine at its other end is gone."""
-    link.settimeout(None)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("KEEPIDLE", 20), ("KEEPINTVL", 10), ("KEEPCNT", 3)):
-        if hasattr(socket, f"TCP_{name}"):  # macOS has not all of them.
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"), value)
-    return link
-
-
-def _greeted(link, workers):
-    """The rank that a new connection says it has, None where it is no worker's."""
-    link.settimeout(_GREETING_SECONDS)
-    try:
-        greeting = json.loads(_read_line(link))
-        return greeting[_GREETING] if greeting["workers"] == workers else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read_line(link):
-    """Reads up to the end of a line; nothing where the connection ends before."""
-    data = b""
-    while not data.endswith(b"\n"):
-        try:
-            more = link.recv(65536)
-        except ConnectionError:
-            more = b""
-        if not more or len(data) > _LONGEST_MESSAGE:
-            return b""
-        data += more
-    return data
-
-
-def _watch(process, seconds, late, messages):
-    """Kills `process` where one of the connections ends, or time is up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's, for all its group.
-    links = {socket.socket(fileno=int(fd)): text for fd, text in messages.items()}
-    deadline = time.monotonic() + seconds
-    while True:
-        left = max(deadline - time.monotonic(), 0)
-        ready, _, _ = select.select([sys.stdin, *links], [], [], left)
-        if sys.stdin in ready:  # The process that is watched has ended.
-            return
-        message = None if ready else late
-        for link in ready:
-            try:
-                is_open = link.recv(1, socket.MSG_PEEK)
-            except ConnectionError:
-                is_open = b""
-            text = links.pop(link)  # One that has something to say is through.
-            if not is_open:
-                message = text
-        if message:
-            print(f"error: {message}", file=sys.stderr, flush=True)
-            os.kill(process, signal.SIGKILL)
-            return
-
-
-if __name__ == "__main__":
-    _watch(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4]))
+    return host.removeprefix("[").removesuffix("]"), int(port)
