@@ -6,20 +6,17 @@ The boxes are those that detect.py found, or any COCO JSON or Pascal VOC XML. Wi
 `--upload_images=true --images …` pictures that the Suite lacks are uploaded first. The
 credentials are the environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME. Running it
 again changes nothing, and goes on where an earlier run was cut off. Writes
-`upload.json`; where pictures have failed, the exit status is 2.
+`upload.json`, also when it is cut off; where pictures have failed, the exit status
+is 2.
 """
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
-import tempfile
 import threading
-import uuid
-from collections import Counter, deque
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import NamedTuple
+import unicodedata
+from collections import Counter
 
 import valohai
 from absl import logging
@@ -27,22 +24,28 @@ from absl import logging
 import step
 import step_inputs
 import suite
+import suite_sdk
+import uploader
 from yolov3_tf2 import annotations, archives, picture_index, pictures
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
     "project": {
         "default": "",
+        "category": "Where",
         "description": "Name of the Suite's project, an image project with the classes "
         "of the boxes.",
     },
     "dataset": {
         "default": "",
+        "optional": True,
+        "category": "Where",
         "description": "Dataset that the pictures are in; empty: the first folder of "
-        "each picture's name, which is what detections.json has.",
+        "each picture's name, as in a detections.json of TFRecord files.",
     },
     "score_threshold": {
         "default": 0.0,
+        "category": "Boxes",
         "min": 0.0,
         "max": 1.0,
         "description": "Boxes of a lower score are not sent; boxes without a score "
@@ -50,33 +53,41 @@ PARAMETERS = {
     },
     "upload_images": {
         "default": False,
+        "category": "Pictures",
         "description": "Upload the pictures that the project lacks.",
     },
     "tag": {
         "default": "",
+        "optional": True,
+        "category": "Pictures",
         "description": "Tag that all pictures get, such as train or test.",
     },
     "status": {
         "default": "keep",
+        "category": "Boxes",
         "choices": ["keep", "WORKING", "SUBMITTED", "SKIPPED"],
         "description": "Status that labels get which are sent, or which nobody has "
-        "submitted or skipped.",
+        "submitted or skipped. With keep, those that somebody has are not sent, unless "
+        "replace is all.",
     },
     "replace": {
         "default": "ours",
+        "category": "Boxes",
         "choices": ["ours", "all", "none"],
         "description": "What goes from a label that has objects: boxes of earlier "
-        "uploads that nobody has changed (ours); people's objects too (all); nothing, "
-        "and nothing is added (none).",
+        "uploads that nobody has changed or given a property (ours); people's objects "
+        "too (all); nothing, and nothing is added (none).",
     },
     "review_pictures": {
         "default": 0,
+        "category": "Pictures",
         "min": 0,
         "max": 1000000,
         "description": "Tag so many pictures with review: the first of review.csv.",
     },
     "dry_run": {
         "default": False,
+        "category": "Run",
         "description": "Say what would be done, and change nothing.",
     },
 }
@@ -105,36 +116,8 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
-# Requests to the Suite at a time. It answers in tenths of a second, and counts.
-PARALLEL = 8
-# When so many fail one after the other, the rest would too.
-FAILURES_IN_A_ROW = 20
 LOGGED_FAILURES = 10
 REVIEW_TAG = "review"
-# What the ids of all boxes begin with that this step sends.
-_MARK = "05be7ba1"
-
-
-class Item(NamedTuple):
-    """A picture, and what is to be in the Suite.
-
-    Attributes:
-        dataset, key: its names there.
-        boxes: dict from an object's id to its class's name and (x, y, width, height).
-        tags: set of the tags that it gets.
-    """
-
-    dataset: str
-    key: str
-    boxes: dict
-    tags: set
-
-
-class Outcome(NamedTuple):
-    """What has become of a picture: `created`, `updated`, `unchanged` or `failed`."""
-
-    result: str
-    reason: str = ""
 
 
 def main():
@@ -144,17 +127,24 @@ def main():
     annotated, left_out = annotations.read(
         step_inputs.input_paths("annotations", folders=True)
     )
+    identities = identify_all(annotated, values["dataset"])
     review = read_review(values, step_inputs.input_paths("review", optional=True))
-    items = make_items(annotated, values, review, left_out)
-    for reason, number in left_out.items():
-        logging.info("left out or changed: %d %s", number, reason)
     image_paths = step_inputs.input_paths("images", optional=True, folders=True)
     if values["upload_images"] and not image_paths:
         raise InputError(
             "--upload_images: expected the pictures too; give them with --images."
         )
-    # The SDK prints what nobody asked for; the step's own lines are metadata.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        images = Images(image_paths, identities, stack)
+        for number, picture in enumerate(annotated):
+            if picture.size is None:
+                size = images.size(identities[number])
+                annotated[number] = annotations.clip(picture, size, left_out)
+        items = make_items(annotated, identities, values, review, left_out)
+        for reason, number in left_out.items():
+            logging.info("left out or changed: %d %s", number, reason)
+        # The SDK prints what nobody asked for; the step's own lines are metadata.
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         project = suite.Suite(values["project"])
         project.check_classes(name for item in items for name, _ in item.boxes.values())
         logging.info(
@@ -163,10 +153,17 @@ def main():
             len(items),
             sum(len(item.boxes) for item in items),
         )
-        encoded_of = open_images(image_paths, items, annotated, stack)
-        uploader = Uploader(project, values, encoded_of)
-        outcomes, stopped = run_all(uploader, items)
-    return report(values, items, outcomes, stopped)
+        sizes = dict(zip(identities, (p.size for p in annotated), strict=True))
+
+        def encoded_of(item):
+            identity = (item.dataset, item.key)
+            return images.encoded(identity, sizes[identity])
+
+        outcomes, ended_by = uploader.bring_all(
+            uploader.Uploader(project, values, encoded_of), items
+        )
+    with step.signals_held():  # What was done is worth a report, whatever ended it.
+        return report(values, items, outcomes, ended_by)
 
 
 def read_review(values, paths):
@@ -179,8 +176,15 @@ def read_review(values, paths):
             "--review_pictures: expected review.csv of the detect step; give it with "
             "--review."
         )
-    with paths[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        # Also as Excel saves it, with a mark in front.
+        with paths[0].open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{paths[0]}: expected a CSV file in UTF-8, as detect.py writes it, got "
+            f"another one ({error}); was it saved in another encoding?"
+        ) from error
     if rows and "file_name" not in rows[0]:
         raise InputError(
             f"{paths[0]}: expected a column file_name, got {', '.join(rows[0])}; is it "
@@ -189,49 +193,37 @@ def read_review(values, paths):
     return {archives.normalise(row["file_name"]) for row in rows[:number]}
 
 
-def make_items(annotated, values, review, left_out):
-    """What is to be sent.
+def identify_all(annotated, dataset):
+    """The names of pictures in the Suite.
 
     Args:
         annotated: list of `annotations.Annotated`.
-        values: the step's parameters.
-        review: set of the names of pictures to review.
-        left_out: `Counter` of what is left out, added to.
+        dataset: the one of all, an empty string where their names tell it.
+
+    Returns:
+        A list of (dataset, key).
 
     Raises:
         InputError: a picture's dataset is not known, or two have the same name.
     """
-    items, names = [], {}
+    by_identity = {}
     for picture in annotated:
-        dataset, key = identify(picture, values["dataset"])
-        if (dataset, key) in names:
+        identity = identify(picture, dataset)
+        twin = by_identity.setdefault(identity, picture)
+        if twin is not picture:
             raise InputError(
-                f"{picture.where}: '{key}' of the dataset '{dataset}' is there twice, "
-                f"also in {names[dataset, key]}."
+                f"{picture.where}: '{identity[1]}' of the dataset '{identity[0]}' is "
+                f"there twice, also in {twin.where}."
             )
-        names[dataset, key] = picture.where
-        boxes = {}
-        for box in picture.boxes:
-            if box.score is not None and box.score < values["score_threshold"]:
-                left_out["boxes under the score threshold"] += 1
-                continue
-            left, top, right, bottom = box.xyxy
-            size = (left, top, right - left, bottom - top)
-            identity = object_id(dataset, key, box.class_name, size)
-            if identity in boxes:
-                left_out["boxes that are there twice"] += 1
-            boxes[identity] = (box.class_name, size)
-        tags = {values["tag"]} - {""}
-        if picture.name in review:
-            tags.add(REVIEW_TAG)
-        items.append(Item(dataset, key, boxes, tags))
-    return items
+    return list(by_identity)
 
 
 def identify(picture, dataset):
     """Returns the dataset and the key of a picture in the Suite."""
     if dataset:
-        return dataset, picture.name.removeprefix(f"{dataset}/")
+        # Names are composed, what was typed on a Mac need not be.
+        folder = unicodedata.normalize("NFC", dataset)
+        return dataset, picture.name.removeprefix(f"{folder}/")
     first, slash, rest = picture.name.partition("/")
     if not slash:
         raise InputError(
@@ -241,197 +233,142 @@ def identify(picture, dataset):
     return first, rest
 
 
-def object_id(dataset, key, name, box):
-    """The id of a box in the Suite: a UUID that tells its picture, class and place.
+def make_items(annotated, identities, values, review, left_out):
+    """What is to be sent.
 
-    So a box that is sent again is known, and so is one that somebody has changed.
-    """
-    text = json.dumps([dataset, key, name, *map(float, box)], ensure_ascii=False)
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    marked = uuid.UUID(_MARK + digest[:24])
-    return str(uuid.UUID(bytes=marked.bytes, version=5))
-
-
-def is_ours(stored, dataset, key):
-    """Whether an object of the Suite is of this step, and nobody has changed it."""
-    box = suite.box_of(stored)
-    if box is None or not str(stored["id"]).startswith(_MARK):
-        return False
-    return stored["id"] == object_id(dataset, key, *box)
-
-
-def open_images(paths, items, annotated, stack):
-    """Returns a function from an `Item` to its picture's bytes, None without one."""
-    if not paths:
-        return lambda item: None
-    loose = [path for path in paths if not archives.is_archive(path)]
-    groups = [path for path in paths if path not in loose] + [loose] * bool(loose)
-    opened = [stack.enter_context(archives.open_archive(group)) for group in groups]
-    identities = [(item.dataset, item.key) for item in items]
-    entries = picture_index.match(identities, opened, set(identities)).entries
-    sizes = dict(zip(identities, (p.size for p in annotated), strict=True))
-    lock = threading.Lock()
-
-    def encoded_of(item):
-        identity = (item.dataset, item.key)
-        entry = entries.get(identity)
-        if entry is None:
-            return None
-        with lock:  # A zip is one file, read from one place at a time.
-            encoded = entry.archive.read(entry.name)
-        # As its boxes see it: without an EXIF orientation, which the Suite would heed.
-        where = f"{entry.archive.name}: {entry.name}"
-        return pictures.prepare(encoded, where, sizes[identity]).encoded
-
-    return encoded_of
-
-
-class Uploader:
-    """Brings the Suite's labels to what they are to be, picture by picture."""
-
-    def __init__(self, project, values, encoded_of):
-        """Takes a `suite.Suite`, the step's parameters, and see `open_images`."""
-        self.suite = project
-        self._values = values
-        self._encoded_of = encoded_of
-
-    def __call__(self, item):
-        """Does what is to be done for one `Item`; returns the `Outcome`."""
-        try:
-            return self._bring(item)
-        except suite.RefusedError:
-            raise
-        except (InputError, OSError) as error:
-            return Outcome("failed", str(error))
-
-    def _bring(self, item):
-        where, dry_run = f"{item.dataset}/{item.key}", self._values["dry_run"]
-        label = self.suite.find(item.dataset, item.key)
-        is_new, is_sent = label is None, False
-        if is_new:
-            is_sent = self._upload(item, where)
-            if dry_run:
-                return Outcome("created")
-            label = self.suite.find(item.dataset, item.key)
-            if label is None:
-                raise InputError(f"{where}: uploaded, but the Suite does not list it.")
-        may_lack_picture = self._values["upload_images"] and not is_sent
-        if may_lack_picture and not self.suite.has_picture(label):
-            raise InputError(
-                f"{where}: the Suite has its label, but not its picture, as an earlier "
-                "upload broke off; delete it there and run again."
-            )
-        kept, added = self._plan(item, label)
-        before = [one["id"] for one in label.objects]
-        changes_boxes = before != [*(one["id"] for one in kept), *added]
-        tags = set(label.tags) | item.tags
-        status = self._values["status"]
-        changes_status = status not in ("keep", label.status) and (
-            changes_boxes or is_new or label.status == "WORKING"
-        )
-        if not dry_run:
-            if changes_boxes:
-                self.suite.write(label, kept, added)
-            if tags != set(label.tags):
-                self.suite.set_tags(label, sorted(tags))
-            if changes_status:
-                self.suite.set_status(label, status)
-        if is_new or (changes_boxes and not before):
-            return Outcome("created")
-        changed = changes_boxes or changes_status or tags != set(label.tags)
-        return Outcome("updated" if changed else "unchanged")
-
-    def _upload(self, item, where):
-        if not self._values["upload_images"]:
-            raise InputError(
-                f"{where}: the project has no such picture; --upload_images uploads "
-                "it, and --dataset says which dataset it is in."
-            )
-        encoded = self._encoded_of(item)
-        if encoded is None:
-            raise InputError(f"{where}: expected its picture among the images.")
-        if self._values["dry_run"]:
-            return False
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(encoded)
-            file.flush()
-            return self.suite.upload(file.name, item.dataset, item.key)
-
-    def _plan(self, item, label):
-        """The objects of a label that stay, and the boxes that come to them."""
-        replace = self._values["replace"]
-        if replace == "none" and label.objects:
-            return label.objects, {}
-        kept, added = [], dict(item.boxes)
-        for one in label.objects:
-            if one["id"] in added and is_ours(one, item.dataset, item.key):
-                # Where it is, so that a label that is right is not written again.
-                kept.append(one)
-                del added[one["id"]]
-            elif replace == "ours" and not is_ours(one, item.dataset, item.key):
-                kept.append(one)
-                added.pop(one["id"], None)  # Corrected by somebody: that one stays.
-        return kept, added
-
-
-def run_all(uploader, items):
-    """Uploads all, some at a time.
+    Args:
+        annotated: list of `annotations.Annotated`.
+        identities: list of their (dataset, key).
+        values: the step's parameters.
+        review: set of the names of pictures to review.
+        left_out: `Counter` of what is left out, added to.
 
     Returns:
-        A list of the `Outcome` of each item, None of those not begun; and why it was
-        stopped before the end, an empty string if it was not.
+        A list of `uploader.Item`.
     """
-    outcomes, stopped, in_a_row = [None] * len(items), "", 0
-    left, running = deque(enumerate(items)), {}
-    bar = step.progress(total=len(items), unit=" pictures")
-    with bar, ThreadPoolExecutor(PARALLEL) as pool:
+    items = []
+    for picture, (dataset, key) in zip(annotated, identities, strict=True):
+        boxes = {}
+        for box in picture.boxes:
+            if box.score is not None and box.score < values["score_threshold"]:
+                left_out["boxes under the score threshold"] += 1
+                continue
+            left, top, right, bottom = box.xyxy
+            size = (left, top, right - left, bottom - top)
+            name = suite.class_name(box.class_name)
+            identity = uploader.object_id(dataset, key, name, size)
+            if identity in boxes:
+                left_out["boxes that are there twice"] += 1
+            boxes[identity] = (name, size)
+        tags = {values["tag"]} - {""}
+        if picture.name in review:
+            tags.add(REVIEW_TAG)
+        items.append(uploader.Item(dataset, key, boxes, tags))
+    unknown = len(review - {picture.name for picture in annotated})
+    if unknown:
+        left_out["pictures of review.csv that the annotations do not have"] += unknown
+    return items
+
+
+class Images:
+    """The pictures that were given."""
+
+    def __init__(self, paths, identities, stack):
+        """Finds them.
+
+        Args:
+            paths: list of `pathlib.Path`: pictures, zips and folders; may be empty.
+            identities: list of the (dataset, key) of all pictures.
+            stack: a `contextlib.ExitStack` that closes them.
+        """
+        loose = [path for path in paths if not archives.is_archive(path)]
+        groups = [path for path in paths if path not in loose] + [loose] * bool(loose)
+        opened = [stack.enter_context(archives.open_archive(path)) for path in groups]
+        match = picture_index.match(identities, opened, set(identities))
+        self._entries = match.entries
+        # The name alone may be another picture's: cameras count from 1 again and again.
+        self._doubtful = match.by_name
+        self._lock = threading.Lock()
+
+    def size(self, identity):
+        """The (width, height) of a picture upright, None where it is not known."""
+        if identity not in self._entries or identity in self._doubtful:
+            return None
         try:
-            while left or running:
-                # No more than are needed: what was not begun need not be taken back.
-                while left and len(running) < PARALLEL:
-                    number, item = left.popleft()
-                    running[pool.submit(uploader, item)] = number
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    outcome = outcomes[running.pop(future)] = future.result()
-                    bar.update()
-                    in_a_row = in_a_row + 1 if outcome.result == "failed" else 0
-                if in_a_row >= FAILURES_IN_A_ROW:
-                    raise suite.RefusedError(
-                        f"{in_a_row} pictures failed one after the other, the last as "
-                        f"{outcome.reason}"
-                    )
-        except suite.RefusedError as error:
-            stopped = str(error)
-        finally:
-            uploader.suite.stopped.set()  # Those that run end with their next failure.
-            with step.signals_held():
-                wait(running)
-    for future, number in running.items():
-        if not future.exception():
-            outcomes[number] = future.result()
-    return outcomes, stopped
+            prepared = pictures.prepare(*self._read(identity))
+        except InputError:
+            return None  # Who uploads it is told.
+        return prepared.width, prepared.height
+
+    def encoded(self, identity, size):
+        """Returns the bytes of a picture, as boxes see it that are drawn on `size`.
+
+        They have no EXIF orientation, which the Suite would heed. None where the
+        picture was not given.
+        """
+        if identity not in self._entries:
+            return None
+        encoded, where = self._read(identity)
+        if identity in self._doubtful:
+            raise InputError(
+                f"{'/'.join(identity)}: expected its picture among the images, got "
+                f"{where}, which has its file name, but lies in another folder; if it "
+                "is that one, put it into a folder of the right name."
+            )
+        try:
+            return pictures.prepare(encoded, where, size).encoded
+        except InputError:
+            upright = pictures.prepare(encoded, where)  # Raises what is wrong with it.
+        raise InputError(
+            f"{where} is {upright.width}x{upright.height}, but the annotations of "
+            f"{'/'.join(identity)} are of a picture of {size[0]}x{size[1]}: is it "
+            "another picture, or was it resized?"
+        )
+
+    def _read(self, identity):
+        """The bytes of a picture, and what to call it in an error."""
+        entry = self._entries[identity]
+        with self._lock:  # A zip is one file, read from one place at a time.
+            encoded = entry.archive.read(entry.name)
+        return encoded, f"{entry.archive.name}: {entry.name}"
 
 
-def report(values, items, outcomes, stopped):
+def report(values, items, outcomes, ended_by):
     """Says what was done, in the log, as metadata and as `upload.json`.
+
+    Args:
+        values: the step's parameters.
+        items: list of `uploader.Item`.
+        outcomes: list of the `uploader.Outcome` of each, None of what is left to do.
+        ended_by: what has ended it before, None if nothing has; it is raised again.
 
     Returns:
         The step's exit status.
+
+    Raises:
+        InputError: the Suite refuses to go on.
     """
     counts = Counter(outcome.result for outcome in outcomes if outcome)
     results = {
         name: counts[name] for name in ("created", "updated", "unchanged", "failed")
     }
     rows = [
-        {"dataset": item.dataset, "key": item.key, **outcome._asdict()}
+        {
+            "dataset": item.dataset,
+            "key": item.key,
+            "result": outcome.result,
+            "reason": outcome.reason,
+        }
         for item, outcome in zip(items, outcomes, strict=True)
         if outcome
     ]
+    reviewed = sum(row["reason"] == uploader.REVIEWED for row in rows)
+    numbers = {**results, "reviewed": reviewed, "not_done": len(items) - len(rows)}
+    stopped = why_stopped(ended_by)
     facts = {
         "project": values["project"],
         "dry_run": values["dry_run"],
-        **results,
-        "not_begun": len(items) - len(rows),
+        **numbers,
         "stopped": stopped,
         "pictures": rows,
     }
@@ -444,19 +381,41 @@ def report(values, items, outcomes, stopped):
     if len(failures) > LOGGED_FAILURES:
         left = len(failures) - LOGGED_FAILURES
         logging.warning("failed: %d more, see upload.json", left)
+    if reviewed:
+        logging.info(
+            "reviewed: %d labels have other boxes, and were left as they are, as "
+            "somebody has submitted or skipped them; --status=WORKING or --replace=all "
+            "changes them too",
+            reviewed,
+        )
     logging.info(
         "%s'%s': %s",
         "what would be done in " if values["dry_run"] else "",
         values["project"],
         ", ".join(f"{number} {name}" for name, number in results.items()),
     )
-    step.log_metadata(**results, not_begun=facts["not_begun"])
-    if stopped:
-        raise InputError(
-            f"stopped with {facts['not_begun']} of {len(items)} pictures not begun: "
-            f"{stopped} Run again, it goes on with what is left."
-        )
-    return 2 if failures else 0
+    step.log_metadata(**numbers, **({"stopped": stopped} if stopped else {}))
+    if not ended_by:
+        return 2 if failures else 0
+    cut_short = (
+        f"stopped with {numbers['not_done']} of {len(items)} pictures left: {stopped} "
+        "Run again, it goes on with what is left."
+    )
+    if isinstance(ended_by, suite_sdk.RefusedError):
+        raise InputError(cut_short) from ended_by
+    logging.error("%s", cut_short)
+    raise ended_by
+
+
+def why_stopped(ended_by):
+    """Says in one sentence what has ended the step, an empty text if nothing has."""
+    if not ended_by:
+        return ""
+    if isinstance(ended_by, KeyboardInterrupt):
+        return "it was interrupted."
+    if isinstance(ended_by, InputError):
+        return str(ended_by)
+    return f"a defect of the program, {type(ended_by).__name__}."
 
 
 if __name__ == "__main__":

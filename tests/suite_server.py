@@ -43,7 +43,10 @@ _OPERATIONS = {
     "projects": "/v3/graphql page? pageSize? nameIcontains?",
 }
 _FILTERS = {"id": "id", "dataset": "dataset", "dataKey": "key"}
-_FAILURES = ("drop", "drop-after", "slow", "expired", "limit", "html", "graphql-error")
+_FAILURES = (
+    *("drop", "drop-after", "lose", "slow", "expired", "limit", "html"),
+    "graphql-error",
+)
 
 
 def _now():
@@ -103,6 +106,7 @@ class Label:
         info: bytes of the label's file as they were put, None until then.
         legacy_result: the label in a legacy project, None until there is one.
         stats: numbers of objects by class, as whoever saved the label gave them.
+        file_name: that of the picture's file, as whoever uploaded it gave it.
         id, asset_id: of the label and of the picture.
     """
 
@@ -115,6 +119,7 @@ class Label:
     info: bytes | None = None
     legacy_result: dict | None = None
     stats: list[dict] = field(default_factory=list)
+    file_name: str = ""
     id: str = field(default_factory=_new_id)
     asset_id: str = field(default_factory=_new_id)
     created_at: str = field(default_factory=_now)
@@ -202,6 +207,7 @@ class SuiteServer:
         most_in_flight: the largest number of requests that were under way at once.
         before_request: None, or called with the `Request` before each is carried out.
         url_lifetime: seconds for which presigned URLs are good.
+        storage_url: what presigned URLs begin with, this server's own `url` at first.
         unknown_project: whether that of an unknown name is answered as `null` or as an
             `error`.
     """
@@ -218,6 +224,7 @@ class SuiteServer:
         self._credentials = {"X-API-KEY": key, "Authorization": f"Basic {pair}"}
         self._http = _Http(("127.0.0.1", 0), partial(_Handler, self._respond))
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self.storage_url = self.url
 
     def __enter__(self):
         serve = partial(self._http.serve_forever, poll_interval=0.02)
@@ -342,6 +349,8 @@ class SuiteServer:
             status: an HTTP status, or one of
                 `drop`: the connection is closed, and nothing done;
                 `drop-after`: it is done, and the connection closed without an answer;
+                `lose`: it is answered as if it was done, and is not, which only bytes
+                that are put can be;
                 `slow`: it is done after some seconds;
                 `expired`: all presigned URLs in the answer have expired; or if the
                 request is of one itself, that has;
@@ -379,6 +388,8 @@ class SuiteServer:
             status = failure and failure.status
             if status == "drop":
                 return None
+            if status == "lose":
+                return 200, b""
             if status == "slow":
                 self._closing.wait(failure.seconds)
             elif status not in (None, "drop-after", "expired"):
@@ -451,7 +462,7 @@ class SuiteServer:
             raise _Refused(*_errors("Bad Request", 400))
         if identity in self._by_key:
             raise _Refused(*_errors("Conflict", 409))
-        label = self._add(Label(project, *identity[1:]))
+        label = self._add(Label(project, *identity[1:], file_name=given["fileName"]))
         url = self._presign("PUT", "image", label)
         return {**given, "id": label.asset_id, "labelId": label.id, "presignedURL": url}
 
@@ -543,7 +554,7 @@ class SuiteServer:
         """Returns a URL that is good for one method and for some seconds."""
         path, expires = f"/{what}/{label.id}", str(time.time() + self._lifetime)
         signature = self._sign(method, path, expires)
-        return f"{self.url}{path}?expires={expires}&signature={signature}"
+        return f"{self.storage_url}{path}?expires={expires}&signature={signature}"
 
     def _sign(self, *parts):
         return hmac.new(self._secret, repr(parts).encode(), hashlib.sha256).hexdigest()

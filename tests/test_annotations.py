@@ -148,12 +148,10 @@ def test_spellings_of_a_voc_file(tmp_path, text):
 def test_a_voc_picture_without_objects_or_size(tmp_path):
     text = "<annotation><filename>/사진/a.jpg</filename></annotation>"
     (picture,), report = read_voc(tmp_path, text)
-    assert picture[:3] == ("사진/a.jpg", None, ())
-    assert report == {"pictures of unknown size, boxes not clipped": 1}
+    assert picture[:3] == ("사진/a.jpg", None, ()) and not report
     zero = VOC.replace("<width>486<", "<width>0<")
     (picture,), report = read_voc(tmp_path, zero)
-    assert picture.size is None
-    assert report == {"pictures of unknown size, boxes not clipped": 1}
+    assert picture.size is None and len(picture.boxes) == 2 and not report
 
 
 def test_spellings_of_a_coco_file(tmp_path):
@@ -218,9 +216,38 @@ def test_without_a_size_nothing_is_clipped(tmp_path, size):
     file = changed("images", **size)
     file["annotations"][0]["bbox"] = [-5, -5, 500, 500]
     found, report = read_coco(tmp_path, file)
-    assert found[0].size is None
+    assert found[0].size is None and not report
     assert found[0].boxes[0].xyxy == (-5, -5, 495, 495)
-    assert report == {"pictures of unknown size, boxes not clipped": 1}
+    # The picture itself may tell the size; without it, what is surely wrong goes.
+    clipped = annotations.clip(found[0], (100, 80), report)
+    assert clipped.size == (100, 80) and len(clipped.boxes) == 2
+    assert clipped.boxes[0].xyxy == (0, 0, 100, 80)
+    assert report == {"boxes clipped to their picture": 1}
+    report.clear()
+    assert annotations.clip(found[0], None, report).boxes == found[0].boxes[1:]
+    assert report == {
+        "pictures of unknown size, boxes not clipped": 1,
+        "boxes that reach out of a picture of unknown size": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("bbox", "expected"),
+    [
+        ([-1, -0.5, 11, 20.5], (0, 0, 10, 20)),  # Counted from another pixel.
+        ([-1.5, 5, 10, 10], None),
+        ([5, -1.5, 10, 10], None),
+        ([5, 5, 1e6, 1e6], (5, 5, 1000005, 1000005)),
+        ([-0.9, 5, 0.9, 10], None),
+    ],
+)
+def test_boxes_of_a_picture_of_unknown_size(tmp_path, bbox, expected):
+    file = changed("images", width=None)
+    file["annotations"][0]["bbox"] = bbox
+    found, report = read_coco(tmp_path, file)
+    boxes = annotations.clip(found[0], None, report).boxes
+    assert [box.xyxy for box in boxes[:-1]] == [expected] * (expected is not None)
+    assert len(report) == 1 + (expected is None)
 
 
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -263,7 +290,7 @@ def test_coco_files_are_read_back_as_they_were_written(pictures):
         )
         for name, all_ in pictures
     ]
-    assert sum(report.values()) == len(pictures)  # All of unknown size.
+    assert not report
 
 
 def detections(num_images, boxes_each):

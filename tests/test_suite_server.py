@@ -123,6 +123,7 @@ def test_a_picture_from_upload_to_export(server, tmp_path):
     assert list(asset) == ASSET.split() and asset["fileSize"] == 3
     label = server.label("Cars", "ds", "sub/a.jpg")
     assert label.id == asset["labelId"] and label.encoded is None
+    assert label.file_name == "a.jpg"
     encoded = suite_export.picture()
     assert requests.put(asset["presignedURL"], data=encoded).ok
     assert label.encoded == encoded
@@ -270,6 +271,21 @@ def test_a_connection_that_breaks(server, failure, is_done):
     with pytest.raises(requests.ConnectionError):
         create_asset(server)
     assert bool(server.labels) == is_done
+
+
+def test_bytes_that_are_lost(server):
+    server.fail("put-image", "lose")
+    url = create_asset(server).json()["data"]["createAsset"]["presignedURL"]
+    for expected in (None, b"abc"):
+        assert requests.put(url, data=b"abc").status_code == 200
+        assert server.label("Cars", "ds", "a.jpg").encoded == expected
+
+
+def test_a_storage_of_another_address(server):
+    server.storage_url = "http://127.0.0.1:1"
+    server.add_asset("Cars", "ds", "a.jpg", b"abc")
+    _, (found,) = find(server)
+    assert found["dataUrl"].startswith("http://127.0.0.1:1/image/")
 
 
 def test_urls_that_have_expired(server):

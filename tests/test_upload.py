@@ -11,11 +11,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import unicodedata
 import venv
 import zipfile
 
 import numpy as np
 import pytest
+import suite_server
 import tensorflow as tf
 from conftest import REPOSITORY
 from PIL import Image
@@ -26,6 +29,14 @@ from yolov3_tf2 import records, superbai
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
 SDKS = ("spb-cli", "superb-ai-label")
+# Runs a script with other values of suite_sdk.py, so that no test waits for minutes.
+HURRIED = (
+    "import ast, runpy, sys, suite_sdk; vars(suite_sdk).update(ast.literal_eval("
+    "sys.argv[1])); del sys.argv[:2]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+NO_WAITS = {"RETRY_SECONDS": (0.1, 0.1), "SHORT_TRIES": 1}
+# For what is this project's own, and has little to do with the SDK.
+one_sdk = pytest.mark.parametrize("sdk", SDKS[1:], indirect=True)
 
 
 @pytest.fixture(scope="session", params=SDKS)
@@ -60,18 +71,23 @@ def server():
 def upload(sdk, server, tmp_path):
     """Runs the step as a user does; returns the process and its upload.json."""
 
-    def run(*arguments, start=False, **environment):
+    def run(*arguments, start=False, constants=None, **environment):
+        facts = tmp_path / "outputs" / "upload.json"
+        facts.unlink(missing_ok=True)
+        script = [REPOSITORY / "upload_superbai.py"]
+        if constants:
+            script = ["-c", HURRIED, repr(constants), *script]
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith(("VH_", "SPB_"))
         }
         process = subprocess.Popen(
-            [sdk, REPOSITORY / "upload_superbai.py", "--project=P"]
-            + [str(argument) for argument in arguments],
+            [sdk, *script, "--project=P", *map(str, arguments)],
             cwd=tmp_path,
             env={
                 **clean,
                 **server.environment(),
                 "VH_OUTPUTS_DIR": str(tmp_path / "outputs"),
+                **({"PYTHONPATH": str(REPOSITORY)} if constants else {}),
                 **environment,
             },
             stdout=subprocess.PIPE,
@@ -85,9 +101,8 @@ def upload(sdk, server, tmp_path):
         assert "Traceback" not in output, output
         # No secrets: neither the key nor what signs an address.
         assert server.key not in output and "signature" not in output.lower(), output
-        facts = tmp_path / "outputs" / "upload.json"
         facts = json.loads(facts.read_text()) if facts.is_file() else None
-        assert not facts or server.key not in str(facts)
+        assert server.key not in str(facts) and "signature" not in str(facts).lower()
         return process.returncode, output, facts
 
     return run
@@ -163,11 +178,13 @@ def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script
     annotations, images, truth = many(tmp_path, 1000, 9)
     arguments = ("--annotations", annotations, "--images", images)
     arguments += ("--upload_images=true", "--status=SUBMITTED", "--tag=first")
+    # So slow that all are under way at once, however fast this machine is.
+    server.fail("labels", "slow", times=16, seconds=0.5)
     status, output, facts = upload(*arguments)
     assert status == 0, output
-    assert counts(facts) == [1000, 0, 0, 0] and facts["not_begun"] == 0
+    assert counts(facts) == [1000, 0, 0, 0] and facts["not_done"] == 0
     assert "1000 created, 0 updated, 0 unchanged, 0 failed" in output
-    assert server.most_in_flight <= 9
+    assert server.most_in_flight == 8
     metadata = [json.loads(line) for line in output.splitlines() if line[:1] == "{"]
     assert metadata[-1]["created"] == 1000
     writes = num_writes(server)
@@ -242,6 +259,7 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     assert status == (2 if lost else 0), output
     for label in lost:
         assert f"{label.dataset}/{label.key}: the Suite has its label, but" in output
+        assert "delete it in the Suite and run again" in output
     for name, expected in truth.items():
         label = server.label("P", *name.split("/", 1))
         if label not in lost:
@@ -319,6 +337,16 @@ def test_a_label_that_cannot_be_read_is_not_replaced(upload, server, tmp_path):
     assert label.info == before and "ds/a.jpg: looking it up failed" in output
 
 
+# What somebody has said of an object, as the Suite stores it.
+PROPERTY = {
+    "type": "radio",
+    "property_id": "5b65d4ae-0000-4000-8000-000000000000",
+    "property_name": "occluded",
+    "option_id": "y",
+    "option_name": "yes",
+}
+
+
 def people_of(server):
     """A box and a polygon of people, with what the SDK's own form would lose."""
     project = server.projects["P"]
@@ -327,7 +355,15 @@ def people_of(server):
     road = project.object("road", "polygon", {"points": points})
     box["annotation"]["meta"] = {"z_index": 7, "color": "#123456"}
     box["tracking_id"], box["of_the_future"] = "t-1", {"a": [1]}
+    box["properties"] = [PROPERTY]
     return [box, road]
+
+
+def change(label, edit):
+    """Changes the objects of a label, as somebody does in the Suite."""
+    info = json.loads(label.info)
+    edit(info["result"]["objects"])
+    label.info = json.dumps(info).encode()
 
 
 @pytest.mark.parametrize("replace", ["ours", "all", "none"])
@@ -351,9 +387,7 @@ def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
     assert counts(upload(*arguments)[2]) == [0, 0, 1, 0]
 
     # Of another model: one box the same, one moved; one was corrected by somebody.
-    info = json.loads(label.info)
-    info["result"]["objects"][-1]["annotation"]["coord"]["width"] = 11.5
-    label.info = json.dumps(info).encode()
+    change(label, lambda o: o[-1]["annotation"]["coord"].update(width=11.5))
     corrected = label.objects[-1]
     second = {"ds/a.jpg": [*first["ds/a.jpg"], ("car", [30, 30, 5, 5], 0.8)]}
     annotations = coco(tmp_path / "two.json", second)
@@ -451,7 +485,8 @@ def test_tags_and_status(upload, server, tmp_path):
     arguments = ["--annotations", annotations, "--tag=test", "--review_pictures=2"]
     assert "expected review.csv" in upload(*arguments)[1]
     arguments += ["--review", tmp_path / "review.csv"]
-    assert counts(upload(*arguments)[2]) == [3, 0, 0, 0]
+    facts = upload(*arguments)[2]
+    assert counts(facts) == [1, 2, 0, 0] and facts["reviewed"] == 2
     labels = list(server.labels.values())
     assert [sorted(label.tags) for label in labels] == [
         ["of people", "review", "test"],
@@ -459,15 +494,99 @@ def test_tags_and_status(upload, server, tmp_path):
         ["of people", "review", "test"],
     ]
     assert [x.status for x in labels] == ["WORKING", "SUBMITTED", "SKIPPED"]
-    # Who has submitted or skipped a label that is right has decided.
+    # Who has submitted or skipped a label has decided, and that nothing is there.
+    assert [len(x.objects) for x in labels] == [1, 0, 0]
+    # But not where the status is given, too. What is right already keeps its own.
     upload(*arguments, "--status=SUBMITTED")
-    assert [x.status for x in labels] == ["SUBMITTED", "SUBMITTED", "SKIPPED"]
-    upload(*arguments, "--status=WORKING")
-    assert [x.status for x in labels] == ["SUBMITTED", "SUBMITTED", "SKIPPED"]
+    assert [x.status for x in labels] == ["SUBMITTED"] * 3
+    assert [len(x.objects) for x in labels] == [1, 1, 1]
+    labels[1].status = "SKIPPED"
+    for status in ("SUBMITTED", "WORKING"):
+        facts = upload(*arguments, f"--status={status}")[2]
+        assert counts(facts) == [0, 0, 3, 0] and facts["reviewed"] == 0
+        assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "SUBMITTED"]
     # One that is sent gets it.
     changed = coco(tmp_path / "d.json", {"ds/2.jpg": [("car", [9, 9, 3, 4])]})
     upload("--annotations", changed, "--status=WORKING")
-    assert [x.status for x in labels] == ["SUBMITTED", "SUBMITTED", "WORKING"]
+    assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "WORKING"]
+
+
+@one_sdk
+def test_a_label_that_is_decided_on_is_left(upload, server, tmp_path):
+    truth = server.projects["P"].object(
+        "car", "box", {"x": 1, "y": 1, "width": 9, "height": 9}
+    )
+    for number, status in enumerate(("SUBMITTED", "SKIPPED", "WORKING")):
+        server.add_asset(
+            *("P", "ds", f"{number}.jpg", encode()), objects=[truth], status=status
+        )
+    labels = list(server.labels.values())
+    before = [label.info for label in labels]
+    names = {f"ds/{i}.jpg": [("car", [1, 2, 3, 4])] for i in range(3)}
+    arguments = ("--annotations", coco(tmp_path / "c.json", names))
+    for dry_run in ("--dry_run=true", "--dry_run=false"):
+        status, output, facts = upload(*arguments, dry_run)
+        assert status == 0 and counts(facts) == [0, 1, 2, 0], output
+        assert facts["reviewed"] == 2 and "reviewed: 2 labels" in output
+        assert [x["reason"] for x in facts["pictures"]] == ["reviewed"] * 2 + [""]
+    assert [label.info for label in labels[:2]] == before[:2]
+    assert len(labels[2].objects) == 2
+    # With none, neither; all says that it takes what people did.
+    assert counts(upload(*arguments, "--replace=none")[2]) == [0, 0, 3, 0]
+    assert counts(upload(*arguments, "--replace=all")[2]) == [0, 3, 0, 0]
+    assert [len(label.objects) for label in labels] == [1, 1, 1]
+    assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "WORKING"]
+    # What was uploaded as submitted stays as it is too, whatever a better model finds.
+    better = {name: [("car", [2, 2, 3, 4])] for name in names}
+    arguments = ("--annotations", coco(tmp_path / "d.json", better))
+    assert counts(upload(*arguments)[2]) == [0, 1, 2, 0]
+    assert counts(upload(*arguments, "--status=SUBMITTED")[2]) == [0, 3, 0, 0]
+    assert [x.status for x in labels] == ["SUBMITTED"] * 3
+
+
+@one_sdk
+@pytest.mark.parametrize(
+    "before, after", [("SUBMITTED", "WORKING"), ("SKIPPED", "SUBMITTED")]
+)
+def test_a_status_that_was_not_set_is_set_by_the_next_run(
+    upload, server, tmp_path, before, after
+):
+    label = server.add_asset("P", "ds", "a.jpg", encode(), status=before)
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    arguments = ("--annotations", annotations, f"--status={after}")
+    # At each request that changes something, until there is none left to fail.
+    kinds = ("updateLabelStatus", "updateLabelInfo")
+    for number in range(4):
+        server.recover()
+        server.fail(lambda r: r.kind in kinds, "graphql-400", after=number)
+        label.status, label.info = before, None
+        status, output, facts = upload(*arguments)
+        server.recover()
+        if status == 0:
+            break
+        assert status == 2 and counts(facts) == [0, 0, 0, 1], output
+        # New boxes are never under a decision that was made on others.
+        assert not label.objects or label.status == "WORKING"
+        assert upload(*arguments)[0] == 0
+        assert len(label.objects) == 1 and label.status == after
+    requests = {"WORKING": 2, "SUBMITTED": 3}  # Both ways by way of WORKING.
+    assert number == requests[after] and label.status == after
+    assert len(label.objects) == 1
+
+
+@one_sdk
+def test_a_box_that_was_given_a_property_is_somebodys(upload, server, tmp_path):
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    boxes = [("car", [1, 2, 3, 4]), ("car", [5, 5, 9, 9])]
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": boxes})
+    upload("--annotations", annotations)
+    change(label, lambda objects: objects[0]["properties"].append(PROPERTY))
+    before = label.objects
+    assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
+    other = coco(tmp_path / "d.json", {"ds/a.jpg": [("car", [1, 2, 3, 4.5])]})
+    assert counts(upload("--annotations", other)[2]) == [0, 1, 0, 0]
+    assert label.objects[0] == before[0] and len(label.objects) == 2
+    assert label.objects[1]["annotation"]["coord"]["height"] == 4.5
 
 
 def test_pascal_voc_and_a_picture_that_is_turned(upload, server, tmp_path):
@@ -491,29 +610,35 @@ def test_pascal_voc_and_a_picture_that_is_turned(upload, server, tmp_path):
     assert sent.size == (48, 64) and not sent.getexif().get(0x0112)
 
 
-@pytest.mark.parametrize(
-    "name", ['ds/a"b.jpg', "ds/a\\b.jpg", "ds/a\nb.jpg", "ds/\u2028.jpg"]
-)
-def test_names_that_break_the_suite(upload, server, tmp_path, name):
+@one_sdk
+@pytest.mark.parametrize("unsafe", ['"', "\\", "\n", "\u2028", "\x7f"])
+def test_names_that_break_the_suite(upload, server, tmp_path, unsafe):
     (tmp_path / "ds").mkdir()
-    safe = {"ds/good.jpg": []}
-    annotations = coco(tmp_path / "c.json", {name: [], **safe})
-    for one in (name, "ds/good.jpg"):
-        (tmp_path / "ds" / one.rpartition("/")[2]).write_bytes(encode())
+    name = 'a"b.jpg' if unsafe == '"' else "good.jpg"
+    (tmp_path / "ds" / name).write_bytes(encode())
+    annotations = coco(tmp_path / "c.json", {name: []})
+    dataset = f"d{unsafe}s" if unsafe != '"' else "ds"
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
-    status, output, facts = upload(*arguments, "--upload_images=true")
-    if status == 1:  # No name at all, for the reader of annotations.
-        assert "expected" in output and not server.labels
-        return
-    assert "good.jpg" in [label.key for label in server.labels.values()]
-    assert status == 0 or "breaks the Suite's interface" in output
+    arguments += ("--upload_images=true", f"--dataset={dataset}")
+    for dry_run in ("--dry_run=true", "--dry_run=false"):
+        status, output, facts = upload(*arguments, dry_run)
+        assert status == 2 and counts(facts) == [0, 0, 0, 1], output
+        assert "breaks the Suite's interface" in facts["pictures"][0]["reason"]
+    assert not server.labels and not server.counts["invalid"]
 
 
 @pytest.mark.parametrize(
     "prepare, message",
     [
         (lambda s: s.projects.clear(), "the Suite knows none of this name"),
-        (lambda s: setattr(s, "unknown_project", "error") or s.projects.clear(), "P"),
+        (
+            lambda s: setattr(s, "unknown_project", "error") or s.projects.clear(),
+            "cannot be opened .* is its name spelled as in the Suite",
+        ),
+        (
+            lambda s: s.fail("project", "graphql-404"),
+            "cannot be opened .* is its name spelled as in the Suite",
+        ),
         (lambda s: s.add_project("P", CLASSES, workapp="image-default"), "of the type"),
         (lambda s: s.add_project("P", CLASSES, workapp="video-siesta"), "video-siesta"),
         (lambda s: s.add_project("P", [("car", "box")]), "no bounding boxes"),
@@ -561,7 +686,7 @@ def test_credentials(upload, server, tmp_path):
     assert status == 1 and "expected SPB_ACCESS_KEY and SPB_TEAM_NAME" in output
     given = {"SPB_TEAM_NAME": "", "SPB_ACCOUNT_NAME": server.team}
     # A profile of Amazon's that is not there, which is none of this step's business.
-    given["AWS_PROFILE"] = "missing"
+    given["AWS_PROFILE"] = given["AWS_DEFAULT_PROFILE"] = "missing"
     status, output, _ = upload("--annotations", annotations, **given)
     assert status == 0, output
 
@@ -573,22 +698,49 @@ def test_credentials_that_are_taken_away(upload, server, tmp_path):
     server.fail("updateLabelInfo", 401, times=None, after=20)
     status, output, facts = upload("--annotations", annotations)
     assert status == 1 and "stopped with" in output and "SPB_ACCESS_KEY" in output
-    assert facts["created"] == 20 and facts["not_begun"] > 0
+    assert facts["created"] == 20 and facts["not_done"] > 0
     server.recover()
     status, output, facts = upload("--annotations", annotations)
     assert status == 0 and counts(facts) == [40, 0, 20, 0]
 
 
+@one_sdk
 def test_nothing_goes_on_where_all_fails(upload, server, tmp_path):
     names = {f"ds/{i}.jpg": [] for i in range(100)}
     annotations = coco(tmp_path / "c.json", names)
-    status, output, facts = upload("--annotations", annotations)
+    server.fail("labels", 503, times=None)
+    status, output, facts = upload("--annotations", annotations, constants=NO_WAITS)
     assert status == 1 and "pictures failed one after the other" in output
-    assert 20 <= facts["failed"] < 40 and facts["not_begun"] > 60
+    assert 20 <= facts["failed"] < 40 and facts["not_done"] > 60
+    assert "503" in facts["stopped"]
     assert output.count("failed: ") == 11  # Ten of them, and how many more.
 
 
-def test_an_interrupted_upload(upload, server, tmp_path):
+@one_sdk
+def test_pictures_that_cannot_succeed_stop_no_others(upload, server, tmp_path):
+    names = {f"ds/{i:03}.jpg": [("car", [1, 2, 3, 4])] for i in range(50)}
+    for name in list(names)[40:]:
+        server.add_asset("P", *name.split("/", 1), encode())
+    annotations = coco(tmp_path / "c.json", names)
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 2 and counts(facts) == [10, 0, 0, 40], output
+    assert facts["not_done"] == 0 and facts["stopped"] == ""
+    # Nor do those whose picture was not given, or is another one.
+    (tmp_path / "ds").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(encode((WIDTH, HEIGHT + 1)))
+    (tmp_path / "ds" / "000.jpg").unlink()
+    arguments = ("--upload_images=true", "--images", tmp_path / "ds")
+    status, output, facts = upload("--annotations", annotations, *arguments)
+    assert status == 2 and counts(facts) == [0, 0, 10, 40], output
+    assert "ds/000.jpg: expected its picture among the images" in output
+    assert "is 64x49, but the annotations of ds/001.jpg are of" in output
+    assert "export" not in output
+
+
+@one_sdk
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_upload(upload, server, tmp_path, number):
     annotations, images, _ = many(tmp_path, 60, 1)
     arguments = ("--annotations", annotations, "--images", images)
 
@@ -596,16 +748,287 @@ def test_an_interrupted_upload(upload, server, tmp_path):
 
     def interrupt(request):
         if server.counts["put-info"] == 10 and told.acquire(blocking=False):
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
 
     process = upload(*arguments, "--upload_images=true", start=True)
     server.before_request = interrupt
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in stderr
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in stderr
     assert all(label.encoded for label in server.labels.values())  # None half done.
+    facts = json.loads((tmp_path / "outputs" / "upload.json").read_text())
+    assert facts["created"] == len(server.labels) and facts["failed"] == 0
+    assert facts["not_done"] == 60 - facts["created"] > 0
+    assert facts["stopped"] == "it was interrupted."
+    assert f"stopped with {facts['not_done']} of 60 pictures left" in stderr
+    assert f'"not_done": {facts["not_done"]}' in stdout
     server.before_request = None
     status, output, facts = upload(*arguments, "--upload_images=true")
     assert status == 0 and facts["created"] + facts["unchanged"] == 60, output
+
+
+@one_sdk
+def test_a_second_signal_waits_for_nothing(upload, server, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        server.add_asset("P", "ds", name, encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [], "ds/b.jpg": []})
+    server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), "slow", seconds=99)
+    process = upload("--annotations", annotations, start=True)
+    while server.counts["get-info"] != 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert any("stopping as soon as" in line for line in process.stderr)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    facts = json.loads((tmp_path / "outputs" / "upload.json").read_text())
+    assert counts(facts) == [0, 0, 1, 0] and facts["not_done"] == 1
+
+
+def test_a_connection_that_stalls_is_given_up(upload, server, tmp_path):
+    server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    for kind in ("labels", "get-info", "updateLabelInfo", "put-info"):
+        server.fail(kind, "slow", seconds=99)
+    hurried = {"TIMEOUT": (1, 0.5), "RETRY_SECONDS": (0.1, 0.1)}
+    status, output, facts = upload("--annotations", annotations, constants=hurried)
+    assert status == 0 and counts(facts) == [1, 0, 0, 0], output
+    server.fail("get-info", "slow", times=None, seconds=99)
+    status, output, facts = upload("--annotations", annotations, constants=hurried)
+    assert status == 2 and "looking it up failed (ReadTimeout" in output
+
+
+def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
+    (tmp_path / "ds").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "ds" / name).write_bytes(encode())
+    server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    # What the output holds of them, the fixture looks at.
+    server.fail("put-info", 503, times=None)
+    hurried = {"RETRY_SECONDS": (), "SHORT_TRIES": 0}
+    status, output, facts = upload("--annotations", annotations, constants=hurried)
+    assert status == 2 and "its boxes were not stored" in output and "/info/" in output
+    # Nobody listens there.
+    server.recover()
+    server.storage_url = "http://127.0.0.1:1"
+    annotations = coco(tmp_path / "c.json", {"ds/b.jpg": [("car", [1, 2, 3, 4])]})
+    arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
+    arguments += ("--upload_images=true",)
+    status, output, facts = upload(*arguments, constants=hurried)
+    assert status == 2 and "its picture was not taken" in output
+    assert "/image/" in output and "Max retries exceeded" in output
+
+
+@pytest.mark.parametrize(
+    "kind, failure", [("get-info", 429), ("get-info", 503), ("put-info", 429)]
+)
+def test_files_that_are_asked_for_too_often_get_all_tries(
+    upload, server, tmp_path, kind, failure
+):
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    # spb-cli asks for a file four times by itself.
+    hurried = {"RETRY_SECONDS": (0.05,) * 6, "SHORT_TRIES": 0}
+    server.fail(kind, failure, times=6)
+    status, output, _ = upload("--annotations", annotations, constants=hurried)
+    assert status == 0 and len(label.objects) == 1, output
+    # An address that has expired is not worth as many.
+    server.recover()
+    server.fail(kind, 403)
+    label.info = None
+    status, output, _ = upload("--annotations", annotations, constants=hurried)
+    assert status == 2 and "403" in output
+
+
+def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
+    names = {f"ds/{i}.jpg": [("car", [1, 2, 3, 4])] for i in range(5)}
+    labels = [server.add_asset("P", *n.split("/"), encode()) for n in list(names)[:4]]
+    # A member that is none; an error whose code is a word, here even the key.
+    labels[0].info = json.dumps({"result": {"objects": [None]}}).encode()
+    server.fail(
+        lambda r: (r.kind, r.key) == ("updateLabelInfo", "1.jpg"),
+        f"graphql-{server.key}",
+    )
+    answer = server._label_values
+    server._label_values = lambda label: {
+        **answer(label),
+        **({"tags": None} if label.key == "2.jpg" else {}),
+    }
+    # One that lacks what was asked for, from which the SDK makes its models.
+    create = server._create_asset
+
+    def create_less(project, given):
+        made = create(project, given)
+        del made["presignedURL"]
+        raise suite_server._Refused(200, {"data": {"createAsset": made}})
+
+    server._create_asset = create_less
+    (tmp_path / "ds").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(encode())
+    status, output, facts = upload(
+        *("--annotations", coco(tmp_path / "c.json", names)),
+        *("--upload_images=true", "--images", tmp_path / "ds"),
+    )
+    assert status == 2 and counts(facts) == [1, 0, 0, 4], output
+    reasons = {x["key"]: x["reason"] for x in facts["pictures"]}
+    assert "the objects of its label cannot be read" in reasons["0.jpg"]
+    assert "cannot read the Suite's answer: ValueError: " in reasons["1.jpg"]
+    assert "'…'" in reasons["1.jpg"]
+    assert "cannot read the Suite's answer: TypeError: " in reasons["2.jpg"]
+    assert reasons["3.jpg"] == "" and len(labels[3].objects) == 1
+    assert "ds/4.jpg: registering it failed" in reasons["4.jpg"]
+
+
+def test_bytes_that_the_suite_has_lost_are_noticed(upload, server, tmp_path):
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    server.fail("put-info", "lose")
+    status, output, _ = upload("--annotations", annotations)
+    assert status == 0 and len(label.objects) == 1, output
+    server.fail("put-info", "lose", times=None)
+    label.info = None
+    status, output, _ = upload("--annotations", annotations, constants=NO_WAITS)
+    assert status == 2 and "the Suite holds other boxes than sent" in output
+
+
+@one_sdk
+def test_pictures_under_other_spellings_of_their_names(upload, server, tmp_path):
+    apart = unicodedata.normalize("NFD", "사진")
+    labels = [
+        server.add_asset("P", "ds", "/a.jpg", encode()),
+        server.add_asset("P", "ds", f"{apart}.jpg", encode()),
+        server.add_asset("P", apart, f"/{apart}/b.jpg", encode()),
+    ]
+    names = ("ds/a.jpg", "ds/사진.jpg", "사진/사진/b.jpg")
+    annotations = coco(tmp_path / "c.json", {n: [("car", [1, 2, 3, 4])] for n in names})
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(encode())
+    arguments = ("--annotations", annotations, "--images", tmp_path / "images")
+    status, output, facts = upload(*arguments, "--upload_images=true")
+    assert status == 0 and counts(facts) == [3, 0, 0, 0], output
+    assert list(server.labels.values()) == labels and not server.counts["createAsset"]
+    assert [len(label.objects) for label in labels] == [1, 1, 1]
+    assert counts(upload(*arguments)[2]) == [0, 0, 3, 0]
+    # Where the Suite has both, the name itself counts.
+    exact = server.add_asset("P", "ds", "a.jpg", encode())
+    assert counts(upload(*arguments)[2]) == [1, 0, 2, 0] and exact.objects
+    # A dataset that was typed on a Mac.
+    annotations = coco(tmp_path / "d.json", {"사진/사진/b.jpg": []})
+    arguments = ("--annotations", annotations, f"--dataset={apart}")
+    assert counts(upload(*arguments)[2])[3] == 0 and not labels[2].objects
+
+
+@one_sdk
+def test_another_picture_of_the_same_file_name_is_not_taken(upload, server, tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "0001.jpg").write_bytes(encode())
+    names = {"ds/train/0001.jpg": [("car", [1, 2, 3, 4])]}
+    status, output, facts = upload(
+        *("--annotations", coco(tmp_path / "c.json", names)),
+        *("--upload_images=true", "--images", tmp_path / "val"),
+    )
+    assert status == 2 and counts(facts) == [0, 0, 0, 1] and not server.labels
+    assert "ds/train/0001.jpg: expected its picture among the images, got" in output
+
+
+@one_sdk
+def test_boxes_of_a_picture_of_unknown_size(upload, server, tmp_path):
+    labels = [server.add_asset("P", "ds", n, encode()) for n in ("a.jpg", "b.jpg")]
+    (tmp_path / "ds").mkdir()
+    (tmp_path / "ds" / "a.jpg").write_bytes(encode())
+    boxes = [("car", [-50, -50, 500, 500]), ("car", [1, 2, 3, 4])]
+    names = {"ds/a.jpg": boxes, "ds/b.jpg": boxes}
+    annotations = coco(tmp_path / "c.json", names, size=(None, None))
+    arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
+    status, output, _ = upload(*arguments)
+    assert status == 0 and "1 pictures of unknown size" in output, output
+    assert "1 boxes that reach out of a picture of unknown size" in output
+    assert boxes_of(labels[0]) == [
+        ("car", (0, 0, WIDTH, HEIGHT)),
+        ("car", (1, 2, 3, 4)),
+    ]
+    assert boxes_of(labels[1]) == [("car", (1, 2, 3, 4))]
+
+
+def test_a_picture_that_the_suite_has_no_bytes_of(upload, server, tmp_path):
+    (tmp_path / "ds").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "ds" / name).write_bytes(encode())
+    empty = coco(tmp_path / "c.json", {"ds/sub/a.jpg": [("car", [1, 2, 3, 4])]})
+    (tmp_path / "ds" / "sub").mkdir()
+    (tmp_path / "ds" / "a.jpg").rename(tmp_path / "ds" / "sub" / "a.jpg")
+    given = ("--upload_images=true", "--images", tmp_path / "ds")
+    # The answer is lost, and with it the address, which is given once.
+    server.fail("createAsset", "drop-after")
+    for _ in range(2):
+        status, output, facts = upload("--annotations", empty, *given)
+        assert status == 2 and counts(facts) == [0, 0, 0, 1], output
+        assert "answers with 404 for its picture" in output
+        assert "delete it in the Suite and run again" in output
+    (label,) = server.labels.values()
+    assert label.file_name == "a.jpg" and label.encoded is None
+    # Boxes can go there all the same. With them, it is no longer to be deleted.
+    assert counts(upload("--annotations", empty)[2]) == [1, 0, 0, 0]
+    status, output, _ = upload("--annotations", empty, *given)
+    assert status == 2 and "has objects, so keep it" in output
+    assert "delete" not in output
+    # A name that is taken, in a project that does not list it.
+    server.fail("createAsset", "graphql-409")
+    other = coco(tmp_path / "d.json", {"ds/b.jpg": []})
+    status, output, _ = upload("--annotations", other, *given)
+    assert status == 2 and "ds/b.jpg: nothing was uploaded" in output
+    assert "is the name taken in another project" in output
+
+
+@pytest.mark.parametrize("replace", ["ours", "all"])
+def test_an_object_of_a_class_that_is_gone(upload, server, tmp_path, replace):
+    project = server.projects["P"]
+    coord = {"x": 1, "y": 1, "width": 9, "height": 9}
+    gone = project.object("car", "box", coord, class_name="old")
+    label = server.add_asset(
+        "P", "ds", "a.jpg", encode(), objects=[gone], status="SUBMITTED"
+    )
+    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    arguments = ("--annotations", annotations, "--status=WORKING")
+    status, output, _ = upload(*arguments, f"--replace={replace}")
+    if replace == "all":
+        assert status == 0 and boxes_of(label) == [("car", (1, 2, 3, 4))]
+        return
+    assert status == 2 and "an object of the class 'old' (box)" in output, output
+    assert label.objects == [gone] and label.status == "SUBMITTED"
+
+
+def test_class_names_that_are_spelled_in_two_ways(upload, server, tmp_path):
+    apart = unicodedata.normalize("NFD", "사람")
+    server.add_project("P", [("car ", "box"), (apart, "box")])
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 9, 9])]}
+    annotations = coco(tmp_path / "c.json", boxes)
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 0 and counts(facts) == [1, 0, 0, 0], output
+    assert [one["class_name"] for one in label.objects] == ["car ", apart]
+    assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
+    server.add_project("P", [("car ", "box"), ("car", "box"), ("사람", "box")])
+    assert "several classes named car" in upload("--annotations", annotations)[1]
+
+
+@one_sdk
+def test_a_review_csv_that_does_not_fit(upload, server, tmp_path):
+    label = server.add_asset("P", "ds", "사진.jpg", encode())
+    annotations = coco(tmp_path / "c.json", {"ds/사진.jpg": []})
+    path = tmp_path / "review.csv"
+    arguments = ("--annotations", annotations, "--review", path)
+    text = "file_name,rank\nds/사진.jpg,1\nds/other.jpg,2\nds/third.jpg,3\n"
+    path.write_text(text, encoding="cp949")
+    status, output, _ = upload(*arguments, "--review_pictures=2")
+    assert status == 1 and "expected a CSV file in UTF-8" in output and not label.tags
+    path.write_text(text, encoding="utf-8-sig")
+    status, output, _ = upload(*arguments, "--review_pictures=2")
+    assert status == 0 and label.tags == ["review"], output
+    assert "1 pictures of review.csv that the annotations do not have" in output
 
 
 def test_without_an_sdk(tmp_path):

@@ -68,8 +68,8 @@ class Annotated(NamedTuple):
 def read(paths, *, voc_first_pixel=1):
     """Reads annotation files, and those in zips and folders.
 
-    Boxes are clipped to their picture where its size is known. VOC objects that are
-    marked `difficult` are objects as the others are.
+    Boxes are clipped to their picture where its file says the size; `clip` does it for
+    the others. VOC objects that are marked `difficult` are objects as the others are.
 
     Args:
         paths: list of `pathlib.Path`: COCO JSON and VOC XML files, of any ending, and
@@ -110,10 +110,33 @@ def read(paths, *, voc_first_pixel=1):
             "COCO (.json) or Pascal VOC (.xml) files, got "
             f"{report['other files']} others: are these the pictures?"
         )
-    unknown = sum(picture.size is None for picture in by_name.values())
-    if unknown:
-        report["pictures of unknown size, boxes not clipped"] += unknown
     return list(by_name.values()), report
+
+
+def clip(picture, size, report):
+    """Clips the boxes of a picture whose size its file does not say.
+
+    Args:
+        picture: an `Annotated`.
+        size: (width, height) in pixels; None where it stays unknown. Boxes that reach
+            out on the left or above are then left out, as those that are out of the
+            picture for certain, and how far is not known.
+        report: the Counter of `read`, which is added to.
+
+    Returns:
+        An `Annotated` of this size.
+    """
+    if size is None:
+        report["pictures of unknown size, boxes not clipped"] += 1
+    boxes = []
+    for box in picture.boxes:
+        if size is None and min(box.xyxy[:2]) < -_CARELESS_PX:
+            report["boxes that reach out of a picture of unknown size"] += 1
+            continue
+        clipped = _clip(box.xyxy, size or (math.inf, math.inf), report)
+        if clipped:
+            boxes.append(box._replace(xyxy=clipped))
+    return picture._replace(size=size, boxes=tuple(boxes))
 
 
 def _files(path, report):
