@@ -176,7 +176,8 @@ def run(state, name, nodes, edges, repository=None, run_node=local_worker.run_no
     """
     for number, node in enumerate(nodes.values(), start=1):
         place = f"[{number}/{len(nodes)}] {node.name}"
-        values = ", ".join(f"{key} {value}" for key, value in node.parameters.items())
+        given = {key: v for key, v in node.parameters.items() if v != ""}
+        values = ", ".join(f"{key} {value}" for key, value in given.items())
         local_worker.say(f"{place}: {values}")
         start = time.monotonic()
         status = run_node(state, name, node, edges, repository)
