@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # Of `vh` itself, of pipeline.py, and of docker.
 OTHER_OPTIONS = {"adhoc", "reuse", "environment", "pipeline", "help", "check"}
-OTHER_OPTIONS |= {"rm", "user", "gpus", "build-arg"}
+OTHER_OPTIONS |= {"autorestart", "rm", "user", "gpus", "build-arg"}
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="utf-8"))
 
@@ -42,6 +42,8 @@ def test_commands_have_options_that_there_are(page):
             if re.match(r"(python \w+\.py|vh |docker )", command):
                 for option in re.findall(r" --([\w.-]+)", command):
                     node, _, name = option.rpartition(".")
+                    if re.match("vh (exec|task)", command):
+                        name = name.replace("-", "_")
                     assert name in known, command
                     if node:
                         step = CONFIG.steps[node]
