@@ -77,8 +77,8 @@ PAGE_HEAD = """\
 All of each step, as `python write_yaml.py` takes them from the scripts. On one's own
 machine they are `--NAME=value` of the script, and `--STEP.NAME=value` of
 `python pipeline.py`; on Valohai they are fields in the web app, `--STEP.NAME=value` of
-`vh pipeline run`, and, with dashes in place of underscores, `--NAME=value` of `vh exec run`
-and `vh task run`.
+`vh pipeline run`, and with dashes in place of underscores `--NAME=value` of
+`vh exec run` and `vh task run`.
 """
 
 
