@@ -1,5 +1,7 @@
 """Trains on one or more replicas and prints what came out; run as a program.
 
+The last line is what the training says once the network is broken.
+
 python replicas.py RECORDS DEVICES frozen|live [RANK ADDRESS ...]
 
 DEVICES logical devices, or as many workers as there are addresses. `frozen` keeps the
@@ -15,6 +17,7 @@ import tensorflow as tf
 
 from yolov3_tf2 import collective, grid, training
 from yolov3_tf2.dataset import build_dataset
+from yolov3_tf2.errors import InputError
 from yolov3_tf2.model import build_model
 from yolov3_tf2.optimizer import build_optimizer
 from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
@@ -72,8 +75,27 @@ def main():
         results.pop("images_per_second")
         results |= trainer.evaluate(dataset, NAMES, SIZE)[0]
         print(json.dumps({k: float(v) for k, v in results.items()}))
+    trainer.model.variables[0].assign(trainer.model.variables[0] * float("nan"))
+    try:
+        trainer.train_epoch(dataset, [path])
+    except InputError as error:
+        print(json.dumps({"error": str(error)}))
+    check_that_thawing_empties(trainer, strategy)
     # On GPUs TensorFlow refuses to add up int32.
     assert added_up and tf.int32 not in added_up, added_up
+
+
+def check_that_thawing_empties(trainer, strategy):
+    """The folded numbers of each device go."""
+    with strategy.scope():
+        trainer.freeze(["backbone"])
+    (kernel, _) = trainer._trained.get_layer("backbone_00_conv").variables
+    parts = strategy.experimental_local_results(kernel.value)
+    trainer.thaw()
+    assert len(parts) == len(strategy.extended.worker_devices)
+    for part in parts:
+        left = tf.raw_ops.ReadVariableOp(resource=part.handle, dtype=part.dtype)
+        assert tf.size(left) == 0
 
 
 def note_all_reduce():

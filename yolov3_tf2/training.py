@@ -107,13 +107,18 @@ class Trainer:
     def thaw(self):
         """Trains the frozen layers from now on; does nothing where none are.
 
-        Their folded copy goes, 245 MB for yolov3.
+        The numbers of their folded copy go, up to 245 MB for yolov3.
         """
         if self._trained is not self.model:
             for layer in self.model.layers:
                 layer.trainable = True
+            _empty(self._trained, kept=self.model)
             self._trained = self.model
-            self._functions.clear()
+            self._functions = {
+                (step, spec): function
+                for (step, spec), function in self._functions.items()
+                if step != self._train_step
+            }
 
     def learning_rate(self):
         """Returns the learning rate of the next step, the new layers' if there are."""
@@ -383,6 +388,22 @@ class Trainer:
     def _gather(self, value):
         """An array of the values of all devices of this machine."""
         return np.concatenate(self._strategy.experimental_local_results(value))
+
+
+def _empty(model, kept):
+    """Releases the memory of a model's variables, but for those that are `kept`'s too.
+
+    A graph with an `all_reduce` in it stays as long as the program, and so would the
+    variables that it reads.
+    """
+    kept = {id(variable) for variable in kept.variables}
+    for variable in model.variables:
+        if id(variable) not in kept:
+            # One a device, where there are several.
+            for part in getattr(variable.value, "values", [variable.value]):
+                tf.raw_ops.AssignVariableOp(
+                    resource=part.handle, value=tf.zeros([0], part.dtype)
+                )
 
 
 class _Means:
