@@ -11,8 +11,10 @@ from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
 _PREFETCH = 2
-# Records that are parsed at once for their class names: some 100 kB each.
-_COUNT_BATCH = 64
+# Of records that are parsed for their class names, which have whole pictures in them:
+# no more on a machine of many cores, and no slower than batches of 64.
+_COUNT_BATCH = 8
+_COUNT_PARALLEL = 4
 # By which the JPEG decoder can make pictures smaller.
 _RATIOS = (1, 2, 4, 8)
 
@@ -170,7 +172,10 @@ def count_boxes(files, class_names):
     dataset = (
         files.in_order()
         .batch(_COUNT_BATCH)
-        .map(lambda _, rows: table.lookup(records.parse_class_names(rows)), _PARALLEL)
+        .map(
+            lambda _, rows: table.lookup(records.parse_class_names(rows)),
+            _COUNT_PARALLEL,
+        )
         .prefetch(_PREFETCH)
         .with_options(_options())
     )
