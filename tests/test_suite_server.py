@@ -1,8 +1,10 @@
 """The stand-in for the Suite's API: what the SDKs send, and what it answers."""
 
 import base64
+import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -279,6 +281,18 @@ def test_bytes_that_are_lost(server):
     for expected in (None, b"abc"):
         assert requests.put(url, data=b"abc").status_code == 200
         assert server.label("Cars", "ds", "a.jpg").encoded == expected
+
+
+def test_bytes_that_are_cut_off_are_not_kept(server):
+    asset = create_asset(server).json()["data"]["createAsset"]
+    address = urlsplit(asset["presignedURL"])
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        head = f"PUT {address.path}?{address.query} HTTP/1.1\r\nHost: localhost\r\n"
+        connection.sendall(f"{head}Content-Length: 6\r\n\r\nabc".encode())
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    assert server.label("Cars", "ds", "a.jpg").encoded is None
+    assert not server.counts["put-image"]
 
 
 def test_a_storage_of_another_address(server):
