@@ -256,7 +256,7 @@ cases = st.lists(
     st.tuples(
         st.text(
             st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1
-        ).filter(lambda name: name.strip(" /\\")),
+        ).filter(lambda name: annotations.archives.normalise(name).strip()),
         st.lists(st.tuples(finite, finite, sides, sides, st.floats(0, 1)), max_size=4),
     ),
     max_size=5,
