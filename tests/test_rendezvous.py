@@ -192,16 +192,17 @@ def test_a_first_worker_that_never_comes():
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_port_that_is_taken(rank):
-    with socket.create_server(("", 0)) as taken:
-        port = taken.getsockname()[1]
-        addresses = ["127.0.0.1:1", "127.0.0.1:1"]
-        addresses[rank] = f"127.0.0.1:{port}"
-        words = rf"worker {rank} \({addresses[rank]}\): cannot listen on port {port}"
-        with (
-            pytest.raises(InputError, match=words),
-            Rendezvous(addresses, rank, seconds=1),
-        ):
-            pass
+    addresses = free_addresses(2)
+    port = int(addresses[rank].split(":")[1])
+    with socket.create_server(("", port)):
+        ranks = range(rank + 1)
+        errors = in_parallel(
+            [lambda each=each: worker(each, addresses) for each in ranks]
+        )
+    words = f"worker {rank} ({addresses[rank]}): cannot listen on port {port} ("
+    assert str(errors[rank]).startswith(words) and isinstance(errors[rank], InputError)
+    if rank:
+        assert f"worker 1 ({addresses[1]}) has ended" in str(errors[0])
 
 
 def test_a_worker_of_another_list_hears_why_it_is_refused():

@@ -52,11 +52,12 @@ class Rendezvous:
         deadline = time.monotonic() + self._seconds
         try:
             if len(self._addresses) > 1:
+                if self._rank:
+                    self._connect(deadline)
+                # Of rank 1 and above for TensorFlow alone, which fails if it is taken.
                 with self._server() as server:
                     if self._rank == 0:
                         self._listen(server, deadline)
-                if self._rank:
-                    self._connect(deadline)
         except BaseException:
             self.__exit__()
             raise
