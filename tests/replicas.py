@@ -9,6 +9,8 @@ statistics of BatchNorm, whose rounding Adam makes large.
 """
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def main():
     addresses, share = sys.argv[5:], WHOLE
     if addresses:
         share = Share(int(sys.argv[4]), len(addresses))
-        strategy = training.build_strategy(addresses, share.index)
+        strategy = build_and_stay_able_to_stop(addresses, share.index)
     elif devices > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         logical = [tf.config.LogicalDeviceConfiguration()] * devices
@@ -83,6 +85,16 @@ def main():
     check_that_thawing_empties(trainer, strategy)
     # On GPUs TensorFlow refuses to add up int32.
     assert added_up and tf.int32 not in added_up, added_up
+
+
+def build_and_stay_able_to_stop(addresses, rank):
+    """The strategy, where a signal to stop is heard after it is built."""
+    heard = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    strategy = training.build_strategy(addresses, rank)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    return strategy
 
 
 def check_that_thawing_empties(trainer, strategy):

@@ -4,7 +4,9 @@ Written out, and not `model.fit`, which in Keras 3 does not run on several machi
 (keras issue 20585).
 """
 
+import signal
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
@@ -41,10 +43,24 @@ def build_strategy(addresses=(), rank=0):
             num_accelerators={"GPU": len(gpus)},
             rpc_layer="grpc",
         )
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        with _own_handler(signal.SIGTERM):
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
+
+
+@contextmanager
+def _own_handler(number):
+    """Puts Python's handler of a signal back after the block, in the main thread.
+
+    TensorFlow 2.21 takes SIGTERM where several machines train, and does nothing then.
+    """
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
 
 
 class Trainer:

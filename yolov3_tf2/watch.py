@@ -35,7 +35,9 @@ _STOPPING = {
 def watched(messages, late, seconds):
     """Ends this process, from outside, where something ends it within the block.
 
-    It prints why, and kills: the status is 137, as a shell counts it.
+    It prints why, and kills: the status is 137, as a shell counts it. A signal to stop
+    is heard until TensorFlow takes it for itself, as it does SIGTERM while it connects
+    the workers: then the time alone is bounded.
 
     Args:
         messages: dict from a `Link` to what is said where it ends.
