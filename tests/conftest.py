@@ -49,7 +49,9 @@ def run_script():
     """Runs a script as a user does; returns the finished process."""
 
     def run(script, *arguments, outputs=None, cwd=REPOSITORY, **environment):
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
+        # What this process has set for itself is no user's.
+        ours = ("VH_", "TF_CPP_MIN_LOG_LEVEL")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         if outputs:
             clean["VH_OUTPUTS_DIR"] = str(outputs)
         return subprocess.run(
