@@ -21,8 +21,12 @@ class Checkpoints:
     def __init__(self, trainer, variant, class_names):
         """Takes the `Trainer`, its `grid.Variant` and the names of its classes."""
         self._trainer, self._variant, self._class_names = trainer, variant, class_names
-        self._folder = step.outputs_folder() / "checkpoints"
         self._best = None  # The epoch of the best model that was written.
+
+    @property
+    def _folder(self):
+        # Not before it is needed: only the master of several workers has outputs.
+        return step.outputs_folder() / "checkpoints"
 
     def resume(self, path):
         """Puts the trainer where an earlier training ended.
