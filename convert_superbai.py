@@ -89,6 +89,7 @@ def main():
     images = step_inputs.input_paths("images", folders=True)
     labels = labels_path(step_inputs.input_paths("labels", folders=True))
     convert(images, labels, values)
+    on_valohai.add_to_dataset(values["valohai_dataset"])
 
 
 def convert(images, labels, values):
@@ -118,7 +119,6 @@ def convert(images, labels, values):
         with step.staged_outputs() as folder:
             counts = write(export, by_split, folder, values["images_per_shard"])
     report(export, counts, how_split)
-    on_valohai.add_to_dataset(values["valohai_dataset"])
 
 
 def labels_path(paths):
