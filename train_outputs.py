@@ -145,7 +145,8 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
     if best == 0 and len(history) > 1:
         logging.warning("no epoch has made the model better: it is the untrained one")
     outcome = f"model/ is of epoch {best}: {describe(results)}"
-    below = results.get("AP50", 0.0) < min_ap50
+    # Not known, where no test picture has labels, is not enough.
+    below = min_ap50 > 0 and not results.get("AP50", 0.0) >= min_ap50
     if below:
         outcome += f", which is under --min_ap50={min_ap50:g}"
         logging.warning("%s", outcome)
