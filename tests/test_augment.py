@@ -1,5 +1,7 @@
 """Augmentation: by hand, by what a box must cover, by repetition, at strength 0."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -107,6 +109,20 @@ def test_colours_by_hand():
         assert [pixel.max(), pixel.min()] == [200, 100]
         largest.add(int(pixel.argmax()))
     assert largest == {0, 1, 2}
+
+
+@pytest.mark.parametrize("change", [(0, 1, 1), (0.3, 1.5, 0.7), (-0.1, 0.6, 1.4)])
+def test_colours_are_those_of_pythons_hsv(change):
+    chance = np.random.default_rng(0)
+    colours = chance.random((300, 3)).astype("float32")
+    colours[:100] = chance.integers(0, 3, (100, 3)) / 2  # Greys, edges and corners.
+    ours = augment._distort(*tf.unstack(tf.constant(colours), axis=1), *change)
+    expected = []
+    for colour in colours.tolist():
+        hue, saturation, value = colorsys.rgb_to_hsv(*colour)
+        saturation, value = min(saturation * change[1], 1), min(value * change[2], 1)
+        expected.append(colorsys.hsv_to_rgb((hue + change[0]) % 1, saturation, value))
+    np.testing.assert_allclose(np.stack(ours, axis=1), expected, atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_one_another():
