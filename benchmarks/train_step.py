@@ -104,8 +104,8 @@ def own_step(variant, images, frozen, precision):
         "weights": tf.ones(number),
     }
     dataset = tf.data.Dataset.from_tensors(batch)
-    step = trainer.train_function(dataset)
-    return lambda: step(batch)[1].numpy()
+    step, parts = trainer.train_function(dataset), trainer.on_devices(batch)
+    return lambda: step(parts)[1].numpy()
 
 
 def main():

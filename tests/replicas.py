@@ -72,6 +72,9 @@ def main():
     dataset = build_dataset(
         RecordFiles([path], share), NAMES, TINY, SIZE, BATCH // share.count, True
     )
+    parts = trainer.on_devices(next(iter(dataset)))
+    at = [part["images"].device for part in parts]
+    assert at == list(strategy.extended.worker_devices), at
     for _ in range(2):
         results = trainer.train_epoch(dataset, [path])
         results.pop("images_per_second")

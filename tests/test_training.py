@@ -196,6 +196,22 @@ def test_gradients_that_overflow_are_not_finite_either(two_pictures):
         trainer.train_epoch(batches(two_pictures), [two_pictures])
 
 
+def test_a_batch_is_copied_to_the_devices_while_they_compute(two_pictures):
+    trainer, events = build(), []
+    on_devices = trainer.on_devices
+
+    def copy(batch):
+        events.append("copy")
+        return on_devices(batch)
+
+    trainer.on_devices = copy
+    dataset = batches(two_pictures, batch_size=1)
+    for _ in trainer._run(lambda parts: events.append("step"), dataset, iter):
+        events.append("look at results")
+    last = ["step", "look at results"]
+    assert events == ["copy", "step", "copy", "look at results", *last]
+
+
 def test_frozen_layers_stay_until_they_thaw(two_pictures):
     trainer = build()
     trainer.freeze(["backbone"])

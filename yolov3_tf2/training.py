@@ -185,8 +185,7 @@ class Trainer:
         start = time.perf_counter()
         means, norms = _Means(), []
         train_step = self.train_function(dataset)
-        for batch in progress(iterate(dataset)):
-            losses, norm = train_step(batch)
+        for batch, (losses, norm) in self._run(train_step, dataset, progress):
             means.add(losses)
             norms.append(float(norm))
             # A gradient that overflows float16 makes the loss scale smaller.
@@ -202,7 +201,8 @@ class Trainer:
     def train_function(self, dataset):
         """Returns the compiled step for the batches of a dataset.
 
-        It takes a batch, and returns its sums of losses and the gradient's norm.
+        It takes what `on_devices` makes of a batch, and returns its sums of losses and
+        the gradient's norm.
         """
         if self._trained is not self.model:
             network.copy_folded(self.model, self._trained)
@@ -241,8 +241,7 @@ class Trainer:
         """
         means, pictures = _Means(), []
         eval_step = self._function(self._eval_step, dataset)
-        for batch in progress(iterate(dataset)):
-            losses, selected = eval_step(batch)
+        for batch, (losses, selected) in self._run(eval_step, dataset, progress):
             means.add(losses)
             names = ("weights", "numbers", "sizes", "boxes", "labels")
             values = [batch[name].numpy() for name in names]
@@ -272,11 +271,25 @@ class Trainer:
         evaluation = evaluate.evaluate_pictures(pictures, class_names)
         return results | evaluate.average_precision(evaluation, class_names), pictures
 
-    def _train_step(self, batch):
+    def _run(self, step, dataset, progress):
+        """Yields each batch of a dataset with what a step returns for it.
+
+        While the devices compute one, the next is copied to them.
+        """
+        batches = (
+            (batch, self.on_devices(batch)) for batch in progress(iterate(dataset))
+        )
+        following = next(batches, None)
+        while following:
+            batch, parts = following
+            results = step(parts)  # A GPU goes on with it after this call.
+            following = next(batches, None)
+            yield batch, results
+
+    def _train_step(self, parts):
         scale = self.loss_scale.scale if self.loss_scale else 1.0
 
         def replica_step(batch):
-            batch = self._part(batch)
             context = tf.distribute.get_replica_context()
             pictures = context.all_reduce("SUM", tf.reduce_sum(batch["weights"]))
             with tf.GradientTape() as tape:
@@ -300,7 +313,7 @@ class Trainer:
 
         # The same on all replicas.
         losses, norm = tf.nest.map_structure(
-            self._of_one, self._strategy.run(replica_step, args=(batch,))
+            self._of_one, self._strategy.run(replica_step, (self._distribute(parts),))
         )
         if self.loss_scale:
             self.loss_scale.update(tf.math.is_finite(norm))
@@ -345,16 +358,15 @@ class Trainer:
             )
         ]
 
-    def _eval_step(self, batch):
+    def _eval_step(self, parts):
         def replica_step(batch):
-            batch = self._part(batch)
             logits = self.averaged(batch["images"], training=False)
             selected = predict.select(logits, self._variant, **EVAL_THRESHOLDS)
             losses = self._losses(logits, batch)
             context = tf.distribute.get_replica_context()
             return context.all_reduce("SUM", losses), selected
 
-        losses, selected = self._strategy.run(replica_step, args=(batch,))
+        losses, selected = self._strategy.run(replica_step, (self._distribute(parts),))
         return tf.nest.map_structure(self._of_one, losses), selected
 
     def _losses(self, logits, batch):
@@ -381,29 +393,43 @@ class Trainer:
         A graph for each shape that comes along would round as the first batches fall:
         otherwise in a training that goes on where another ended.
         """
-        spec = dataset.element_spec
+        parts = [dataset.element_spec] * len(self._strategy.extended.worker_devices)
         return self._functions.setdefault(
-            (step, str(spec)), tf.function(step, input_signature=[spec])
+            (step, str(parts)), tf.function(step, input_signature=[parts])
         )
 
-    def _part(self, batch):
-        """The part of a batch that is the calling replica's.
+    def on_devices(self, batch):
+        """Returns a list of the parts of a batch, each on its device of this machine.
 
         Not `experimental_distribute_dataset`: the iterators of its devices are tuned
         by a thread that delays the end of each epoch, see `dataset._options`.
         """
-        devices = len(self._strategy.extended.worker_devices)
-        if devices == 1:
-            return batch
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group % devices
-        with tf.device("/cpu:0"):  # So that a device gets no more than its part.
-            pictures = tf.shape(batch["images"])[0] // devices
-            start = replica * pictures
-            return tf.nest.map_structure(lambda t: t[start : start + pictures], batch)
+        devices = self._strategy.extended.worker_devices
+        parts = []
+        for number, device in enumerate(devices):
+            with tf.device("/cpu:0"):  # So that a device gets no more than its part.
+                part = _part(batch, number, len(devices))
+            with tf.device(device):
+                parts.append(tf.nest.map_structure(tf.identity, part))
+        return parts
+
+    def _distribute(self, parts):
+        """What `on_devices` returns, as `run` of the strategy takes it."""
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group % len(parts)]
+        )
 
     def _gather(self, value):
         """An array of the values of all devices of this machine."""
         return np.concatenate(self._strategy.experimental_local_results(value))
+
+
+def _part(batch, index, count):
+    """One of `count` even parts of a batch."""
+    pictures = len(batch["images"]) // count
+    return tf.nest.map_structure(
+        lambda tensor: tensor[index * pictures : (index + 1) * pictures], batch
+    )
 
 
 def _empty(model, kept):
