@@ -193,13 +193,11 @@ def load_detector(model_folder, classes, values):
         to be reviewed, and the model's `checkpoint.ModelInfo`.
     """
     from yolov3_tf2 import checkpoint, optimizer, predict, review
-    from yolov3_tf2 import model as network
 
-    model, info = checkpoint.load_model(model_folder)
-    check_class_names(classes, info.class_names, model_folder)
     precision = optimizer.choose_precision(values["precision"])
     optimizer.set_precision(precision)
-    model = network.fold(model, info.variant, len(info.class_names))
+    model, info = checkpoint.load_model(model_folder, folded=True)
+    check_class_names(classes, info.class_names, model_folder)
     logging.info(
         "%s: %d classes, in %s", info.variant.name, len(info.class_names), precision
     )

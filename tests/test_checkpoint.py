@@ -42,6 +42,24 @@ def test_what_is_saved_is_loaded(saved):
     assert sorted(p.name for p in folder.iterdir()) == sorted(checkpoint.FILES)
 
 
+def test_a_folded_model_is_loaded_as_one_that_is_folded_afterwards(copy):
+    model, info = checkpoint.load_model(copy)
+    for layer in model.layers:
+        if layer.name.endswith("_bn"):  # Whose variance is never negative.
+            layer.moving_variance.assign(abs(layer.moving_variance) + 0.1)
+    checkpoint.save_weights(copy / checkpoint.NAME, model)
+    expected = network.fold(model, TINY, len(NAMES))
+    loaded, loaded_info = checkpoint.load_model(copy, folded=True)
+    assert loaded_info == info
+    assert len(loaded.variables) == 26  # Kernel and bias of 13 convolutions.
+    for ours, theirs in zip(loaded.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    path = copy / "model.json"
+    path.write_text(path.read_text().replace('"yolov3-tiny"', '"yolov3"'))
+    with pytest.raises(InputError, match="expected .* for yolov3, got"):
+        checkpoint.load_model(copy, folded=True)
+
+
 def test_keys_are_layer_names(saved):
     reader = tf.train.load_checkpoint(str(saved[0] / "model.tf"))
     kernel = reader.get_tensor("backbone_00_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE")

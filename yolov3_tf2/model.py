@@ -106,10 +106,14 @@ def copy_folded(model, folded):
             continue
         weights = conv.get_weights()
         if norm is not None:
-            gamma, beta, mean, variance = norm.get_weights()
-            factor = gamma / np.sqrt(variance + norm.epsilon)
-            weights = [weights[0] * factor, beta - mean * factor]
+            weights = fold_weights(*weights, *norm.get_weights())
         target.set_weights(weights)
+
+
+def fold_weights(kernel, gamma, beta, mean, variance):
+    """Returns kernel and bias of a convolution and a BatchNorm in one, as arrays."""
+    factor = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+    return [kernel * factor, beta - mean * factor]
 
 
 def _batch_norm(name):
