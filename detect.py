@@ -8,12 +8,10 @@ that cannot be read are named and left out; where they are more than `max_unread
 the exit status is 2, though all others are done. Where none can be read, it is 1.
 """
 
-import json
 import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import valohai
@@ -112,20 +110,6 @@ MAX_BATCH_PIXELS = 50_000_000
 FIRST_TO_REVIEW = 3  # Pictures that the log names.
 
 
-class Found(NamedTuple):
-    """What is found in the pictures that can be read, in their order.
-
-    Attributes:
-        images: list of COCO `images`.
-        annotations: list of the COCO `annotations` of each, see `evaluate.annotations`.
-        reviews: list of `review.Row`.
-    """
-
-    images: list
-    annotations: list
-    reviews: list
-
-
 def main():
     values = step.parameters(PARAMETERS, INPUTS)
     step.check_size(values["size"])
@@ -135,7 +119,7 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import pictures, review
+    from yolov3_tf2 import detections, pictures, review
 
     detect, info = load_detector(model_folder, classes, values)
     total, others = pictures.count(image_paths)
@@ -150,15 +134,17 @@ def main():
     with step.staged_outputs() as folder:
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
         loaded = batches(load(bar, left_out), values["batch_size"])
-        found = look_through(loaded, detect, info, values, folder, seconds)
-        if not found.images:
+        with detections.DetectionsFile(
+            folder / "detections.json", info.class_names, left_out
+        ) as found:
+            rows = look_through(loaded, detect, info, values, folder, found, seconds)
+        if not found.pictures:
             raise InputError(f"none of {total} pictures can be read; see above.")
-        objects = write_detections(folder, found, left_out, info.class_names)
-        ranked = review.rank(found.reviews)
+        ranked = review.rank(rows)
         review.write(folder / "review.csv", ranked)
 
-    logging.info("%d objects found in %d pictures", objects, len(found.images))
-    if not objects:
+    logging.info("%d objects found in %d pictures", found.objects, found.pictures)
+    if not found.objects:
         logging.warning(
             "none reached the score of %g; lower it with --score_threshold, or train "
             "for more epochs",
@@ -167,11 +153,11 @@ def main():
     first = [f"{row.file_name} ({row.reason})" for row in ranked[:FIRST_TO_REVIEW]]
     logging.info("review.csv: look first at %s", ", ".join(first))
     step.log_metadata(
-        pictures=len(found.images),
+        pictures=found.pictures,
         pictures_left_out=len(left_out),
-        objects=objects,
-        images_per_second=len(found.images) / (bar.format_dict["elapsed"] or 1),
-        network_images_per_second=len(found.images) / seconds.total,
+        objects=found.objects,
+        images_per_second=found.pictures / (bar.format_dict["elapsed"] or 1),
+        network_images_per_second=found.pictures / seconds.total,
     )
     if left_out:
         logging.warning(
@@ -230,30 +216,31 @@ def over(score_threshold, detected):
     return type(detected)(*(part[is_over] for part in detected))
 
 
-def look_through(loaded, detect, info, values, folder, seconds):
-    """Finds objects in pictures, and draws them.
+def look_through(loaded, detect, info, values, folder, found, seconds):
+    """Finds objects in pictures, draws them, and notes them.
 
     Args:
         loaded: iterable of batches, see `batches`.
         detect, info: see `load_detector`.
         values: the step's parameters.
         folder: where the pictures are saved.
+        found: a `detections.DetectionsFile`.
         seconds: a `Stopwatch` for the network.
 
     Returns:
-        `Found`.
+        A list of `review.Row`.
     """
-    from yolov3_tf2 import draw, evaluate, review
+    from yolov3_tf2 import draw, review
 
     rarities = review.rarity(info.class_names, info.train_boxes)
     names = draw.output_names()
-    found, saved = Found([], [], []), deque()
+    reviews, saved = [], deque()
     with ThreadPoolExecutor(THREADS) as pool:
         for batch in loaded:
             with seconds:
                 detections = detect([np.asarray(image) for _, image in batch])
             kept = [over(values["score_threshold"], boxes) for boxes in detections]
-            rows = review.judge(
+            reviews += review.judge(
                 [
                     (source.name, candidates, len(boxes.scores))
                     for (source, _), candidates, boxes in zip(
@@ -263,26 +250,17 @@ def look_through(loaded, detect, info, values, folder, seconds):
                 info.class_names,
                 rarities,
             )
-            found.reviews.extend(rows)
             for (source, image), detected in zip(batch, kept, strict=True):
                 output = names(source.name, image.size)
-                found.images.append(
+                found.add(
                     {
-                        "id": len(found.images) + 1,
                         "file_name": source.name,
                         "source": source.where,
                         "width": image.width,
                         "height": image.height,
                         "output": output,
-                    }
-                )
-                found.annotations.append(
-                    evaluate.annotations(
-                        len(found.images),
-                        detected.boxes_px,
-                        detected.labels,
-                        detected.scores,
-                    )
+                    },
+                    detected,
                 )
                 drawn = draw.draw_boxes(
                     image,
@@ -296,23 +274,7 @@ def look_through(loaded, detect, info, values, folder, seconds):
                     saved.popleft().result()  # Raises what the thread has raised.
         for save in saved:
             save.result()
-    return found
-
-
-def write_detections(folder, found, left_out, class_names):
-    """Writes `detections.json`; returns the number of objects in it."""
-    from yolov3_tf2 import evaluate
-
-    annotations = evaluate.number_annotations(found.annotations)
-    results = {
-        "info": {"left_out": left_out},
-        "images": found.images,
-        "categories": evaluate.categories(class_names),
-        "annotations": annotations,
-    }
-    text = json.dumps(results, ensure_ascii=False)
-    (folder / "detections.json").write_text(text, encoding="utf-8")
-    return len(annotations)
+    return reviews
 
 
 def load(sources, left_out):

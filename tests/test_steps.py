@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -1042,19 +1043,40 @@ def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
 
 
 @pytest.mark.slow
-def test_detect_goes_through_10_000_pictures(run_script, outputs, files, tmp_path):
-    folder = tmp_path / "many"
-    folder.mkdir()
+def test_detect_goes_through_10_000_pictures_in_steady_memory(
+    run_script, outputs, files, tmp_path
+):
+    # Run by Python itself before a script: tells the most memory that it has had.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, pathlib\n"
+        "status, peak = map(pathlib.Path, ('/proc/self/status', __file__ + '.peak'))\n"
+        "atexit.register(lambda: peak.write_text(status.read_text()))\n"
+    )
     encoded = (files / "picture.png").read_bytes()
-    for number in range(10_000):
-        is_bad = number in (17, 5000, 9999)
-        (folder / f"{number}.png").write_bytes(b"bad" if is_bad else encoded)
-    options = {"batch_size": 64, "max_unreadable": 3, "score_threshold": 0.9}
-    process = detect(run_script, outputs, files, folder, **options)
-    assert process.returncode == 0, process.stderr
-    line = json.loads(process.stdout.strip())
-    assert (line["pictures"], line["pictures_left_out"]) == (9997, 3)
-    assert len(list(outputs.glob("output_*.png"))) == 9997
+    peaks = []
+    for total in (1000, 10_000):
+        folder = tmp_path / f"{total}"
+        folder.mkdir()
+        for number in range(total):
+            is_bad = number in (17, 500, 999)
+            (folder / f"{number}.png").write_bytes(b"bad" if is_bad else encoded)
+        process = run_script(
+            "detect.py",
+            *("--model", *model_files(files / "model"), "--image", folder),
+            *("--size=64", "--batch_size=64", "--max_unreadable=3"),
+            *("--score_threshold=0", "--max_boxes=5"),
+            outputs=outputs / f"{total}",
+            PYTHONPATH=str(tmp_path),
+        )
+        assert process.returncode == 0, process.stderr
+        line = json.loads(process.stdout.strip())
+        assert (line["pictures"], line["pictures_left_out"]) == (total - 3, 3)
+        assert line["objects"] == 5 * (total - 3)
+        assert len(list((outputs / f"{total}").glob("output_*.png"))) == total - 3
+        status = (tmp_path / "sitecustomize.py.peak").read_text()
+        peaks.append(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]))
+    # A picture's name and line of review.csv; its boxes would take as much again.
+    assert peaks[1] - peaks[0] < 3 * 9000, peaks
 
 
 def test_output_names():
