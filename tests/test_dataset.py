@@ -313,8 +313,9 @@ def jpeg_record(tmp_path, image):
     return path, np.asarray(pictures.load_rgb(encoded, "x"))
 
 
-def test_pictures_are_decoded_as_detection_decodes_them(tmp_path):
-    noise = Image.effect_noise((64, 64), 120).resize((61, 47)).convert("RGB")
+@pytest.mark.parametrize("sides", [(61, 47), (300, 200)])
+def test_pictures_are_decoded_as_detection_decodes_them(tmp_path, sides):
+    noise = Image.effect_noise((64, 64), 120).resize(sides).convert("RGB")
     path, array = jpeg_record(tmp_path, noise)
     (batch,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 1))
     np.testing.assert_array_equal(batch["images"][0], to_float(letterbox(array, 64)))
@@ -334,7 +335,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
     example |= {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
     decoded = dataset_module._decode(example, inner)
     assert size <= decoded.shape[1] < max(2 * size, width // 8 + 2)
-    (batch,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, size, 1))
+    (batch,) = iterate(training([path], 1, sizes=[size])[0])
     difference = np.abs(batch["images"][0] - to_float(letterbox(array, size)))
     assert difference.mean() < 0.006
     assert np.quantile(difference, 0.99) < 0.06
