@@ -4,7 +4,9 @@ import io
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -12,10 +14,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+_REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_REPOSITORY))
 
 WIDTH, HEIGHT, BOXES = 640, 480, 9
 CLASSES = ["person", "car"]
+
+# Between a benchmark and a step: a process counts the peak of the one that starts it as
+# its own, and that of a benchmark may be the larger.
+_WATCH = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
 
 
 def photographs(number=50, seed=0):
@@ -83,6 +95,27 @@ def side_by_side(functions, rounds):
             function()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def run(script, outputs, *arguments):
+    """Runs a step; returns its seconds and the peak of its memory in bytes.
+
+    The peak is that of its largest process, as it waits for those it starts.
+    """
+    command = [sys.executable, "-c", _WATCH, sys.executable, _REPOSITORY / script]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as log:
+        status = subprocess.call(
+            list(map(str, [*command, *arguments])),
+            env={**os.environ, "VH_OUTPUTS_DIR": str(outputs)},
+            stdout=log,
+            stderr=log,
+        )
+        log.seek(0)
+        output = log.read().decode()
+    if status:
+        sys.exit(output)
+    return time.perf_counter() - start, int(output.split()[-1]) * 1024
 
 
 def print_table(title, columns, rows):

@@ -5,14 +5,12 @@
 
 Generates an export, or takes one's own, and times in turn the limit, the conversion by
 one process, and by several. Times are of the work alone, without the import of
-TensorFlow. Then converts generated exports of one and ten times the size in processes
-of their own, and gives their peaks of memory.
+TensorFlow. Then runs convert_superbai.py on generated exports of one and ten times the
+size, and gives the peaks of its memory.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -104,25 +102,6 @@ def convert(images, labels, folder, processes, images_per_shard):
         return len(export.items)
 
 
-def peak_bytes(images, labels, folder):
-    """The peak of memory of a process that converts; that of its forks is apart."""
-    code = (
-        "import sys, re, pathlib; sys.path[:0] = sys.argv[1:2]; import convert;"
-        "import tensorflow;"
-        "convert.convert(*map(pathlib.Path, sys.argv[2:5]), 1, 4096);"
-        "status = pathlib.Path('/proc/self/status').read_text();"
-        "print(re.search(r'VmHWM:\\s+(\\d+)', status)[1])"
-    )
-    command = [sys.executable, "-c", code, Path(__file__).parent]
-    output = subprocess.run(
-        [*map(str, command), str(images), str(labels), str(folder)],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return int(output.split()[-1]) * 1024
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=1000)
@@ -169,15 +148,19 @@ def main():
         )
         if arguments.skip_memory or own:
             return
-        peaks = [peak_bytes(images, labels, folder)]
-        peaks.append(peak_bytes(*write_export(folder / "ten", 10 * number), folder))
+        rows = []
+        for count in (number, 10 * number):
+            images, labels = write_export(folder / "memory", count)
+            _, peak = common.run(
+                "convert_superbai.py",
+                folder / "outputs",
+                *("--images", images, "--labels", labels),
+            )
+            rows.append((f"{count:,}", f"{peak / 1e6:.0f}"))
         common.print_table(
-            "convert: peak memory of one process, TensorFlow included",
+            "convert: peak memory of the largest process, TensorFlow included",
             ["images", "MB"],
-            [
-                (f"{n:,}", f"{p / 1e6:.0f}")
-                for n, p in zip((number, 10 * number), peaks, strict=True)
-            ],
+            rows,
         )
 
 

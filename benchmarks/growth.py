@@ -10,11 +10,7 @@ processes, TensorFlow included.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -55,25 +51,6 @@ def multiply(folder, times):
                     target.writestr(f"{prefix}/{time_}{joint}{base}", copy)
 
 
-def run(script, outputs, *arguments):
-    """Runs a step; returns its seconds and the peak of its memory in bytes."""
-    command = [sys.executable, Path(samples.__file__).with_name(script), *arguments]
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            list(map(str, command)),
-            env={**os.environ, "VH_OUTPUTS_DIR": str(outputs)},
-            stdout=log,
-            stderr=log,
-        )
-        # The step's own processes among them, as they are waited for.
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            log.seek(0)
-            sys.exit(log.read().decode())
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 100])
@@ -93,7 +70,7 @@ def main():
             exports = folder / "many"
             model_files = (folder / "model").iterdir()
             cells = [
-                run(
+                common.run(
                     "convert_superbai.py",
                     outputs,
                     *("--images", exports / "images.zip"),
@@ -101,7 +78,7 @@ def main():
                 )
             ]
             cells.append(
-                run(
+                common.run(
                     "train.py",
                     outputs,
                     *("--classes", outputs / "classes.txt"),
@@ -112,7 +89,7 @@ def main():
                 )
             )
             cells.append(
-                run(
+                common.run(
                     "detect.py",
                     outputs,
                     *("--model", *(outputs / "model").iterdir(), f"--size={SIZE}"),

@@ -117,6 +117,18 @@ def write_entry(path, name="a.json", content=b"{}", **attributes):
     return path
 
 
+def test_a_place_beyond_all_files_is_refused(tmp_path):
+    # Zip64: 32 bits of ones, and the place in the extra field.
+    extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)
+    path = write_entry(tmp_path / "a.zip", extra=extra)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"PK\x01\x02") + 42
+    content[start : start + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zip: .* is the archive damaged"):
+        archives.open_archive(path)
+
+
 def test_an_encrypted_entry_is_refused(tmp_path):
     path = write_entry(tmp_path / "a.zip")
     content = bytearray(path.read_bytes())

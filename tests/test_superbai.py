@@ -1,7 +1,9 @@
 """Exports of the Suite to records: the spellings, the matching, what is refused."""
 
+import gc
 import json
 import re
+import tracemalloc
 import unicodedata
 import zipfile
 from pathlib import PurePosixPath
@@ -71,6 +73,24 @@ def test_a_record_by_hand(tmp_path, spelling):
     assert second.boxes_px == [(1, 2, 4, 6)]
     assert second.labels == [1]
     assert export.left_out == {"objects of type polygon": 1}
+
+
+def test_an_open_export_takes_little_memory(tmp_path):
+    number = 3000
+    pictures = [labelled(f"{n}.jpg", box(1, 2, 3, 4)) for n in range(number)]
+    open_export(tmp_path, *build(pictures)).close()
+    tracemalloc.start()
+    try:
+        export = superbai.Export([tmp_path / "images.zip"], tmp_path / "labels.zip")
+        gc.collect()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    with export:
+        assert len(export.items) == number
+    # Bytes an image, which has three files.
+    assert held / number < 250
+    assert peak / number < 2000
 
 
 def test_items_are_in_the_order_of_the_pictures_zip(tmp_path):

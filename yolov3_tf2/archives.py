@@ -12,9 +12,13 @@ import unicodedata
 import zipfile
 import zlib
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.packed_list import PackedList
 
 # A picture of 100 megapixels without any compression takes more than this; such a file
 # is hardly one that was labelled in a browser.
@@ -28,6 +32,19 @@ _UTF8 = 1 << 11  # The flag of a name that is in UTF-8.
 _LEFT_BEHIND = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
 # What bzip2 and LZMA make of a few bytes cannot be bounded.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+# What zipfile looks up to read an entry, besides its name; Pythons that check whether
+# entries overlap have the last one.
+_PLACE = {
+    "header_offset": "i8",
+    "compress_size": "i8",
+    "file_size": "i8",
+    "CRC": "u4",
+    "compress_type": "u2",
+    "flag_bits": "u2",
+    "_end_offset": "i8",
+}
+_PLACE = {name: _PLACE[name] for name in _PLACE if name in zipfile.ZipInfo.__slots__}
 
 # What zipfile raises for a damaged file, depending on where the damage is.
 _DAMAGE = (
@@ -83,11 +100,25 @@ class Zip:
                 "download is cut off, or its link had expired; export again."
             ) from error
         try:
-            self._entries = self._check(path.stat().st_size)
+            entries = self._check(path.stat().st_size)
+            self._files = _without_hidden(entries)
+            self._entries = _Entries(entries)
+        except OverflowError as error:
+            self.close()
+            raise InputError(
+                f"{path}: an entry's place is no 64-bit number ({error}); is the "
+                "archive damaged?"
+            ) from error
         except BaseException:
             self.close()
             raise
-        self.files = [name for name in self._entries if not _is_hidden(name)]
+        # They hold nearly a kilobyte an entry.
+        self._zip.filelist.clear()
+        self._zip.NameToInfo.clear()
+
+    @property
+    def files(self):
+        return list(self._files)
 
     def __enter__(self):
         return self
@@ -163,6 +194,35 @@ class Zip:
         return InputError(f"{self.name}: '{name}' {reason}. Nothing of it was read.")
 
 
+class _Entries:
+    """The entries of a zip by their names, in a twentieth of zipfile's memory."""
+
+    def __init__(self, entries):
+        """Takes a dict from name to `zipfile.ZipInfo`."""
+        self._original = {
+            name: entry.orig_filename
+            for name, entry in entries.items()
+            if name != entry.orig_filename
+        }
+        hashes = np.fromiter(map(hash, entries), "i8", len(entries))
+        places = np.fromiter(
+            map(attrgetter(*_PLACE), entries.values()),
+            list(_PLACE.items()),
+            len(entries),
+        )
+        order = hashes.argsort()
+        self._hashes, self._places = hashes[order], places[order]
+
+    def __getitem__(self, name):
+        """Makes the `zipfile.ZipInfo` of one of the names."""
+        entry = zipfile.ZipInfo(self._original.get(name, name))
+        # Another name of the same hash is told by zipfile: it is not the header's.
+        place = self._places[self._hashes.searchsorted(hash(name))]
+        for field, value in zip(_PLACE, place.item(), strict=True):
+            setattr(entry, field, value)
+        return entry
+
+
 class Folder:
     """A folder, with all folders in it, or a choice of files; see `open_archive`."""
 
@@ -170,13 +230,16 @@ class Folder:
         self.name = str(path)
         if paths is None:
             paths = list(_walk(path))
-        self._paths = {
-            file.relative_to(path).as_posix(): file for file in sorted(paths)
-        }
-        self.files = [name for name in self._paths if not _is_hidden(name)]
+        # A dict, as a file may be given twice.
+        names = dict.fromkeys(f.relative_to(path).as_posix() for f in sorted(paths))
+        self._path, self._files = path, _without_hidden(names)
         for name in self.files:
             if not name.isascii() and name != name.encode("utf-8", "replace").decode():
                 raise InputError(f"{path}: the file name {name!r} is not UTF-8.")
+
+    @property
+    def files(self):
+        return list(self._files)
 
     def __enter__(self):
         return self
@@ -192,7 +255,7 @@ class Folder:
 
     def read(self, name, limit=MAX_ENTRY_BYTES):
         """Reads one file; see `Zip.read`."""
-        path = self._paths[name]
+        path = self._path / name
         try:
             _check_size(self.name, name, path.stat().st_size, limit)
             return path.read_bytes()
@@ -240,9 +303,12 @@ def _decoded_name(entry):
     return entry.filename
 
 
+def _without_hidden(names):
+    return PackedList(name for name in names if not _is_hidden(name))
+
+
 def _is_hidden(name):
     """Tells whether a path is one that a system or an editor left, and no picture."""
     return any(
-        part in _LEFT_BEHIND or part.startswith("._")
-        for part in PurePosixPath(name).parts
+        part in _LEFT_BEHIND or part.startswith("._") for part in name.split("/")
     )

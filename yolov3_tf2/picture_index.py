@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from functools import cached_property
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from typing import NamedTuple
 
 from yolov3_tf2.archives import Folder, Zip, normalise
@@ -173,16 +173,16 @@ class _BelowNoOther:
 
 def _find_by_name(identities, entries, found, taken):
     """Returns a dict of the identities whose file name one other and one file have."""
-    names = Counter(PurePosixPath(key).name for _, key in identities)
+    names = Counter(_last(key, 1) for _, key in identities)
     left = defaultdict(list)
     for entry in entries:
         if entry.number not in taken:
-            name = PurePosixPath(entry.path).name
+            name = _last(entry.path, 1)
             for each in {name, _without_extension(name)}:
                 left[each].append(entry)
     by_name = {}
     for identity in identities:
-        name = PurePosixPath(identity[1]).name
+        name = _last(identity[1], 1)
         if identity not in found and names[name] == 1 and len(left[name]) == 1:
             by_name[identity] = left[name][0]
     return by_name
@@ -209,7 +209,7 @@ def _last(path, number):
 
 def _without_extension(path):
     """A path without the extension of a picture; empty where it has none."""
-    return str(PurePosixPath(path).with_suffix("")) if is_picture_name(path) else ""
+    return path.rpartition(".")[0] if is_picture_name(path) else ""
 
 
 def _ambiguous(identity, entries):

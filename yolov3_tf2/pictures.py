@@ -3,7 +3,6 @@
 import io
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +66,9 @@ _DAMAGE = (
 
 def is_picture_name(name):
     """Tells whether a file's name ends as a picture's does, in any case."""
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS
+    # Not by pathlib, which interns the parts of every path: that table only grows.
+    stem, dot, extension = name.rpartition("/")[2].rpartition(".")
+    return bool(stem) and dot + extension.lower() in EXTENSIONS
 
 
 def open_picture(encoded, where):

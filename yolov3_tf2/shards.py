@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -31,7 +32,7 @@ class Shard(NamedTuple):
 
     split: str
     path: Path
-    items: list[Item]
+    items: Sequence[Item]
 
 
 class Written(NamedTuple):
@@ -62,7 +63,7 @@ def plan(by_split, folder, images_per_shard):
     """Parts the items of each split into shards of about equal size.
 
     Args:
-        by_split: a dict of lists of `superbai.Item`.
+        by_split: a dict of sequences of `superbai.Item`.
         folder: where the folders of the splits will lie.
         images_per_shard: the most items of a shard.
 

@@ -1,8 +1,11 @@
 """Splits labelled pictures into those for training and those for testing."""
 
 import hashlib
+from itertools import compress
+from operator import not_
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.packed_list import PackedList
 
 TRAIN_TAGS = {"train"}
 TEST_TAGS = {"test", "validation", "valid", "val"}
@@ -16,40 +19,39 @@ def split_items(items, test_fraction, name):
     are taken by a hash of their names: the same ones in every run.
 
     Args:
-        items: list of `superbai.Item`.
+        items: sequence of `superbai.Item`.
         test_fraction: the share for testing where no tag decides, 0 to 1.
         name: what to call the labels in an error.
 
     Returns:
-        A dict of lists: `train` and `test`, in the order of `items`; and a sentence on
-        how they were split.
+        A dict of `PackedList`: `train` and `test`, in the order of `items`; and a
+        sentence on how they were split.
 
     Raises:
         InputError: a picture has tags of both, or a split is left empty.
     """
-    is_test = set()
+    in_test, are_tagged = bytearray(), False
     for item in items:
-        if item.tags & TEST_TAGS:
-            if item.tags & TRAIN_TAGS:
-                raise InputError(
-                    f"{name}: {item.meta_name}: {item.source_id} has the tags "
-                    f"{', '.join(sorted(item.tags))}; keep either 'train' or 'test'."
-                )
-            is_test.add((item.dataset, item.key))
+        if item.tags & TEST_TAGS and item.tags & TRAIN_TAGS:
+            raise InputError(
+                f"{name}: {item.meta_name}: {item.source_id} has the tags "
+                f"{', '.join(sorted(item.tags))}; keep either 'train' or 'test'."
+            )
+        in_test.append(bool(item.tags & TEST_TAGS))
+        are_tagged |= bool(item.tags & (TRAIN_TAGS | TEST_TAGS))
     how = "split by the tags of the pictures"
-    if not any(item.tags & (TRAIN_TAGS | TEST_TAGS) for item in items):
-        by_hash = sorted(
-            items, key=lambda i: hashlib.sha256(i.source_id.encode()).digest()
-        )
+    if not are_tagged:
+        hashes = [hashlib.sha256(i.source_id.encode()).digest() for i in items]
         number = max(1, min(round(test_fraction * len(items)), len(items) - 1))
-        is_test = {(item.dataset, item.key) for item in by_hash[:number]}
+        for index in sorted(range(len(items)), key=hashes.__getitem__)[:number]:
+            in_test[index] = True
         how = (
             f"no picture is tagged 'train' or 'test': {test_fraction:.0%} taken for "
             "testing by a hash of their names"
         )
     splits = {
-        "train": [i for i in items if (i.dataset, i.key) not in is_test],
-        "test": [i for i in items if (i.dataset, i.key) in is_test],
+        "train": PackedList(compress(items, map(not_, in_test))),
+        "test": PackedList(compress(items, in_test)),
     }
     if len(items) == 1:
         raise InputError(

@@ -10,11 +10,11 @@ appends one more extension: `a.jpg.jpg`. Nothing is extracted to disk.
 import json
 import re
 from collections import Counter
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from yolov3_tf2 import archives, pictures, suite_json
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.packed_list import PackedList
 from yolov3_tf2.picture_index import match
 
 # The largest label known has 5 MB; one of this size takes a few hundred in memory.
@@ -29,7 +29,8 @@ class Item(NamedTuple):
     Attributes:
         dataset, key: its identity in the Suite; a key alone is not unique.
         meta_name: its entry in the labels.
-        archive, entry: the archive and entry of its picture.
+        archive: the number of its picture's archive among those of the export.
+        entry: its picture's entry there.
         label_name: the entry of its label in the labels; empty where it has none yet.
         tags: set of its tags, lower case.
         labelled_size: (width, height) that it was labelled at, None if unknown.
@@ -39,7 +40,7 @@ class Item(NamedTuple):
     dataset: str
     key: str
     meta_name: str
-    archive: archives.Zip | archives.Folder
+    archive: int
     entry: str
     label_name: str
     tags: frozenset[str]
@@ -79,7 +80,7 @@ class Export:
     Attributes:
         name: what to call the labels in an error.
         class_names: the project's classes, in its order.
-        items: list of `Item`, in the order of the pictures' archives.
+        items: sequence of `Item`, in the order of the pictures' archives.
         left_out: Counter of what is not converted, by reason; `read` adds to it.
         changed: Counter of boxes that are not as they were drawn; `read` adds to it.
         assumed: Counter of what the export does not say and was assumed; `read` adds
@@ -175,10 +176,9 @@ class Export:
             self._kinds,
             f"{self.name}: {item.label_name}",
         )
-        where = f"{item.archive.name}: {item.entry}"
-        picture = pictures.prepare(
-            item.archive.read(item.entry), where, item.labelled_size
-        )
+        archive = self._images[item.archive]
+        where = f"{archive.name}: {item.entry}"
+        picture = pictures.prepare(archive.read(item.entry), where, item.labelled_size)
         self.left_out.update(label.left_out)
         kept, changes, too_small = [], Counter(), 0
         for box in label.boxes:
@@ -234,7 +234,7 @@ class Export:
     def _find_root(self):
         """Finds `project.json`, and with it a folder that wraps the whole export."""
         entries = self._labels.files
-        found = [e for e in entries if PurePosixPath(e).name == "project.json"]
+        found = [e for e in entries if e.rpartition("/")[2] == "project.json"]
         if not found:
             has_pictures = any(map(pictures.is_picture_name, entries))
             held = "pictures" if has_pictures else "other files"
@@ -248,14 +248,11 @@ class Export:
                 )
             )
         for archive in self._images:
-            names = {PurePosixPath(e).name for e in archive.files}
-            is_export = "project.json" in names and any(
-                "meta" in PurePosixPath(e).parts for e in archive.files
-            )
-            if is_export or not names:
+            parts = {part for e in archive.files for part in e.split("/")}
+            if {"project.json", "meta"} <= parts or not parts:
                 raise InputError(
                     f"{archive.name} holds "
-                    f"{'a label export' if names else 'no files'}; expected the image "
+                    f"{'a label export' if parts else 'no files'}; expected the image "
                     "download of the Suite. Are the inputs 'images' and 'labels' "
                     "swapped?"
                 )
@@ -283,6 +280,44 @@ class Export:
         return suite_json.as_dict(self._load_json(name), f"{self.name}: {name}")
 
     def _read_items(self):
+        meta_names, wanted = self._read_metas()
+        matched = match(list(meta_names), self._images, wanted.keys())
+        self._check_missing(wanted, matched)
+        found = [identity for identity in wanted if identity in matched.entries]
+        if not found:
+            raise InputError(
+                f"{self.name}: none of its {len(meta_names)} labels can be used ("
+                + ", ".join(f"{n} {why}" for why, n in self.left_out.items())
+                + "); submit some in the Suite, then export again."
+            )
+        for entry in matched.rest:
+            is_picture = pictures.is_picture_name(entry.name)
+            self.left_out[
+                "pictures without a label"
+                if is_picture
+                else "files that are no pictures"
+            ] += 1
+        # In the order of the archives: a zip is read once, from front to back.
+        found.sort(key=lambda identity: matched.entries[identity].number)
+        return PackedList(
+            Item(
+                *identity,
+                meta_names[identity],
+                self._images.index(matched.entries[identity].archive),
+                matched.entries[identity].name,
+                wanted[identity][0],
+                *wanted[identity][1],
+            )
+            for identity in found
+        )
+
+    def _read_metas(self):
+        """Reads what is said of each picture.
+
+        Returns:
+            A dict from (dataset, data_key) to the entry of its meta; and one from
+            those that are not left out to what `_describe` returns.
+        """
         entries = set(self._labels.files)
         metas = sorted(
             e
@@ -304,7 +339,7 @@ class Export:
                 )
                 + "meta/<dataset>/<data_key>.json for every picture, got none."
             )
-        identities, wanted = {}, {}
+        meta_names, wanted, shared = {}, {}, {}
         for meta_name in metas:
             meta = self._load_object(meta_name)
             identity = suite_json.identity(
@@ -312,7 +347,7 @@ class Export:
                 meta_name.removeprefix(f"{self._root}meta/"),
                 f"{self.name}: {meta_name}",
             )
-            twin = identities.setdefault(identity, meta_name)
+            twin = meta_names.setdefault(identity, meta_name)
             if twin is not meta_name:
                 raise InputError(
                     f"{self.name}: '{identity[1]}' of dataset '{identity[0]}' is "
@@ -320,33 +355,13 @@ class Export:
                 )
             described = self._describe(meta, meta_name, entries)
             if described:
-                wanted[identity] = described
-        matched = match(list(identities), self._images, wanted.keys())
-        self._check_missing(wanted, matched)
-        items = [
-            Item(*identity, identities[identity], entry.archive, entry.name, *described)
-            for identity, described in wanted.items()
-            if (entry := matched.entries.get(identity))
-        ]
-        if not items:
-            raise InputError(
-                f"{self.name}: none of its {len(metas)} labels can be used ("
-                + ", ".join(f"{n} {why}" for why, n in self.left_out.items())
-                + "); submit some in the Suite, then export again."
-            )
-        for entry in matched.rest:
-            is_picture = pictures.is_picture_name(entry.name)
-            self.left_out[
-                "pictures without a label"
-                if is_picture
-                else "files that are no pictures"
-            ] += 1
-        # In the order of the archives: a zip is read once, from front to back.
-        items.sort(key=lambda i: matched.entries[i.dataset, i.key].number)
-        return items
+                label_name, common = described
+                # One object for all that have the same tags and size.
+                wanted[identity] = label_name, shared.setdefault(common, common)
+        return meta_names, wanted
 
     def _describe(self, meta, meta_name, entries):
-        """Returns the label, tags, size and completeness that a meta gives.
+        """Returns the label that a meta gives; and tags, size and completeness.
 
         None, and a reason counted, where its picture is left out.
         """
@@ -375,8 +390,7 @@ class Export:
             # Its labels are several people's; none is the picture's yet.
             self.left_out["pictures whose consensus label is not decided"] += 1
             return None
-        return (
-            label_name,
+        return label_name, (
             suite_json.tags(meta, where),
             suite_json.labelled_size(meta, where),
             is_submitted,
