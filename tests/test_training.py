@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import keras
@@ -197,19 +198,37 @@ def test_gradients_that_overflow_are_not_finite_either(two_pictures):
 
 
 def test_a_batch_is_copied_to_the_devices_while_they_compute(two_pictures):
-    trainer, events = build(), []
+    trainer, copied = build(), threading.Semaphore(0)
     on_devices = trainer.on_devices
 
     def copy(batch):
-        events.append("copy")
-        return on_devices(batch)
+        parts = on_devices(batch)
+        copied.release()
+        return parts
 
-    trainer.on_devices = copy
-    dataset = batches(two_pictures, batch_size=1)
-    for _ in trainer._run(lambda parts: events.append("step"), dataset, iter):
-        events.append("look at results")
-    last = ["step", "look at results"]
-    assert events == ["copy", "step", "copy", "look at results", *last]
+    def step(parts):
+        steps.append(parts)
+        if len(steps) == 1:
+            # Its own copy, and that of the next batch.
+            assert copied.acquire(timeout=30) and copied.acquire(timeout=30)
+
+    trainer.on_devices, steps = copy, []
+    for _ in trainer._run(step, batches(two_pictures, batch_size=1), iter):
+        pass
+    assert len(steps) == 2
+
+
+def test_a_step_is_looked_at_before_the_next_batch_fails(two_pictures, monkeypatch):
+    def iterate(dataset):
+        yield next(iter(dataset))
+        raise InputError("a record cannot be used")
+
+    monkeypatch.setattr(training, "iterate", iterate)
+    trainer, seen = build(), []
+    with pytest.raises(InputError, match="a record"):
+        for _, result in trainer._run(len, batches(two_pictures), iter):
+            seen.append(result)
+    assert seen == [1]
 
 
 def test_frozen_layers_stay_until_they_thaw(two_pictures):

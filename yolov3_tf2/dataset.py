@@ -10,6 +10,8 @@ from yolov3_tf2.augment import augment, mosaic
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
+# Of pictures that are decoded whole, each of up to `pictures.MAX_PIXELS`.
+_PARALLEL_WHOLE = min(_PARALLEL, 8)
 _PREFETCH = 2
 # Of records that are parsed for their class names, which have whole pictures in them:
 # no more on a machine of many cores, and no slower than batches of 64.
@@ -52,7 +54,7 @@ def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch
     return (
         _weighted(files.in_order(), 1.0)
         .concatenate(_weighted(files.in_order().repeat().take(num_repeated), 0.0))
-        .map(load, num_parallel_calls=_PARALLEL)
+        .map(load, num_parallel_calls=_PARALLEL_WHOLE)
         .padded_batch(batch_size)
         .map(_finish(variant, size), _PARALLEL)
         .prefetch(_PREFETCH)

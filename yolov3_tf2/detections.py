@@ -26,11 +26,11 @@ class DetectionsFile:
         """
         self.pictures, self.objects = 0, 0
         self._class_names, self._left_out = class_names, left_out
-        self._file = path.open("w", encoding="utf-8")
         # Behind the pictures in the file, and there when they are not all known.
         self._annotations = tempfile.TemporaryFile(  # noqa: SIM115
             "w+", encoding="utf-8", dir=path.parent
         )
+        self._file = path.open("w", encoding="utf-8")
 
     def __enter__(self):
         self._file.write('{"images": [')

@@ -6,6 +6,7 @@ Written out, and not `model.fit`, which in Keras 3 does not run on several machi
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -274,17 +275,18 @@ class Trainer:
     def _run(self, step, dataset, progress):
         """Yields each batch of a dataset with what a step returns for it.
 
-        While the devices compute one, the next is copied to them.
+        While the devices compute one, a thread reads the next and copies it to them:
+        the call of a step returns when most of it is done, also on a GPU.
         """
         batches = (
             (batch, self.on_devices(batch)) for batch in progress(iterate(dataset))
         )
-        following = next(batches, None)
-        while following:
-            batch, parts = following
-            results = step(parts)  # A GPU goes on with it after this call.
-            following = next(batches, None)
-            yield batch, results
+        with ThreadPoolExecutor(1) as thread:
+            following = thread.submit(next, batches, None)
+            while pair := following.result():
+                batch, parts = pair
+                following = thread.submit(next, batches, None)
+                yield batch, step(parts)
 
     def _train_step(self, parts):
         scale = self.loss_scale.scale if self.loss_scale else 1.0
