@@ -397,7 +397,7 @@ class Trainer:
         """
         parts = [dataset.element_spec] * len(self._strategy.extended.worker_devices)
         return self._functions.setdefault(
-            (step, str(parts)), tf.function(step, input_signature=[parts])
+            (step, str(parts)), tf.function(step, [parts], autograph=False)
         )
 
     def on_devices(self, batch):
