@@ -20,6 +20,13 @@ from tqdm import tqdm
 
 from yolov3_tf2.errors import InputError, reason
 
+# The signals that tell a process to stop. Windows has no SIGHUP.
+_STOPPING = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+]
+
 
 def run(main):
     """Runs a step's `main` and ends the process.
@@ -38,7 +45,11 @@ def run(main):
     logging.set_verbosity(logging.INFO)
     received = exit_when_stopped()
     try:
-        sys.exit(main() or 0)
+        status = main() or 0
+        for number in _STOPPING:
+            # Too late: all is written, and TensorFlow takes its time to go.
+            signal.signal(number, signal.SIG_IGN)
+        sys.exit(status)
     except KeyboardInterrupt:
         _end_interrupted(received)
     except Exception as error:
@@ -82,9 +93,8 @@ def exit_when_stopped():
         received.append(number)
         raise KeyboardInterrupt
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP.
-            signal.signal(getattr(signal, name), stop)
+    for number in _STOPPING:
+        signal.signal(number, stop)
     return received
 
 
@@ -288,13 +298,20 @@ def _publish(staging, root):
 
 
 @contextmanager
-def signals_held():
-    """Lets the signals that stop a process wait for the end of the block."""
+def signals_held(tell=None):
+    """Lets the signals that stop a process wait for the end of the block.
+
+    Args:
+        tell: function that is called at once with the number of each that comes.
+    """
     held = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def hold(number, frame):
+        held.append(number)
+        if tell:
+            tell(number)
+
+    handlers = {number: signal.signal(number, hold) for number in _STOPPING}
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import threading
 import unicodedata
 import uuid
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from absl import logging
@@ -225,52 +225,66 @@ def bring_all(uploader, items):
         also after an interruption there is something to report.
     """
     outcomes, ended_by, in_a_row = [None] * len(items), None, 0
-    left, running = deque(enumerate(items)), {}
+    left, running = deque(enumerate(items)), 0
+    # What threads and signals tell. A signal does not break into the loop: there, a
+    # thread could have been started that nobody waits for.
+    told = SimpleQueue()
     with step.progress(total=len(items), unit=" pictures") as bar:
         try:
-            while left or running:
-                # No more than are needed: what was not begun need not be taken back.
-                while left and len(running) < PARALLEL:
-                    number, item = left.popleft()
-                    running[_start(uploader, item)] = number
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    outcome = outcomes[running.pop(future)] = future.result()
+            with step.signals_held(tell=lambda number: told.put(None)):
+                while left or running:
+                    # No more than needed: what was not begun need not be taken back.
+                    while left and running < PARALLEL:
+                        _start(uploader, *left.popleft(), outcomes, told)
+                        running += 1
+                    news = told.get()
+                    if news is None:
+                        break  # The signal is raised after the block.
+                    running -= 1
+                    if isinstance(news, BaseException):
+                        raise news
                     bar.update()
+                    outcome = outcomes[news]
                     in_a_row = in_a_row + 1 if outcome.is_of_service else 0
-                if in_a_row >= FAILURES_IN_A_ROW:
-                    raise suite_sdk.RefusedError(
-                        f"{in_a_row} pictures failed one after the other, the last as "
-                        f"{outcome.reason}"
-                    )
+                    if in_a_row >= FAILURES_IN_A_ROW:
+                        raise suite_sdk.RefusedError(
+                            f"{in_a_row} pictures failed one after the other, the last "
+                            f"as {outcome.reason}"
+                        )
         except BaseException as error:  # Given back, see above.
             ended_by = error
     # Those that are under way end with their next failure.
     uploader.suite.stopped.set()
     try:
         if running and isinstance(ended_by, KeyboardInterrupt):
-            logging.info("stopping as soon as %d pictures are done", len(running))
-        wait(running)
+            logging.info("stopping as soon as %d pictures are done", running)
+        while running:
+            running -= told.get() is not None
     except KeyboardInterrupt as error:  # Who asks twice does not want to wait.
         ended_by = ended_by or error
-    for future, number in running.items():
-        if future.done() and not future.exception():
-            outcomes[number] = future.result()
-    return outcomes, ended_by
+    return list(outcomes), ended_by  # Threads that nobody waits for may go on.
 
 
-def _start(function, argument):
-    """Calls a function in a thread; returns a `Future`.
+def _start(uploader, number, item, outcomes, told):
+    """Brings an item in a thread.
 
     Unlike those of an executor, the thread does not hold up the end of the process: a
     request may wait for long, and whoever stops the process twice means it.
+
+    Args:
+        uploader: an `Uploader`.
+        number: the item's place in `outcomes`.
+        item: an `Item`.
+        outcomes: list; gets the `Outcome`.
+        told: queue; gets `number` at the end, or the error that was raised.
     """
-    future = Future()
 
     def call():
         try:
-            future.set_result(function(argument))
-        except BaseException as error:  # Raised where the result is taken.
-            future.set_exception(error)
+            outcomes[number] = uploader(item)
+        except BaseException as error:  # Raised where the queue is read.
+            told.put(error)
+        else:
+            told.put(number)
 
     threading.Thread(target=call, daemon=True).start()
-    return future

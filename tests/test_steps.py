@@ -409,18 +409,33 @@ def test_outputs_are_replaced_all_or_none(tmp_path, monkeypatch):
     assert sorted(path.name for path in root.iterdir()) == ["classes.txt", "train"]
 
 
-def test_a_signal_waits_for_the_outputs(tmp_path):
-    seen = []
-    # Whatever it is here: a process in the background of a shell ignores it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_waits_for_the_outputs(name):
+    number, seen = getattr(signal, name), []
+    # Whatever it is here: a process in the background of a shell ignores SIGINT.
+    before = signal.signal(number, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), step.signals_held():
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             seen.append("the block goes on")
         assert seen
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_signal_after_the_end_changes_nothing(name, status):
+    program = (
+        "import atexit, signal, step\n"
+        f"atexit.register(lambda: signal.raise_signal(signal.{name}))\n"
+        f"step.run(lambda: {status})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, stderr=subprocess.PIPE
+    )
+    assert (done.returncode, done.stderr) == (status, b"")
 
 
 @pytest.mark.slow
