@@ -104,7 +104,7 @@ valohai.prepare(
 THREADS = min(os.cpu_count(), 8)
 AHEAD = THREADS  # Pictures decoded before their turn.
 
-# A decoded picture takes three bytes a pixel, and while it is scaled twelve more.
+# A decoded picture takes three bytes a pixel, and while it is scaled three more.
 MAX_BATCH_PIXELS = 50_000_000
 
 FIRST_TO_REVIEW = 3  # Pictures that the log names.
@@ -121,7 +121,7 @@ def main():
     step.import_tensorflow()
     from yolov3_tf2 import detections, pictures, review
 
-    detect, info = load_detector(model_folder, classes, values)
+    detector, info = load_detector(model_folder, classes, values)
     total, others = pictures.count(image_paths)
     if not total:
         raise InputError(
@@ -133,11 +133,11 @@ def main():
     left_out, seconds = [], Stopwatch()
     with step.staged_outputs() as folder:
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
-        loaded = batches(load(bar, left_out), values["batch_size"])
+        loaded = batches(load(bar, detector, left_out), values["batch_size"])
         with detections.DetectionsFile(
             folder / "detections.json", info.class_names, left_out
         ) as found:
-            rows = look_through(loaded, detect, info, values, folder, found, seconds)
+            rows = look_through(loaded, detector, info, values, folder, found, seconds)
         if not found.pictures:
             raise InputError(f"none of {total} pictures can be read; see above.")
         ranked = review.rank(rows)
@@ -175,8 +175,8 @@ def load_detector(model_folder, classes, values):
         values: the step's parameters.
 
     Returns:
-        A function from pictures to `predict.Detections`, down to the scores that are
-        to be reviewed, and the model's `checkpoint.ModelInfo`.
+        A `predict.Detector`, which finds down to the scores that are to be reviewed,
+        and the model's `checkpoint.ModelInfo`.
     """
     from yolov3_tf2 import checkpoint, optimizer, predict, review
 
@@ -194,7 +194,7 @@ def load_detector(model_folder, classes, values):
             info.size,
             size,
         )
-    detect = predict.build_detector(
+    detector = predict.Detector(
         model,
         info.variant,
         size,
@@ -202,7 +202,7 @@ def load_detector(model_folder, classes, values):
         iou_threshold=values["iou_threshold"],
         max_boxes=values["max_boxes"],
     )
-    return detect, info
+    return detector, info
 
 
 def over(score_threshold, detected):
@@ -216,12 +216,12 @@ def over(score_threshold, detected):
     return type(detected)(*(part[is_over] for part in detected))
 
 
-def look_through(loaded, detect, info, values, folder, found, seconds):
+def look_through(loaded, detector, info, values, folder, found, seconds):
     """Finds objects in pictures, draws them, and notes them.
 
     Args:
         loaded: iterable of batches, see `batches`.
-        detect, info: see `load_detector`.
+        detector, info: see `load_detector`.
         values: the step's parameters.
         folder: where the pictures are saved.
         found: a `detections.DetectionsFile`.
@@ -238,19 +238,19 @@ def look_through(loaded, detect, info, values, folder, found, seconds):
     with ThreadPoolExecutor(THREADS) as pool:
         for batch in loaded:
             with seconds:
-                detections = detect([np.asarray(image) for _, image in batch])
+                detections = detector([prepared for _, _, prepared in batch])
             kept = [over(values["score_threshold"], boxes) for boxes in detections]
             reviews += review.judge(
                 [
                     (source.name, candidates, len(boxes.scores))
-                    for (source, _), candidates, boxes in zip(
+                    for (source, _, _), candidates, boxes in zip(
                         batch, detections, kept, strict=True
                     )
                 ],
                 info.class_names,
                 rarities,
             )
-            for (source, image), detected in zip(batch, kept, strict=True):
+            for (source, image, _), detected in zip(batch, kept, strict=True):
                 output = names(source.name, image.size)
                 found.add(
                     {
@@ -277,11 +277,12 @@ def look_through(loaded, detect, info, values, folder, found, seconds):
     return reviews
 
 
-def load(sources, left_out):
-    """Yields (source, RGB picture) of what can be read, and lists what cannot.
+def load(sources, detector, left_out):
+    """Yields (source, RGB picture, what the network sees of it) of what can be read.
 
     Args:
         sources: iterable of `pictures.Source`.
+        detector: a `predict.Detector`.
         left_out: list that gets a dict for each picture that cannot be read.
     """
     from yolov3_tf2 import pictures
@@ -297,15 +298,16 @@ def load(sources, left_out):
     def decode(pair):
         source, encoded = pair
         if isinstance(encoded, Exception):
-            return source, None, encoded
+            return source, None, None, encoded
         try:
-            return source, pictures.load_rgb(encoded, source.where), None
+            image = pictures.load_rgb(encoded, source.where)
         except InputError as error:
-            return source, None, error
+            return source, None, None, error
+        return source, image, detector.prepare(np.asarray(image)), None
 
-    for source, image, error in ahead(decode, read()):
+    for source, image, prepared, error in ahead(decode, read()):
         if error is None:
-            yield source, image
+            yield source, image, prepared
         else:
             logging.warning("left out: %s", error)
             left_out.append({"file_name": source.name, "reason": str(error)})
@@ -353,8 +355,9 @@ def check_class_names(paths, class_names, model_folder):
 def batches(loaded, size):
     """Yields lists of at most `size` pictures, fewer of very large ones."""
     batch, pixels = [], 0
-    for source, image in loaded:
-        batch.append((source, image))
+    for picture in loaded:
+        batch.append(picture)
+        _, image, _ = picture
         pixels += image.width * image.height
         if len(batch) == size or pixels > MAX_BATCH_PIXELS:
             yield batch

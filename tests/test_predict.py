@@ -98,16 +98,17 @@ def test_batched_equals_single():
     for layer in model.layers:  # Confident noise, so that there are boxes to compare.
         if layer.name.startswith("output") and layer.weights:
             layer.kernel.assign(layer.kernel * 60)
-    detect = predict.build_detector(
+    detector = predict.Detector(
         model, TINY, 96, score_threshold=0.05, iou_threshold=0.5, max_boxes=50
     )
     arrays = [
         np.asarray(Image.effect_mandelbrot(size, (-2, -1, 1, 1), 90).convert("RGB"))
         for size in ((120, 60), (50, 80), (96, 96))
     ]
-    together = detect(arrays)
+    prepared = [detector.prepare(array) for array in arrays]
+    together = detector(prepared)
     assert all(len(found.scores) for found in together)
-    for array, batched in zip(arrays, together, strict=True):
-        (single,) = detect([array])
+    for picture, batched in zip(prepared, together, strict=True):
+        (single,) = detector([picture])
         for ours, theirs in zip(batched, single, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)

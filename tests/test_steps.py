@@ -958,9 +958,10 @@ def test_a_review_changes_nothing_of_what_is_found(
     # A detector that never looks below the threshold.
     model, info = checkpoint.load_model(unsure / "model")
     model = fold(model, TINY, len(NAMES))
-    detect_over = predict.build_detector(model, TINY, 64, **limits)
+    detector = predict.Detector(model, TINY, 64, **limits)
     paths = [unsure / "pictures" / name for name in names]
-    expected = detect_over([np.asarray(Image.open(path)) for path in paths])
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    expected = detector([detector.prepare(array) for array in arrays])
     expected = [
         evaluate.annotations(number, *(part[i] for i in (0, 2, 1)))
         for number, part in enumerate(expected, start=1)

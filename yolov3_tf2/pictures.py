@@ -288,7 +288,7 @@ def _has_end(encoded, kind):
         # A marker may have any number of 0xff in front.
         is_fill = encoded[place + 1] == 0xFF
         place += 1 if is_fill else 2 + int.from_bytes(length, "big")
-    return encoded.find(_JPEG_END, place) > 0
+    return encoded.rfind(_JPEG_END, place) > 0  # Mostly the last two bytes.
 
 
 def _open_without_end(encoded):
