@@ -13,9 +13,11 @@ import argparse
 import importlib.util
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import common
@@ -127,33 +129,42 @@ def main():
         pictures = own or write_pictures(folder / "pictures", arguments.pictures)
 
         weights = folder / "random.weights"
-        functions = {"OpenCV": opencv_alone(arguments.model, size, weights, images)}
+        functions = {
+            "network alone, OpenCV": opencv_alone(
+                arguments.model, size, weights, images
+            )
+        }
+        if importlib.util.find_spec("onnxruntime"):
+            folded = network.fold(model, variant, 80)
+            functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
         precisions = ("float32", "bfloat16")
         for precision in precisions:
             optimizer.set_precision(precision)
             folded = network.fold(model, variant, 80)
-            functions[precision] = network_alone(folded, variant, images)
-        optimizer.set_precision("float32")
-        if importlib.util.find_spec("onnxruntime"):
-            folded = network.fold(model, variant, 80)
-            functions["ONNX Runtime"] = onnx_alone(folded, images)
+            functions[f"network and boxes, {precision}"] = network_alone(
+                folded, variant, images
+            )
         for function in functions.values():
             function()  # Traced.
-        seconds = common.side_by_side(functions, arguments.rounds)
-        speeds = {name: batch / value for name, value in seconds.items()}
-        peers = ("OpenCV", "ONNX Runtime")
-        rows = [(f"network alone, {p}", speeds[p]) for p in peers if p in speeds]
-        rows += [(f"network and boxes, {p}", speeds[p]) for p in precisions]
-        rows += [
-            (f"files to files, {p}", whole_step(folder, pictures, size, batch, p))
-            for p in precisions
-        ]
+        speeds = defaultdict(list)
+        for _ in range(arguments.rounds):
+            for name, seconds in common.side_by_side(functions, 1).items():
+                speeds[name].append(batch / seconds)
+            for precision in precisions:
+                speed = whole_step(folder, pictures, size, batch, precision)
+                speeds[f"files to files, {precision}"].append(speed)
+    opencv = statistics.median(speeds["network alone, OpenCV"])
     common.print_table(
         f"detect: {arguments.model} at {size}, batches of {batch}, medians of "
         f"{arguments.rounds} rounds in turn; files "
         f"{'of ' + str(own) if own else f'generated, {arguments.pictures}'}",
         ["", "images a second", "of OpenCV's network"],
-        [(name, f"{s:.1f}", f"{s / speeds['OpenCV']:.2f}") for name, s in rows],
+        [
+            (name, f"{speed:.1f}", f"{speed / opencv:.2f}")
+            for name, speed in zip(
+                speeds, map(statistics.median, speeds.values()), strict=True
+            )
+        ],
     )
 
 

@@ -104,19 +104,31 @@ def encode(boxes, labels, variant, image_size):
     ranked_slots = ops.take_along_axis(slots, by_fit, axis=-1)
     ranked_fit = ops.take_along_axis(fit, by_fit, axis=-1)
     nothing = ops.full((batch, num_boxes), -1, dtype="int32")
-    given, shared = nothing, nothing
-    for rank in range(num_anchors):
+    shared = nothing
+
+    def settle_rank(rank, given):
+        wish, wish_fit = (
+            ops.take(ranked, rank, axis=-1) for ranked in (ranked_slots, ranked_fit)
+        )
         pending = ops.logical_and(is_box, given < 0)
-        wish, wish_fit = ranked_slots[..., rank], ranked_fit[..., rank]
         wins = _settle(wish, wish_fit, pending, (given, shared))
-        given = ops.where(wins, wish, given)
-        for anchor, twin in _twins(variant) if rank == 0 else ():
-            best = by_fit[..., 0]
-            wants = ops.logical_or(best == anchor, best == twin)
-            wants = ops.logical_and(is_box, wants)
-            wish = slots[..., anchor] + slots[..., twin] - ranked_slots[..., 0]
-            wins = _settle(wish, wish_fit, wants, (given, shared))
-            shared = ops.where(wins, wish, shared)
+        return ops.where(wins, wish, given)
+
+    given = settle_rank(0, nothing)
+    for anchor, twin in _twins(variant):
+        best = by_fit[..., 0]
+        wants = ops.logical_or(best == anchor, best == twin)
+        wants = ops.logical_and(is_box, wants)
+        wish = slots[..., anchor] + slots[..., twin] - ranked_slots[..., 0]
+        wins = _settle(wish, ranked_fit[..., 0], wants, (given, shared))
+        shared = ops.where(wins, wish, shared)
+    # Mostly all boxes have their best anchor by now.
+    _, given = ops.while_loop(
+        lambda rank, given: ops.any(ops.logical_and(is_box, given < 0)),
+        lambda rank, given: (rank + 1, settle_rank(rank, given)),
+        (1, given),
+        maximum_iterations=num_anchors - 1,
+    )
     lost = ops.sum(ops.cast(ops.logical_and(is_box, given < 0), "float32"), axis=-1)
 
     # One slot more than there are catches the boxes without a slot, and is cut off.
