@@ -148,7 +148,7 @@ def main():
             function()  # Traced.
         speeds = defaultdict(list)
         for _ in range(arguments.rounds):
-            for name, seconds in common.side_by_side(functions, 1).items():
+            for name, seconds in common.side_by_side(functions, 3).items():
                 speeds[name].append(batch / seconds)
             for precision in precisions:
                 speed = whole_step(folder, pictures, size, batch, precision)
