@@ -102,9 +102,9 @@ valohai.prepare(
 )
 
 THREADS = min(os.cpu_count(), 8)
-AHEAD = THREADS  # Pictures decoded before their turn.
 
-# A decoded picture takes three bytes a pixel, and while it is scaled three more.
+# Of a batch, and of those decoded ahead of it, and those being saved behind it. A
+# decoded picture takes three bytes a pixel, and while it is scaled three more.
 MAX_BATCH_PIXELS = 50_000_000
 
 FIRST_TO_REVIEW = 3  # Pictures that the log names.
@@ -133,7 +133,8 @@ def main():
     left_out, seconds = [], Stopwatch()
     with step.staged_outputs() as folder:
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
-        loaded = batches(load(bar, detector, left_out), values["batch_size"])
+        batch_size = values["batch_size"]
+        loaded = batches(load(bar, detector, batch_size, left_out), batch_size)
         with detections.DetectionsFile(
             folder / "detections.json", info.class_names, left_out
         ) as found:
@@ -234,7 +235,7 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
 
     rarities = review.rarity(info.class_names, info.train_boxes)
     names = draw.output_names()
-    reviews, saved = [], deque()
+    reviews, saved = [], Pending()
     with ThreadPoolExecutor(THREADS) as pool:
         for batch in loaded:
             with seconds:
@@ -269,43 +270,50 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
                     info.class_names,
                     detected.scores,
                 )
-                saved.append(pool.submit(drawn.save, folder / output, quality=92))
-                while len(saved) > AHEAD:
-                    saved.popleft().result()  # Raises what the thread has raised.
-        for save in saved:
-            save.result()
+                future = pool.submit(drawn.save, folder / output, quality=92)
+                saved.add(future, image.width * image.height)
+                saved.take(values["batch_size"])
+        saved.take(0)
     return reviews
 
 
-def load(sources, detector, left_out):
+def load(sources, detector, number, left_out):
     """Yields (source, RGB picture, what the network sees of it) of what can be read.
 
     Args:
         sources: iterable of `pictures.Source`.
         detector: a `predict.Detector`.
+        number: pictures that threads decode before their turn.
         left_out: list that gets a dict for each picture that cannot be read.
     """
     from yolov3_tf2 import pictures
 
-    def read():
-        # Here and not in the threads: a zip is open until its last source is taken.
-        for source in sources:
+    def decode(source, encoded, error):
+        if error is None:
             try:
-                yield source, source.read()
-            except (InputError, OSError) as error:
-                yield source, error
+                image = pictures.load_rgb(encoded, source.where)
+                return source, image, detector.prepare(np.asarray(image)), None
+            except InputError as caught:
+                error = caught
+        return source, None, None, error
 
-    def decode(pair):
-        source, encoded = pair
-        if isinstance(encoded, Exception):
-            return source, None, None, encoded
-        try:
-            image = pictures.load_rgb(encoded, source.where)
-        except InputError as error:
-            return source, None, None, error
-        return source, image, detector.prepare(np.asarray(image)), None
+    def decoded():
+        waiting = Pending()
+        with ThreadPoolExecutor(THREADS) as pool:
+            # Read here and not there: a zip is open until its last source is taken.
+            for source in sources:
+                encoded, pixels, error = None, 0, None
+                try:
+                    encoded = source.read()
+                    header = pictures.open_picture(encoded, source.where)
+                    pixels = header.width * header.height
+                except (InputError, OSError) as caught:
+                    error = caught
+                waiting.add(pool.submit(decode, source, encoded, error), pixels)
+                yield from waiting.take(number)
+            yield from waiting.take(0)
 
-    for source, image, prepared, error in ahead(decode, read()):
+    for source, image, prepared, error in decoded():
         if error is None:
             yield source, image, prepared
         else:
@@ -313,16 +321,28 @@ def load(sources, detector, left_out):
             left_out.append({"file_name": source.name, "reason": str(error)})
 
 
-def ahead(function, items):
-    """Yields `function(item)` of each item in order; threads work a few ahead."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+class Pending:
+    """What threads do for pictures, in order, and how many pixels it holds."""
+
+    def __init__(self):
+        self._futures, self._pixels = deque(), 0
+
+    def add(self, future, pixels):
+        self._futures.append((future, pixels))
+        self._pixels += pixels
+
+    def take(self, number):
+        """Waits until `number` are left, or fewer of very large pictures.
+
+        Returns:
+            A list of the results of the first ones; raises what one has raised.
+        """
+        results = []
+        while len(self._futures) > number or self._pixels > MAX_BATCH_PIXELS:
+            future, pixels = self._futures.popleft()
+            results.append(future.result())
+            self._pixels -= pixels
+        return results
 
 
 class Stopwatch:

@@ -1,6 +1,7 @@
 """The step scripts as processes: what they say to bad input, and what they leave."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import Future
 
 import keras
 import numpy as np
@@ -980,6 +982,26 @@ def test_a_review_changes_nothing_of_what_is_found(
     assert any(float(row["rarity"]) for row in rows)
     first = f"{rows[0]['file_name']} ({rows[0]['reason']})"
     assert f"review.csv: look first at {first}, " in process.stderr
+
+
+def test_large_pictures_are_few_in_memory(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["detect.py"])  # Which it reads when imported.
+    detect = importlib.import_module("detect")
+    monkeypatch.setattr(detect, "MAX_BATCH_PIXELS", 100)
+    pending, left = detect.Pending(), []
+    for number, pixels in enumerate([10] * 7 + [90, 90, 200, 10]):
+        future = Future()
+        future.set_result(number)
+        pending.add(future, pixels)
+        pending.take(5)
+        left.append(len(pending._futures))
+    assert left == [1, 2, 3, 4, 5, 5, 5, 2, 1, 0, 1]
+    assert pending.take(0) == [10]
+    future = Future()
+    future.set_exception(OSError("no room"))
+    pending.add(future, 10)
+    with pytest.raises(OSError, match="no room"):
+        pending.take(0)
 
 
 def odd_pictures(folder):
