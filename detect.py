@@ -103,9 +103,11 @@ valohai.prepare(
 
 THREADS = min(os.cpu_count(), 8)
 
-# Of a batch, and of those decoded ahead of it, and those being saved behind it. A
-# decoded picture takes three bytes a pixel, and while it is scaled three more.
+# A decoded picture takes four bytes a pixel, and while it is scaled six more.
 MAX_BATCH_PIXELS = 50_000_000
+# Of those decoded ahead of a batch, and of those being saved behind it: eight of 12
+# megapixels.
+MAX_WAITING_PIXELS = 100_000_000
 
 FIRST_TO_REVIEW = 3  # Pictures that the log names.
 
@@ -133,8 +135,8 @@ def main():
     left_out, seconds = [], Stopwatch()
     with step.staged_outputs() as folder:
         bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
-        batch_size = values["batch_size"]
-        loaded = batches(load(bar, detector, batch_size, left_out), batch_size)
+        loaded = load(bar, detector, number_waiting(values), left_out)
+        loaded = batches(loaded, values["batch_size"])
         with detections.DetectionsFile(
             folder / "detections.json", info.class_names, left_out
         ) as found:
@@ -272,7 +274,8 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
                 )
                 future = pool.submit(drawn.save, folder / output, quality=92)
                 saved.add(future, image.width * image.height)
-                saved.take(values["batch_size"])
+                saved.take(number_waiting(values))
+            del batch  # Its pictures, before the next ones are waited for.
         saved.take(0)
     return reviews
 
@@ -321,6 +324,11 @@ def load(sources, detector, number, left_out):
             left_out.append({"file_name": source.name, "reason": str(error)})
 
 
+def number_waiting(values):
+    """How many pictures are decoded ahead, or saved behind: all of a batch at least."""
+    return max(values["batch_size"], THREADS)
+
+
 class Pending:
     """What threads do for pictures, in order, and how many pixels it holds."""
 
@@ -338,7 +346,7 @@ class Pending:
             A list of the results of the first ones; raises what one has raised.
         """
         results = []
-        while len(self._futures) > number or self._pixels > MAX_BATCH_PIXELS:
+        while len(self._futures) > number or self._pixels > MAX_WAITING_PIXELS:
             future, pixels = self._futures.popleft()
             results.append(future.result())
             self._pixels -= pixels

@@ -298,18 +298,18 @@ def _publish(staging, root):
 
 
 @contextmanager
-def signals_held(tell=None):
+def signals_held(told=None):
     """Lets the signals that stop a process wait for the end of the block.
 
     Args:
-        tell: function that is called at once with the number of each that comes.
+        told: a `SimpleQueue`; gets None at once for each that comes.
     """
     held = []
 
     def hold(number, frame):
         held.append(number)
-        if tell:
-            tell(number)
+        if told:
+            told.put(None)
 
     handlers = {number: signal.signal(number, hold) for number in _STOPPING}
     try:
@@ -317,8 +317,8 @@ def signals_held(tell=None):
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])
+        if held:  # Also where the block has failed.
+            signal.raise_signal(held[0])
 
 
 def outputs_folder():

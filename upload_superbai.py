@@ -17,6 +17,7 @@ import json
 import threading
 import unicodedata
 from collections import Counter
+from queue import SimpleQueue
 
 import valohai
 from absl import logging
@@ -134,7 +135,8 @@ def main():
         raise InputError(
             "--upload_images: expected the pictures too; give them with --images."
         )
-    with contextlib.ExitStack() as stack:
+    told = SimpleQueue()
+    with contextlib.ExitStack() as held, contextlib.ExitStack() as stack:
         images = Images(image_paths, identities, stack)
         for number, picture in enumerate(annotated):
             if picture.size is None:
@@ -159,10 +161,12 @@ def main():
             identity = (item.dataset, item.key)
             return images.encoded(identity, sizes[identity])
 
+        # What was done is worth a report, whatever ends it.
+        held.enter_context(step.signals_held(told))
         outcomes, ended_by = uploader.bring_all(
-            uploader.Uploader(project, values, encoded_of), items
+            uploader.Uploader(project, values, encoded_of), items, told
         )
-    with step.signals_held():  # What was done is worth a report, whatever ended it.
+        stack.close()
         return report(values, items, outcomes, ended_by)
 
 

@@ -11,7 +11,6 @@ import threading
 import unicodedata
 import uuid
 from collections import deque
-from queue import SimpleQueue
 from typing import NamedTuple
 
 from absl import logging
@@ -216,8 +215,15 @@ class Uploader:
         return kept, added
 
 
-def bring_all(uploader, items):
+def bring_all(uploader, items, told):
     """Does what is to be done for all, some at a time.
+
+    Args:
+        uploader: an `Uploader`.
+        items: list of `Item`.
+        told: a `SimpleQueue`, into which None is put for each signal to stop. They are
+            to be held: one that broke in could meet a thread that has just been
+            started, and that nobody would wait for.
 
     Returns:
         A list of the `Outcome` of each item, None of those that were not finished; and
@@ -226,42 +232,35 @@ def bring_all(uploader, items):
     """
     outcomes, ended_by, in_a_row = [None] * len(items), None, 0
     left, running = deque(enumerate(items)), 0
-    # What threads and signals tell. A signal does not break into the loop: there, a
-    # thread could have been started that nobody waits for.
-    told = SimpleQueue()
     with step.progress(total=len(items), unit=" pictures") as bar:
         try:
-            with step.signals_held(tell=lambda number: told.put(None)):
-                while left or running:
-                    # No more than needed: what was not begun need not be taken back.
-                    while left and running < PARALLEL:
-                        _start(uploader, *left.popleft(), outcomes, told)
-                        running += 1
-                    news = told.get()
-                    if news is None:
-                        break  # The signal is raised after the block.
-                    running -= 1
-                    if isinstance(news, BaseException):
-                        raise news
-                    bar.update()
-                    outcome = outcomes[news]
-                    in_a_row = in_a_row + 1 if outcome.is_of_service else 0
-                    if in_a_row >= FAILURES_IN_A_ROW:
-                        raise suite_sdk.RefusedError(
-                            f"{in_a_row} pictures failed one after the other, the last "
-                            f"as {outcome.reason}"
-                        )
+            while left or running:
+                # No more than are needed: what was not begun need not be taken back.
+                while left and running < PARALLEL:
+                    _start(uploader, *left.popleft(), outcomes, told)
+                    running += 1
+                news = told.get()
+                if news is None:
+                    raise KeyboardInterrupt
+                running -= 1
+                if isinstance(news, BaseException):
+                    raise news
+                bar.update()
+                outcome = outcomes[news]
+                in_a_row = in_a_row + 1 if outcome.is_of_service else 0
+                if in_a_row >= FAILURES_IN_A_ROW:
+                    raise suite_sdk.RefusedError(
+                        f"{in_a_row} pictures failed one after the other, the last as "
+                        f"{outcome.reason}"
+                    )
         except BaseException as error:  # Given back, see above.
             ended_by = error
     # Those that are under way end with their next failure.
     uploader.suite.stopped.set()
-    try:
-        if running and isinstance(ended_by, KeyboardInterrupt):
-            logging.info("stopping as soon as %d pictures are done", running)
-        while running:
-            running -= told.get() is not None
-    except KeyboardInterrupt as error:  # Who asks twice does not want to wait.
-        ended_by = ended_by or error
+    if running and isinstance(ended_by, KeyboardInterrupt):
+        logging.info("stopping as soon as %d pictures are done", running)
+    while running and told.get() is not None:  # Who asks twice does not want to wait.
+        running -= 1
     return list(outcomes), ended_by  # Threads that nobody waits for may go on.
 
 
@@ -276,7 +275,7 @@ def _start(uploader, number, item, outcomes, told):
         number: the item's place in `outcomes`.
         item: an `Item`.
         outcomes: list; gets the `Outcome`.
-        told: queue; gets `number` at the end, or the error that was raised.
+        told: `SimpleQueue`; gets `number` at the end, or the error that was raised.
     """
 
     def call():

@@ -987,7 +987,7 @@ def test_a_review_changes_nothing_of_what_is_found(
 def test_large_pictures_are_few_in_memory(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["detect.py"])  # Which it reads when imported.
     detect = importlib.import_module("detect")
-    monkeypatch.setattr(detect, "MAX_BATCH_PIXELS", 100)
+    monkeypatch.setattr(detect, "MAX_WAITING_PIXELS", 100)
     pending, left = detect.Pending(), []
     for number, pixels in enumerate([10] * 7 + [90, 90, 200, 10]):
         future = Future()

@@ -15,6 +15,7 @@ import time
 import unicodedata
 import venv
 import zipfile
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from suite_server import SuiteServer
 
+import step
 import uploader
 from yolov3_tf2 import records, superbai
 
@@ -789,8 +791,10 @@ def test_a_signal_while_a_thread_starts(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", start)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told = SimpleQueue()
     try:
-        outcomes, ended_by = uploader.bring_all(bring, list(range(100)))
+        with pytest.raises(KeyboardInterrupt), step.signals_held(told):
+            outcomes, ended_by = uploader.bring_all(bring, list(range(100)), told)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert isinstance(ended_by, KeyboardInterrupt)

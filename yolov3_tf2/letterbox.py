@@ -14,7 +14,7 @@ CELL = 32  # side of the coarsest cells of all variants, pixels
 
 
 def letterbox(image, size):
-    """Fits a picture onto a square; runs eagerly and inside tf.data.
+    """Fits a picture onto a square; runs eagerly and in graphs.
 
     Args:
         image: `[height, width, 3]` uint8 RGB.
