@@ -9,6 +9,7 @@ the exit status is 2, though all others are done. Where none can be read, it is 
 """
 
 import os
+import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,9 @@ MAX_BATCH_PIXELS = 50_000_000
 # Of those decoded ahead of a batch, and of those being saved behind it: eight of 12
 # megapixels.
 MAX_WAITING_PIXELS = 100_000_000
+
+# Batches at a time: each operation of the network leaves some cores idle at its end.
+IN_NETWORK = 2
 
 FIRST_TO_REVIEW = 3  # Pictures that the log names.
 
@@ -239,9 +243,7 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
     names = draw.output_names()
     reviews, saved = [], Pending()
     with ThreadPoolExecutor(THREADS) as pool:
-        for batch in loaded:
-            with seconds:
-                detections = detector([prepared for _, _, prepared in batch])
+        for batch, detections in find(loaded, detector, seconds):
             kept = [over(values["score_threshold"], boxes) for boxes in detections]
             reviews += review.judge(
                 [
@@ -278,6 +280,32 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
             del batch  # Its pictures, before the next ones are waited for.
         saved.take(0)
     return reviews
+
+
+def find(loaded, detector, seconds):
+    """Yields (batch, list of its `predict.Detections`) of all batches.
+
+    While the caller draws one, and another is put together, threads look at the next
+    two.
+
+    Args:
+        loaded: iterable of batches, see `batches`.
+        detector: a `predict.Detector`.
+        seconds: a `Stopwatch` for it.
+    """
+
+    def look(batch):
+        with seconds:
+            return batch, detector([prepared for _, _, prepared in batch])
+
+    with ThreadPoolExecutor(IN_NETWORK) as pool:
+        running = deque()
+        for batch in loaded:
+            running.append(pool.submit(look, batch))
+            if len(running) > IN_NETWORK:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def load(sources, detector, number, left_out):
@@ -354,16 +382,23 @@ class Pending:
 
 
 class Stopwatch:
-    """Adds up the seconds spent in its `with` blocks, as `total`."""
+    """Adds up the seconds in which any thread is in its `with` blocks, as `total`."""
 
     def __init__(self):
         self.total = 0.0
+        self._threads, self._lock = 0, threading.Lock()
 
     def __enter__(self):
-        self._start = time.perf_counter()
+        with self._lock:
+            if not self._threads:
+                self._start = time.perf_counter()
+            self._threads += 1
 
     def __exit__(self, *error):
-        self.total += time.perf_counter() - self._start
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self.total += time.perf_counter() - self._start
 
 
 def check_class_names(paths, class_names, model_folder):
