@@ -104,7 +104,8 @@ valohai.prepare(
 
 THREADS = min(os.cpu_count(), 8)
 
-# A decoded picture takes four bytes a pixel, and while it is scaled six more.
+# A decoded picture takes four bytes a pixel, and while it is scaled six more. There are
+# `IN_NETWORK` batches and one more, which is drawn or put together.
 MAX_BATCH_PIXELS = 50_000_000
 # Of those decoded ahead of a batch, and of those being saved behind it: eight of 12
 # megapixels.
