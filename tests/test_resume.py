@@ -6,9 +6,12 @@ import shutil
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import pytest
 from conftest import start_training
+from valohai_worker import files
 
 from yolov3_tf2 import training_state
 from yolov3_tf2.errors import InputError
@@ -184,22 +187,30 @@ def test_a_damaged_state_is_named(tmp_path):
         find(tmp_path)
 
 
-class Worker(threading.Thread):
-    """Takes outputs that were made read-only away, as a worker of Valohai does."""
+@contextmanager
+def uploads(outputs, uploaded):
+    """Takes what is made read-only out of the outputs, as a worker of Valohai does."""
+    ended = threading.Event()
 
-    def __init__(self, outputs, uploaded):
-        super().__init__(daemon=True)
-        self.outputs, self.uploaded = outputs, uploaded
-        self.ended = threading.Event()
+    def watch():
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(0.01)
+            for path in files(outputs):
+                with suppress(FileNotFoundError):  # The step takes its own away, too.
+                    if path.stat().st_mode & 0o222:
+                        continue
+                    # Taken twice, it would be another version of a file.
+                    assert not (uploaded / path.name).exists(), path
+                    shutil.move(path, uploaded / path.name)
 
-    def run(self):
-        self.uploaded.mkdir()
-        while not self.ended.wait(0.01):
-            for path in self.outputs.rglob("*"):
-                # A name that is taken away twice would be another version of a file.
-                if path.is_file() and not path.stat().st_mode & 0o222:
-                    assert not (self.uploaded / path.name).exists(), path
-                    shutil.move(path, self.uploaded / path.name)
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.result()
 
 
 @pytest.mark.slow
@@ -209,16 +220,14 @@ def test_checkpoints_are_uploaded_while_it_trains(tmp_path, data, unbroken):
     (tmp_path / "config" / "api.json").write_text("{}")
     environment = {"VH_CONFIG_DIR": str(tmp_path / "config"), "VH_JOB_ID": "exec-1"}
     uploaded = tmp_path / "first"
-    worker = Worker(tmp_path / "outputs", uploaded)
-    worker.start()
+    uploaded.mkdir()
     arguments = [*data, "--checkpoint_epochs=2"]
-    process = start_training(tmp_path / "outputs", arguments, **environment)
-    for line in process.stdout:
-        if '"epoch": 5' in line:
-            process.kill()
-    process.communicate()
-    worker.ended.set()
-    worker.join()
+    with uploads(tmp_path / "outputs", uploaded):
+        process = start_training(tmp_path / "outputs", arguments, **environment)
+        for line in process.stdout:
+            if '"epoch": 5' in line:
+                process.kill()
+        process.communicate()
     names = {path.stem for path in uploaded.glob("*.json")}
     states = sorted(name for name in names if name.startswith("epoch"))
     assert states[:3] == ["epoch-0000", "epoch-0002", "epoch-0004"]

@@ -226,7 +226,7 @@ class Worker:
 
     def _take_uploads(self, execution, outputs):
         """Takes the outputs that a step has made read-only out of its folder."""
-        for path in _files(outputs):
+        for path in files(outputs):
             with suppress(FileNotFoundError):  # The step may take it, too.
                 if not path.stat().st_mode & 0o222:
                     self._keep(execution, path, outputs, is_live=True)
@@ -235,7 +235,7 @@ class Worker:
     def _keep_outputs(self, execution):
         outputs = execution.folder
         taken = list(execution.outputs)
-        for path in _files(outputs):
+        for path in files(outputs):
             if path.name != _PROPERTIES:
                 self._keep(execution, path, outputs)
         if (outputs / _PROPERTIES).is_file():
@@ -262,7 +262,7 @@ class Worker:
         execution.outputs.append(datum)
 
 
-def _files(folder):
+def files(folder):
     """Yields the files below a folder that are not hidden; it may change meanwhile."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
