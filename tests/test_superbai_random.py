@@ -130,7 +130,7 @@ def clipped(box):
     return inside if min(inside[2] - inside[0], inside[3] - inside[1]) >= 1 else None
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     export=exports(),
     tags_are_objects=st.booleans(),
