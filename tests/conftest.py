@@ -1,10 +1,12 @@
 """Fixtures that several test files share; what is slow to make is made once."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -26,21 +28,25 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items):
-    """Keeps together, where several processes test, what shares what is slow to make."""
+    """Keeps tests that share what is slow to make in one process, of several."""
     for item in items:
         group = "sample_run" if "sample_run" in item.fixturenames else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
 
 
 def free_addresses(number):
-    """Addresses on this machine on which nothing listens."""
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
+    """Addresses on this machine on which nothing listens.
+
+    Below the ports that systems give to who asks for any: none of those is taken by
+    another test, or by a connection, before somebody listens there.
+    """
+    ports = set()
+    while len(ports) < number:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            ports.add(port)
+    return [f"127.0.0.1:{port}" for port in ports]
 
 
 @pytest.fixture(scope="session")
