@@ -27,13 +27,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_collection_modifyitems(items):
-    """Keeps tests that share what is slow to make in one process, of several."""
-    for item in items:
-        group = "sample_run" if "sample_run" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def free_addresses(number):
     """Addresses on this machine on which nothing listens.
 

@@ -1,10 +1,16 @@
 """The whole way: the pipeline on the built-in sample, and what it leaves behind."""
 
+import fnmatch
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
+import valohai_yaml
 from PIL import Image
+from suite_server import SuiteServer
 
 from yolov3_tf2 import checkpoint, evaluate, records
 
@@ -240,3 +246,57 @@ def test_official_weights_find_what_they_should(
     # OpenCV's importer on the same pictures: 0.289 letterboxed, 0.312 stretched.
     assert results[0] >= 0.30
     assert abs(results[1] - results[0]) < 0.005, results
+
+
+def test_edges_start_at_files_that_a_step_writes(sample_run, checkout):
+    _, run = sample_run
+    config = valohai_yaml.parse((checkout / "valohai.yaml").read_text())
+    for edge in (e for p in config.pipelines.values() for e in p.edges):
+        source = run / edge.source_node
+        written = [p.relative_to(source).as_posix() for p in source.rglob("*.*")]
+        assert fnmatch.filter(written, edge.source_key), edge.source
+
+
+@pytest.fixture
+def suite():
+    with SuiteServer(key="k3y-0f-a-team") as server:
+        yield server
+
+
+def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
+    """What the sample's network finds arrives in the Suite, with tags for a review."""
+    _, run = sample_run
+    (path,) = (run / "convert-superbai" / "test").iterdir()
+    suite.add_project("Shapes", [(n, "box") for n in ("circle", "square", "triangle")])
+    for row in map(records.parse, tf.data.TFRecordDataset(str(path))):
+        name = row["source_id"].numpy().decode()
+        suite.add_asset("Shapes", *name.split("/", 1), row["encoded"].numpy())
+    # Beside TensorFlow, as on one's own machine.
+    packages = ["superb-ai-label==0.22.2", "phy-credit", "semver"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-qq", "--no-deps"]
+        + ["--target", tmp_path / "sdk", *packages],
+        check=True,
+    )
+    before = set((checkout / ".valohai" / "outputs").iterdir())
+    process = run_script(
+        "pipeline.py",
+        "--pipeline=label-superbai",
+        *(f"--detect.model={p}" for p in (run / "train" / "model").iterdir()),
+        *(f"--detect.image={path}", "--detect.size=160"),
+        *("--upload-superbai.project=Shapes", "--upload-superbai.review_pictures=3"),
+        cwd=checkout,
+        PYTHONPATH=str(tmp_path / "sdk"),
+        **suite.environment(),
+    )
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output
+    assert "label-superbai done" in output and suite.key not in output
+    (own,) = set((checkout / ".valohai" / "outputs").iterdir()) - before
+    facts = json.loads((own / "upload-superbai" / "upload.json").read_text())
+    detections = json.loads((own / "detect" / "detections.json").read_text())
+    labels = list(suite.labels.values())
+    assert facts["failed"] == 0 and facts["created"] > len(labels) / 2
+    assert sum(len(x.objects) for x in labels) == len(detections["annotations"]) > 0
+    assert sum(x.tags == ["review"] for x in labels) == 3
+    shutil.rmtree(own)  # The newest outputs are to be those of the sample.

@@ -16,7 +16,7 @@ CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="ut
 
 
 def test_ci_runs_the_readmes_test_command():
-    command = "python -m pytest"
+    command = "python -m pytest -n 2"
     assert f"pip install -r requirements-dev.txt && {command}\n" in README
     script = (REPOSITORY / ".ci" / "run").read_text().splitlines()
     assert command in script and "pip install --quiet -r requirements-dev.txt" in script

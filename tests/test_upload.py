@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -1080,46 +1079,3 @@ def test_without_an_sdk(tmp_path):
     )
     assert process.returncode == 1
     assert "requirements-suite.txt" in process.stderr
-
-
-@pytest.mark.slow
-def test_the_label_pipeline(sample_run, checkout, server, run_script, tmp_path):
-    """What the sample's network finds arrives in the Suite, with tags for a review."""
-    _, run = sample_run
-    (path,) = (run / "convert-superbai" / "test").iterdir()
-    truth = {}
-    for row in map(records.parse, tf.data.TFRecordDataset(str(path))):
-        name = row["source_id"].numpy().decode()
-        truth[name] = row["boxes"].numpy()
-    server.add_project("Shapes", [(n, "box") for n in ("circle", "square", "triangle")])
-    for name in truth:
-        server.add_asset("Shapes", *name.split("/", 1), encode())
-    # Beside TensorFlow, as on one's own machine.
-    packages = ["superb-ai-label==0.22.2", "phy-credit", "semver"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-qq", "--no-deps"]
-        + ["--target", tmp_path / "sdk", *packages],
-        check=True,
-    )
-    before = set((checkout / ".valohai" / "outputs").iterdir())
-    process = run_script(
-        "pipeline.py",
-        "--pipeline=label-superbai",
-        *(f"--detect.model={p}" for p in (run / "train" / "model").iterdir()),
-        *(f"--detect.image={path}", "--detect.size=160"),
-        *("--upload-superbai.project=Shapes", "--upload-superbai.review_pictures=3"),
-        cwd=checkout,
-        PYTHONPATH=str(tmp_path / "sdk"),
-        **server.environment(),
-    )
-    output = process.stdout + process.stderr
-    assert process.returncode == 0, output
-    assert "label-superbai done" in output and server.key not in output
-    (own,) = set((checkout / ".valohai" / "outputs").iterdir()) - before
-    facts = json.loads((own / "upload-superbai" / "upload.json").read_text())
-    detections = json.loads((own / "detect" / "detections.json").read_text())
-    labels = list(server.labels.values())
-    assert facts["failed"] == 0 and facts["created"] > len(truth) / 2
-    assert sum(len(x.objects) for x in labels) == len(detections["annotations"]) > 0
-    assert sum(x.tags == ["review"] for x in labels) == 3
-    shutil.rmtree(own)  # The newest outputs are to be those of the sample.
