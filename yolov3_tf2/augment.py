@@ -170,7 +170,7 @@ def keep_visible(boxes, window, size):
 
 
 # Compiled, as what is below: a fifteenth of the time, as all of it becomes one loop.
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _assemble(images, sources, cut, move):
     """Puts mosaics together.
 
@@ -196,7 +196,7 @@ def _assemble(images, sources, cut, move):
     return tf.gather(tf.reshape(images, (-1, 3)), offset + axis[:, None] * size + axis)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _change_pixels(image, flips, window, uniform, strengths):
     """Mirrors, turns the hue, and multiplies saturation and value.
 
@@ -225,7 +225,7 @@ def _change_pixels(image, flips, window, uniform, strengths):
 
 
 # Compiled by itself: with what is above, each pixel would be changed three times.
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _interleave(planes):
     """`[3, rows, columns]` to `[rows, columns, 3]`."""
     return tf.transpose(planes, (1, 2, 0))

@@ -33,7 +33,7 @@ def share(strategy, variables):
     if num_workers(strategy) == 1:
         return
 
-    @tf.function
+    @tf.function(autograph=False)
     def of_the_first():
         def replica():
             context = tf.distribute.get_replica_context()
@@ -63,7 +63,7 @@ def _rows(strategy, row):
 def _adder(strategy):
     devices, workers = len(strategy.extended.worker_devices), num_workers(strategy)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
     def add(row):
         def replica():
             context = tf.distribute.get_replica_context()
