@@ -200,15 +200,19 @@ def test_ciou_pulls_boxes_to_their_targets():
     variables = [
         tf.Variable(np.zeros((*np.asarray(t).shape[:-1], 8), "f")) for t in targets
     ]
-    losses = []
-    for step in range(200):
+
+    @tf.function
+    def descend(rate):
         with tf.GradientTape() as tape:
             parts = loss.yolo_loss(variables, targets, boxes, FULL, "ciou")
             value = tf.reduce_sum(parts["loss_box"])
-        losses.append(float(value))
         for v, g in zip(variables, tape.gradient(value, variables), strict=True):
-            # Its gradient has the same size near the goal: smaller steps end there.
-            v.assign_sub(0.1 * (1 - step / 200) * g)
+            v.assign_sub(rate * g)
+        return value
+
+    # The gradient has the same size near the goal: smaller steps end there.
+    rates = tf.linspace(0.1, 0.0, 200)
+    losses = [float(descend(rate)) for rate in rates]
     assert losses[-1] < 0.1 * losses[0]
 
 
