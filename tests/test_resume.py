@@ -4,14 +4,12 @@ import json
 import random
 import shutil
 import signal
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from conftest import start_training
-from valohai_worker import files
+from valohai_worker import files, watched
 
 from yolov3_tf2 import training_state
 from yolov3_tf2.errors import InputError
@@ -187,30 +185,19 @@ def test_a_damaged_state_is_named(tmp_path):
         find(tmp_path)
 
 
-@contextmanager
 def uploads(outputs, uploaded):
     """Takes what is made read-only out of the outputs, as a worker of Valohai does."""
-    ended = threading.Event()
 
-    def watch():
-        is_last = False
-        while not is_last:
-            is_last = ended.wait(0.01)
-            for path in files(outputs):
-                with suppress(FileNotFoundError):  # The step takes its own away, too.
-                    if path.stat().st_mode & 0o222:
-                        continue
-                    # Taken twice, it would be another version of a file.
-                    assert not (uploaded / path.name).exists(), path
-                    shutil.move(path, uploaded / path.name)
+    def look(_):
+        for path in files(outputs):
+            with suppress(FileNotFoundError):  # The step takes its own away, too.
+                if path.stat().st_mode & 0o222:
+                    continue
+                # Taken twice, it would be another version of a file.
+                assert not (uploaded / path.name).exists(), path
+                shutil.move(path, uploaded / path.name)
 
-    with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(watch)
-        try:
-            yield
-        finally:
-            ended.set()
-            watching.result()
+    return watched(look, seconds=0.01)
 
 
 @pytest.mark.slow

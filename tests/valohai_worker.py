@@ -196,33 +196,24 @@ class Worker:
         execution.log("status", f"{execution.status}, exit status {status}")
         return status
 
-    @contextmanager
     def _watched(self, execution, place):
         """Takes uploads and lines of the log as they come, within the block."""
         outputs = execution.folder
         log = self.state / "runs" / place / "log.txt"
-        ended = threading.Event()
+        position = 0
 
-        def watch():
-            position, is_last = 0, False
-            while not is_last:
-                is_last = ended.wait(POLL_SECONDS)
-                if execution.signal and not execution.is_signalled:
-                    execution.kill(execution.signal)  # It came before the process.
-                self._take_uploads(execution, outputs)
-                text = log.read_bytes()[position:] if log.is_file() else b""
-                whole = text if is_last else text[: text.rfind(b"\n") + 1]
-                position += len(whole)
-                for line in whole.decode(errors="replace").splitlines():
-                    execution.log("stdout", line)
+        def look(is_last):
+            nonlocal position
+            if execution.signal and not execution.is_signalled:
+                execution.kill(execution.signal)  # It came before the process.
+            self._take_uploads(execution, outputs)
+            text = log.read_bytes()[position:] if log.is_file() else b""
+            whole = text if is_last else text[: text.rfind(b"\n") + 1]
+            position += len(whole)
+            for line in whole.decode(errors="replace").splitlines():
+                execution.log("stdout", line)
 
-        with ThreadPoolExecutor(1) as pool:
-            watching = pool.submit(watch)
-            try:
-                yield
-            finally:
-                ended.set()
-                watching.result()
+        return watched(look, POLL_SECONDS)
 
     def _take_uploads(self, execution, outputs):
         """Takes the outputs that a step has made read-only out of its folder."""
@@ -260,6 +251,29 @@ class Worker:
         os.link(path, datum.path)
         self.data[datum.id] = datum
         execution.outputs.append(datum)
+
+
+@contextmanager
+def watched(look, seconds):
+    """Calls `look(is_last)` every so many seconds in the block, and at its end.
+
+    What it raises, the block raises at its end.
+    """
+    ended = threading.Event()
+
+    def watch():
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(seconds)
+            look(is_last)
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.result()
 
 
 def files(folder):
