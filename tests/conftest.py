@@ -1,22 +1,18 @@
 """Fixtures that several test files share; what is slow to make is made once."""
 
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
 import pytest
+from project import REPOSITORY, SHARED
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # A program: it takes the arguments of the process that imports it for its own.
 collect_ignore = ["fuzz_superbai.py"]
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = REPOSITORY.parent / "shared"
 # The same examples everywhere, and none that fails where the machine is busy.
 hypothesis.settings.register_profile(
     "repeatable",
@@ -25,21 +21,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("repeatable")
-
-
-def free_addresses(number):
-    """Addresses on this machine on which nothing listens.
-
-    Below the ports that systems give to who asks for any: none of those is taken by
-    another test, or by a connection, before somebody listens there.
-    """
-    ports = set()
-    while len(ports) < number:
-        port = random.SystemRandom().randrange(20000, 32000)
-        with socket.socket() as free, suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            ports.add(port)
-    return [f"127.0.0.1:{port}" for port in ports]
 
 
 @pytest.fixture(scope="session")
@@ -121,16 +102,3 @@ def training_inputs(tmp_path_factory, run_script):
         *("--test", *(folder / "test").iterdir()),
         *("--model", *(folder / "model" / name for name in checkpoint.FILES)),
     ]
-
-
-def start_training(outputs, arguments, **environment):
-    """Starts train.py; returns the process."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("VH_")}
-    return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
-        cwd=REPOSITORY,
-        env={**clean, "VH_OUTPUTS_DIR": str(outputs), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

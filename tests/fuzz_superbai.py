@@ -1,6 +1,6 @@
 """Converts exports that were damaged at random; run as a program.
 
-python fuzz_superbai.py CASES [FIRST]
+python fuzz_export.py CASES [FIRST]
 
 Each case is a function of its number. It ends in whole outputs or in a documented
 error; anything else is printed, and the exit status is 1.
@@ -19,9 +19,9 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "helpers")]
 ARGUMENTS = [int(argument) for argument in sys.argv[1:]]
 sys.argv[1:] = []
 

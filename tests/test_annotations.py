@@ -17,6 +17,7 @@ import pytest
 import suite_export
 from hypothesis import example, given
 from hypothesis import strategies as st
+from project import REPOSITORY
 from pycocotools.coco import COCO
 
 from yolov3_tf2 import annotations, evaluate
@@ -678,8 +679,7 @@ def test_it_needs_no_tensorflow():
         "import sys, yolov3_tf2.annotations; print(*sorted({'tensorflow', 'keras', "
         "'valohai', 'tqdm', 'absl', 'pycocotools'} & set(sys.modules)))"
     )
-    root = Path(__file__).parent.parent
     process = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert (process.returncode, process.stdout) == (0, "\n"), process.stderr

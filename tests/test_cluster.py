@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 import valohai
-from conftest import free_addresses, start_training
+from project import free_addresses, start_training
 
 import cluster
 from yolov3_tf2 import checkpoint, optimizer, training_state

@@ -2,11 +2,10 @@
 
 import ast
 import graphlib
-from pathlib import Path
 
 import pytest
+from project import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("yolov3_tf2", "superbai", "valohai_step")
 PIPELINES = ("pipeline.py", "label_pipeline.py")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import valohai_yaml
-from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from project import REPOSITORY
 
 LOCKS = {
     "requirements.txt": "requirements.lock",

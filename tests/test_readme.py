@@ -1,12 +1,11 @@
 """What the README promises about commands, parameters and files."""
 
 import re
-from pathlib import Path
 
 import pytest
 import valohai_yaml
+from project import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # Of `vh` itself, of pipeline.py, and of docker.
 OTHER_OPTIONS = {"adhoc", "reuse", "environment", "pipeline", "help", "check"}

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import REPOSITORY, free_addresses
+from project import REPOSITORY, free_addresses
 
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.link import Link

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from conftest import start_training
+from project import start_training
 from valohai_worker import files, watched
 
 from yolov3_tf2 import training_state

@@ -20,8 +20,8 @@ import pytest
 import reference
 import suite_export
 import tensorflow as tf
-from conftest import REPOSITORY
 from PIL import Image
+from project import REPOSITORY
 from suite_export import box, labelled, polygon, rotated
 
 import samples

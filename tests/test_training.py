@@ -6,15 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from conftest import free_addresses
 from PIL import Image, ImageDraw
+from project import REPOSITORY, free_addresses
 
 from yolov3_tf2 import boxes, grid, records, superbai, training
 from yolov3_tf2.dataset import build_dataset
@@ -366,10 +365,10 @@ def test_two_devices_and_two_workers_learn_as_one_does(
 
 
 def start_replicas(*arguments):
-    script = Path(__file__).with_name("replicas.py")
+    script = REPOSITORY / "tests" / "helpers" / "replicas.py"
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import valohai_yaml
-from conftest import REPOSITORY
+from project import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
 CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="utf-8"))

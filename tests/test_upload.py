@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import suite_server
 import tensorflow as tf
-from conftest import REPOSITORY
 from PIL import Image
+from project import REPOSITORY
 from suite_server import SuiteServer
 
 import step

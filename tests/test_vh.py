@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import valohai_yaml
-from conftest import REPOSITORY
 from PIL import Image
+from project import REPOSITORY
 from valohai_server import PROJECT, ValohaiServer
 
 import samples
