@@ -126,10 +126,11 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import detections, pictures, review
+    from yolov3_tf2 import detections, review
+    from yolov3_tf2.inference.sources import count_images, walk_images
 
     detector, info = load_detector(model_folder, classes, values)
-    total, others = pictures.count(image_paths)
+    total, others = count_images(image_paths)
     if not total:
         raise InputError(
             f"no pictures in {', '.join(map(str, image_paths))}; expected at least one."
@@ -139,7 +140,7 @@ def main():
 
     left_out, seconds = [], Stopwatch()
     with step.staged_outputs() as folder:
-        bar = step.progress(pictures.walk(image_paths), total=total, unit=" pictures")
+        bar = step.progress(walk_images(image_paths), total=total, unit=" pictures")
         loaded = load(bar, detector, number_waiting(values), left_out)
         loaded = batches(loaded, values["batch_size"])
         with detections.DetectionsFile(
@@ -313,17 +314,17 @@ def load(sources, detector, number, left_out):
     """Yields (source, RGB picture, what the network sees of it) of what can be read.
 
     Args:
-        sources: iterable of `pictures.Source`.
+        sources: iterable of `sources.Source`.
         detector: a `predict.Detector`.
         number: pictures that threads decode before their turn.
         left_out: list that gets a dict for each picture that cannot be read.
     """
-    from yolov3_tf2 import pictures
+    from yolov3_tf2.files.images import load_rgb, open_image
 
     def decode(source, encoded, error):
         if error is None:
             try:
-                image = pictures.load_rgb(encoded, source.where)
+                image = load_rgb(encoded, source.where)
                 return source, image, detector.prepare(np.asarray(image)), None
             except InputError as caught:
                 error = caught
@@ -337,7 +338,7 @@ def load(sources, detector, number, left_out):
                 encoded, pixels, error = None, 0, None
                 try:
                     encoded = source.read()
-                    header = pictures.open_picture(encoded, source.where)
+                    header = open_image(encoded, source.where)
                     pixels = header.width * header.height
                 except (InputError, OSError) as caught:
                     error = caught

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import requests
 
 import suite_sdk
-from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import archives
 
 # The SDK pastes names into its query without escaping them.
 _UNSAFE = re.compile(r'["\\\x00-\x1f\x7f\u2028\u2029]')
@@ -367,4 +367,4 @@ def _spellings(dataset, key):
 
 
 def _normal(names):
-    return tuple(map(archives.normalise, names))
+    return tuple(map(archives.normalise_path, names))

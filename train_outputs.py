@@ -7,10 +7,11 @@ from absl import logging
 
 import on_valohai
 import step
-from yolov3_tf2 import checkpoint, evaluate, pictures, plots, records, training_state
+from yolov3_tf2 import checkpoint, evaluate, plots, records, training_state
 from yolov3_tf2 import model as network
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.images import load_rgb
 
 WORST_PICTURES = 8
 
@@ -175,7 +176,7 @@ def draw_plots(folder, history, tested, test_paths, class_names):
     )
     rows = records.read(test_paths, [picture.number for picture in worst])
     images = [
-        pictures.load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
+        load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
         for row in rows
     ]
     if worst:

@@ -27,8 +27,10 @@ import step_inputs
 import suite
 import suite_sdk
 import uploader
-from yolov3_tf2 import annotations, archives, picture_index, pictures
+from yolov3_tf2 import picture_index
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import annotations, archives
+from yolov3_tf2.files.images import prepare_image
 
 PARAMETERS = {
     "project": {
@@ -125,7 +127,7 @@ def main():
     values = step.parameters(PARAMETERS, INPUTS)
     if not values["project"]:
         raise InputError("--project: expected the name of a project of the Suite.")
-    annotated, left_out = annotations.read(
+    annotated, left_out = annotations.read_annotations(
         step_inputs.input_paths("annotations", folders=True)
     )
     identities = identify_all(annotated, values["dataset"])
@@ -141,7 +143,7 @@ def main():
         for number, picture in enumerate(annotated):
             if picture.size is None:
                 size = images.size(identities[number])
-                annotated[number] = annotations.clip(picture, size, left_out)
+                annotated[number] = annotations.clip_to_image(picture, size, left_out)
         items = make_items(annotated, identities, values, review, left_out)
         for reason, number in left_out.items():
             logging.info("left out or changed: %d %s", number, reason)
@@ -194,14 +196,14 @@ def read_review(values, paths):
             f"{paths[0]}: expected a column file_name, got {', '.join(rows[0])}; is it "
             "the review.csv of detect.py?"
         )
-    return {archives.normalise(row["file_name"]) for row in rows[:number]}
+    return {archives.normalise_path(row["file_name"]) for row in rows[:number]}
 
 
 def identify_all(annotated, dataset):
     """The names of pictures in the Suite.
 
     Args:
-        annotated: list of `annotations.Annotated`.
+        annotated: list of `annotations.AnnotatedImage`.
         dataset: the one of all, an empty string where their names tell it.
 
     Returns:
@@ -241,7 +243,7 @@ def make_items(annotated, identities, values, review, left_out):
     """What is to be sent.
 
     Args:
-        annotated: list of `annotations.Annotated`.
+        annotated: list of `annotations.AnnotatedImage`.
         identities: list of their (dataset, key).
         values: the step's parameters.
         review: set of the names of pictures to review.
@@ -299,7 +301,7 @@ class Images:
         if identity not in self._entries or identity in self._doubtful:
             return None
         try:
-            prepared = pictures.prepare(*self._read(identity))
+            prepared = prepare_image(*self._read(identity))
         except InputError:
             return None  # Who uploads it is told.
         return prepared.width, prepared.height
@@ -320,9 +322,9 @@ class Images:
                 "is that one, put it into a folder of the right name."
             )
         try:
-            return pictures.prepare(encoded, where, size).encoded
+            return prepare_image(encoded, where, size).encoded
         except InputError:
-            upright = pictures.prepare(encoded, where)  # Raises what is wrong with it.
+            upright = prepare_image(encoded, where)  # Raises what is wrong with it.
         raise InputError(
             f"{where} is {upright.width}x{upright.height}, but the annotations of "
             f"{'/'.join(identity)} are of a picture of {size[0]}x{size[1]}: is it "

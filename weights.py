@@ -114,12 +114,13 @@ def read_class_names(paths, number):
 
 def try_on_picture(model, variant, class_names, path):
     """Logs what the converted network sees in a picture."""
-    from yolov3_tf2 import pictures, predict
+    from yolov3_tf2 import predict
+    from yolov3_tf2.files.images import load_rgb
 
     detector = predict.Detector(
         model, variant, SIZE, score_threshold=0.25, iou_threshold=0.45, max_boxes=20
     )
-    array = np.asarray(pictures.load_rgb(path.read_bytes(), path))
+    array = np.asarray(load_rgb(path.read_bytes(), path))
     (found,) = detector([detector.prepare(array)])
     logging.info("%s: %d objects of a score over 0.25", path, len(found.scores))
     for box, score, label in zip(*found, strict=True):

@@ -68,7 +68,8 @@ def detections_picture(run):
     step.import_tensorflow()
     import tensorflow as tf
 
-    from yolov3_tf2 import draw, pictures, records
+    from yolov3_tf2 import draw, records
+    from yolov3_tf2.files.images import load_rgb
 
     found = json.loads((run / "detect" / "detections.json").read_text("utf-8"))
     names = [category["name"] for category in found["categories"]]
@@ -81,7 +82,7 @@ def detections_picture(run):
     mosaic = Image.new("RGB", (COLUMNS * side - GAP, ROWS * side - GAP), "white")
     for place, picture in enumerate(found["images"][: COLUMNS * ROWS]):
         name = picture["file_name"]
-        image = pictures.load_rgb(encoded[name], name)
+        image = load_rgb(encoded[name], name)
         scale = TILE / image.width
         own = [a for a in found["annotations"] if a["image_id"] == picture["id"]]
         tile = draw.draw_boxes(

@@ -9,10 +9,11 @@ import tensorflow as tf
 from PIL import Image
 
 from yolov3_tf2 import dataset as dataset_module
-from yolov3_tf2 import grid, pictures, records, superbai
+from yolov3_tf2 import grid, records, superbai
 from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.letterbox import GREY, fit, letterbox, to_float
 from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
 
@@ -310,7 +311,7 @@ def jpeg_record(tmp_path, image):
     record = superbai.Record("ds/x", encoded, "jpeg", *image.size, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
-    return path, np.asarray(pictures.load_rgb(encoded, "x"))
+    return path, np.asarray(load_rgb(encoded, "x"))
 
 
 @pytest.mark.parametrize("sides", [(61, 47), (300, 200)])

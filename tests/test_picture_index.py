@@ -6,8 +6,8 @@ import unicodedata
 import pytest
 import suite_export
 
-from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import archives
 from yolov3_tf2.picture_index import match
 
 KOREAN = "고양이/사진.jpg"

@@ -10,7 +10,7 @@ from yolov3_tf2.augment import augment, mosaic
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
-# Of pictures that are decoded whole, each of up to `pictures.MAX_PIXELS`.
+# Of pictures that are decoded whole, each of up to `images.MAX_PIXELS`.
 _PARALLEL_WHOLE = min(_PARALLEL, 8)
 _PREFETCH = 2
 # Of records that are parsed for their class names, which have whole pictures in them:

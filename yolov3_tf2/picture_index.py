@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import NamedTuple
 
-from yolov3_tf2.archives import Folder, Zip, normalise
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.pictures import is_picture_name
+from yolov3_tf2.files.archives import Folder, Zip, normalise_path
+from yolov3_tf2.files.images import is_image_name
 
 
 class Entry(NamedTuple):
@@ -63,7 +63,12 @@ def match(identities, archives, wanted):
     """
     paths = [(archive, name) for archive in archives for name in archive.files]
     entries = [
-        Entry(number, archive, name, normalise(f"{PurePath(archive.name).stem}/{name}"))
+        Entry(
+            number,
+            archive,
+            name,
+            normalise_path(f"{PurePath(archive.name).stem}/{name}"),
+        )
         for number, (archive, name) in enumerate(paths)
     ]
     exact, longer = _Endings(entries, str), _Endings(entries, _without_extension)
@@ -209,7 +214,7 @@ def _last(path, number):
 
 def _without_extension(path):
     """A path without the extension of a picture; empty where it has none."""
-    return path.rpartition(".")[0] if is_picture_name(path) else ""
+    return path.rpartition(".")[0] if is_image_name(path) else ""
 
 
 def _ambiguous(identity, entries):

@@ -8,7 +8,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from yolov3_tf2 import draw, evaluate, pictures
+from yolov3_tf2 import draw, evaluate
+from yolov3_tf2.files.images import load_rgb
 
 matplotlib.use("Agg")  # Draws to files, on machines without a screen too.
 
@@ -37,7 +38,7 @@ def records_mosaic(records, class_names, tile=320):
     return _mosaic(
         [
             _labelled_tile(
-                pictures.load_rgb(record.encoded, record.source_id),
+                load_rgb(record.encoded, record.source_id),
                 record.boxes_px,
                 record.labels,
                 class_names,

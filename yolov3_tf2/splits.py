@@ -5,7 +5,7 @@ from itertools import compress
 from operator import not_
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.packed_list import PackedList
+from yolov3_tf2.files.packed_list import PackedList
 
 TRAIN_TAGS = {"train"}
 TEST_TAGS = {"test", "validation", "valid", "val"}

@@ -12,9 +12,11 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from yolov3_tf2 import archives, pictures, suite_json
+from yolov3_tf2 import suite_json
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.packed_list import PackedList
+from yolov3_tf2.files import archives
+from yolov3_tf2.files.images import is_image_name, prepare_image
+from yolov3_tf2.files.packed_list import PackedList
 from yolov3_tf2.picture_index import match
 
 # The largest label known has 5 MB; one of this size takes a few hundred in memory.
@@ -178,7 +180,7 @@ class Export:
         )
         archive = self._images[item.archive]
         where = f"{archive.name}: {item.entry}"
-        picture = pictures.prepare(archive.read(item.entry), where, item.labelled_size)
+        picture = prepare_image(archive.read(item.entry), where, item.labelled_size)
         self.left_out.update(label.left_out)
         kept, changes, too_small = [], Counter(), 0
         for box in label.boxes:
@@ -236,7 +238,7 @@ class Export:
         entries = self._labels.files
         found = [e for e in entries if e.rpartition("/")[2] == "project.json"]
         if not found:
-            has_pictures = any(map(pictures.is_picture_name, entries))
+            has_pictures = any(map(is_image_name, entries))
             held = "pictures" if has_pictures else "other files"
             raise InputError(
                 f"{self.name} holds {held} and no project.json: "
@@ -291,7 +293,7 @@ class Export:
                 + "); submit some in the Suite, then export again."
             )
         for entry in matched.rest:
-            is_picture = pictures.is_picture_name(entry.name)
+            is_picture = is_image_name(entry.name)
             self.left_out[
                 "pictures without a label"
                 if is_picture
@@ -418,7 +420,7 @@ class Export:
 def _group(paths):
     """Lists zips and folders one by one, and pictures with what lies beside as one."""
     loose = [path for path in paths if not archives.is_archive(path)]
-    if not any(pictures.is_picture_name(path.name) for path in loose):
+    if not any(is_image_name(path.name) for path in loose):
         return paths
     others = set(paths) - set(loose)
     return [*(path for path in paths if path in others), loose]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.packed_list import PackedList
+from yolov3_tf2.files.packed_list import PackedList
 
 # A picture of 100 megapixels without any compression takes more than this; such a file
 # is hardly one that was labelled in a browser.
@@ -265,7 +265,7 @@ class Folder:
             ) from error
 
 
-def normalise(path):
+def normalise_path(path):
     """One spelling of a path: forward slashes, none in front, composed characters."""
     path = unicodedata.normalize("NFC", path.replace("\\", "/"))
     return "/".join(part for part in path.split("/") if part)

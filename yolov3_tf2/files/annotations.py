@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from yolov3_tf2 import archives
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import archives
 
 # What has a thinner side is a line: detections.json rounds to three decimals.
 MIN_SIDE_PX = 1e-3
@@ -49,11 +49,11 @@ class Box(NamedTuple):
     score: float | None = None
 
 
-class Annotated(NamedTuple):
+class AnnotatedImage(NamedTuple):
     """One picture and its objects.
 
     Attributes:
-        name: its file's name or path, see `archives.normalise`.
+        name: its file's name or path, see `archives.normalise_path`.
         size: (width, height) in pixels; None where the file does not say it.
         boxes: tuple of `Box` in the file's order; empty where there is nothing.
         where: what to call it in an error.
@@ -65,7 +65,7 @@ class Annotated(NamedTuple):
     where: str
 
 
-def read(paths, *, voc_first_pixel=1):
+def read_annotations(paths, *, voc_first_pixel=1):
     """Reads annotation files, and those in zips and folders.
 
     Boxes are clipped to their picture where its file says the size; `clip` does it for
@@ -113,7 +113,7 @@ def read(paths, *, voc_first_pixel=1):
     return list(by_name.values()), report
 
 
-def clip(picture, size, report):
+def clip_to_image(picture, size, report):
     """Clips the boxes of a picture whose size its file does not say.
 
     Args:
@@ -173,7 +173,7 @@ def _read_coco(content, where, report):
         sides = (0 if (v := image.get(k)) is None else v for k in ("width", "height"))
         size = _size([_number(side, f"{place}: size") for side in sides], place)
         name = _picture_name(image.get("file_name"), f"{place}: file_name")
-        pictures[number], boxes[number] = Annotated(name, size, (), place), []
+        pictures[number], boxes[number] = AnnotatedImage(name, size, (), place), []
     for number, category in _by_id(coco, "categories", where).items():
         place = f"{where}: category {number}: name"
         name = _text(category.get("name"), place).strip()
@@ -307,7 +307,7 @@ def _read_voc(content, where, first_pixel, report):
         if clipped:
             boxes.append(Box(name, clipped))
     name = root.findtext("filename", "").strip()
-    return Annotated(
+    return AnnotatedImage(
         _picture_name(name, f"{where}: filename"), size, tuple(boxes), where
     )
 
@@ -388,7 +388,7 @@ def _text(value, place):
 
 
 def _picture_name(value, place):
-    return _text(archives.normalise(_text(value, place)), place)
+    return _text(archives.normalise_path(_text(value, place)), place)
 
 
 def _size(sides, place):

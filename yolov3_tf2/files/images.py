@@ -2,14 +2,12 @@
 
 import io
 import struct
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from yolov3_tf2 import archives
-from yolov3_tf2.errors import InputError, reason
+from yolov3_tf2.errors import InputError
 
 EXTENSIONS = (
     ".jpg",
@@ -22,19 +20,34 @@ EXTENSIONS = (
     ".tiff",
     ".gif",
 )
+
+
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are mirrored or turned
+
 
 # Not all that Pillow knows: some formats are programs, or call one.
 _READ = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+
+
 # What tf.io.decode_image reads itself. MPO is a JPEG with more pictures behind it.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
+
+
 _JPEG_END = b"\xff\xd9"
+
+
 _PNG_END = b"IEND\xaeB`\x82"  # with its checksum
+
+
 _PNG_DEPTH = 24  # Where a PNG's first chunk tells its bits a channel.
+
 
 # Decoding one takes three bytes a pixel, some steps twice that.
 MAX_PIXELS = 160_000_000
+
+
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns at half of it.
+
 
 # What an orientation asks for, and what undoes its turn.
 _UPRIGHT = {
@@ -46,12 +59,15 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
 _BACK = {
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_90,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+
 
 # What Pillow raises for damaged files, depending on where the damage is.
 _DAMAGE = (
@@ -64,14 +80,14 @@ _DAMAGE = (
 )
 
 
-def is_picture_name(name):
+def is_image_name(name):
     """Tells whether a file's name ends as a picture's does, in any case."""
     # Not by pathlib, which interns the parts of every path: that table only grows.
     stem, dot, extension = name.rpartition("/")[2].rpartition(".")
     return bool(stem) and dot + extension.lower() in EXTENSIONS
 
 
-def open_picture(encoded, where):
+def open_image(encoded, where):
     """Opens a picture without decoding its pixels.
 
     Args:
@@ -105,7 +121,7 @@ def load_rgb(encoded, where):
     Raises:
         InputError: the bytes are no picture, or one that is cut off.
     """
-    image = open_picture(encoded, where)
+    image = open_image(encoded, where)
     try:
         if image.format in ("JPEG", "MPO") and not _has_end(encoded, "jpeg"):
             image = _open_without_end(encoded)
@@ -125,7 +141,7 @@ def load_rgb(encoded, where):
         raise _unreadable(where, encoded, error) from error
 
 
-class Prepared(NamedTuple):
+class PreparedImage(NamedTuple):
     """A picture as a record holds it: upright, without an EXIF orientation.
 
     Attributes:
@@ -142,7 +158,7 @@ class Prepared(NamedTuple):
     is_guess: bool = False
 
 
-def prepare(encoded, where, labelled_size=None):
+def prepare_image(encoded, where, labelled_size=None):
     """Makes a picture what a record holds: a JPEG or PNG, upright, without EXIF turns.
 
     The bytes of an upright JPEG or PNG stay as they are and are not decoded. Boxes
@@ -161,7 +177,7 @@ def prepare(encoded, where, labelled_size=None):
         InputError: the bytes are no picture, one that is cut off, or one of another
             size than `labelled_size` in either orientation.
     """
-    image = open_picture(encoded, where)
+    image = open_image(encoded, where)
     orientation = _orientation(image, encoded, where)
     raw = turned = image.size
     if orientation in _BACK:
@@ -180,7 +196,7 @@ def prepare(encoded, where, labelled_size=None):
         if kind == "png":
             _check_png(encoded, where)
         if kind == "jpeg" or encoded[_PNG_DEPTH] <= 8:
-            return Prepared(encoded, kind, *raw)
+            return PreparedImage(encoded, kind, *raw)
     # Written anew also where only the end is missing: other decoders are stricter.
     rgb = load_rgb(encoded, where)
     if labelled_size and labelled_size == raw != turned:
@@ -192,87 +208,7 @@ def prepare(encoded, where, labelled_size=None):
         kind = "png"
         rgb.save(buffer, "PNG")
     is_guess = orientation != 1 and (not labelled_size or raw == turned)
-    return Prepared(buffer.getvalue(), kind, *rgb.size, is_guess)
-
-
-class Source(NamedTuple):
-    """A picture before it is read.
-
-    Attributes:
-        name: its own name, with its folders in a zip or folder.
-        where: what to call it in an error.
-        read: returns its bytes; raises an `InputError` where that fails.
-    """
-
-    name: str
-    where: str
-    read: Callable[[], bytes]
-
-
-def walk(paths) -> Iterator[Source]:
-    """Yields every picture in `paths`, in their order.
-
-    Args:
-        paths: list of `pathlib.Path`: pictures, folders and zips of pictures (never
-            extracted) and TFRecord files of `records.py`.
-
-    Raises:
-        InputError: a zip or TFRecord file is damaged.
-    """
-    for path in paths:
-        if path.suffix == ".tfrecord":
-            yield from _walk_records(path)
-        elif archives.is_archive(path):
-            with archives.open_archive(path) as archive:
-                for name in filter(is_picture_name, archive.files):
-                    yield Source(
-                        name,
-                        f"{archive.name}: {name}",
-                        lambda archive=archive, name=name: archive.read(name),
-                    )
-        else:
-            yield Source(_text(path.name), _text(str(path)), path.read_bytes)
-
-
-def count(paths):
-    """Counts what `walk` will yield, without reading the pictures.
-
-    Returns:
-        The number of pictures, and that of the other files in zips and folders.
-    """
-    from yolov3_tf2 import records
-
-    pictures, others = 0, 0
-    for path in paths:
-        if path.suffix == ".tfrecord":
-            pictures += records.count(path)
-        elif archives.is_archive(path):
-            with archives.open_archive(path) as archive:
-                number = sum(map(is_picture_name, archive.files))
-                pictures += number
-                others += len(archive.files) - number
-        else:
-            pictures += 1
-    return pictures, others
-
-
-def _walk_records(path):
-    # Imported here: pictures and zips need no TensorFlow.
-    import tensorflow as tf
-
-    from yolov3_tf2 import records
-
-    try:
-        for serialized in tf.data.TFRecordDataset(str(path)):
-            record = records.parse(serialized)
-            name, encoded = (record[k].numpy() for k in ("source_id", "encoded"))
-            name = name.decode("utf-8", "replace")
-            yield Source(name, f"{path}: {name}", lambda encoded=encoded: encoded)
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise InputError(
-            f"{path}: a record cannot be read: {reason(error)}; is the file damaged, "
-            "or not one of convert_superbai.py?"
-        ) from error
+    return PreparedImage(buffer.getvalue(), kind, *rgb.size, is_guess)
 
 
 def _has_end(encoded, kind):
@@ -315,7 +251,7 @@ def _open_without_end(encoded):
 def _check_png(encoded, where):
     """Compares the checksums of a PNG, which takes no decoding."""
     try:
-        open_picture(encoded, where).verify()
+        open_image(encoded, where).verify()
     except _DAMAGE as error:
         raise _unreadable(where, encoded, error) from error
 
@@ -337,8 +273,3 @@ def _unreadable(where, encoded, error):
         f"{where}: expected a picture, got {len(encoded):,} bytes starting with "
         f"{encoded[:12]!r} ({error}); is it cut off, or another kind of file?"
     )
-
-
-def _text(name):
-    """A file's name as text, also where its bytes are none."""
-    return name.encode("utf-8", "replace").decode("utf-8")

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from project import REPOSITORY
 from pycocotools.coco import COCO
 
-from yolov3_tf2 import annotations, evaluate
-from yolov3_tf2.annotations import Annotated, Box
+from yolov3_tf2 import evaluate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import annotations
+from yolov3_tf2.files.annotations import AnnotatedImage, Box
 
 KOREAN = "사진/고양이 1.jpg"
 VOC = """<?xml version="1.0" encoding="utf-8"?>
@@ -82,13 +83,13 @@ def read_coco(tmp_path, file):
     if not isinstance(file, str | bytes):
         file = json.dumps(file, ensure_ascii=False)
     path.write_bytes(file.encode() if isinstance(file, str) else file)
-    return annotations.read([path])
+    return annotations.read_annotations([path])
 
 
 def read_voc(tmp_path, text, **options):
     path = tmp_path / "2007_000027.xml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return annotations.read([path], **options)
+    return annotations.read_annotations([path], **options)
 
 
 def test_a_coco_file(tmp_path):
@@ -97,8 +98,8 @@ def test_a_coco_file(tmp_path):
     dog = Box("dog", (10.0, 20.5, 40.0, 60.5), None)
     cat = Box("cat", (0.0, 0.0, 100.0, 80.0), 0.25)
     assert found == [
-        Annotated("a.jpg", (100, 80), (dog, cat), where + "7"),
-        Annotated("sub/b.jpg", (10, 10), (), where + "3"),
+        AnnotatedImage("a.jpg", (100, 80), (dog, cat), where + "7"),
+        AnnotatedImage("sub/b.jpg", (10, 10), (), where + "3"),
     ]
     assert not report
     for edge in found[0].boxes[0].xyxy:
@@ -112,7 +113,9 @@ def test_a_voc_file(tmp_path):
     # All of the picture, and difficult.
     cat = Box("고양이", (0.0, 0.0, 486.0, 500.0))
     where = str(tmp_path / "2007_000027.xml")
-    assert found == [Annotated("2007_000027.jpg", (486, 500), (person, cat), where)]
+    assert found == [
+        AnnotatedImage("2007_000027.jpg", (486, 500), (person, cat), where)
+    ]
     assert not report
 
 
@@ -220,12 +223,12 @@ def test_without_a_size_nothing_is_clipped(tmp_path, size):
     assert found[0].size is None and not report
     assert found[0].boxes[0].xyxy == (-5, -5, 495, 495)
     # The picture itself may tell the size; without it, what is surely wrong goes.
-    clipped = annotations.clip(found[0], (100, 80), report)
+    clipped = annotations.clip_to_image(found[0], (100, 80), report)
     assert clipped.size == (100, 80) and len(clipped.boxes) == 2
     assert clipped.boxes[0].xyxy == (0, 0, 100, 80)
     assert report == {"boxes clipped to their picture": 1}
     report.clear()
-    assert annotations.clip(found[0], None, report).boxes == found[0].boxes[1:]
+    assert annotations.clip_to_image(found[0], None, report).boxes == found[0].boxes[1:]
     assert report == {
         "pictures of unknown size, boxes not clipped": 1,
         "boxes that reach out of a picture of unknown size": 1,
@@ -246,7 +249,7 @@ def test_boxes_of_a_picture_of_unknown_size(tmp_path, bbox, expected):
     file = changed("images", width=None)
     file["annotations"][0]["bbox"] = bbox
     found, report = read_coco(tmp_path, file)
-    boxes = annotations.clip(found[0], None, report).boxes
+    boxes = annotations.clip_to_image(found[0], None, report).boxes
     assert [box.xyxy for box in boxes[:-1]] == [expected] * (expected is not None)
     assert len(report) == 1 + (expected is None)
 
@@ -368,7 +371,7 @@ def test_as_a_short_loop_reads_voc(tmp_path):
             xyxy = edges["xmin"] - 1, edges["ymin"] - 1, edges["xmax"], edges["ymax"]
             boxes.append((thing.find("name").text, xyxy, None))
         expected.append((root.find("filename").text, (300, 300), tuple(boxes)))
-    found, report = annotations.read([tmp_path])
+    found, report = annotations.read_annotations([tmp_path])
     assert [picture[:3] for picture in found] == expected
     assert not report
 
@@ -391,7 +394,7 @@ def test_zips_folders_and_files(tmp_path):
     # The content counts, whatever the name.
     loose = tmp_path / "download"
     loose.write_text(second, "utf-8")
-    found, report = annotations.read([archive, folder, loose])
+    found, report = annotations.read_annotations([archive, folder, loose])
     assert [(picture.name, picture.where) for picture in found] == [
         ("a.jpg", f"{archive}: top/instances.JSON: image 7"),
         ("sub/b.jpg", f"{archive}: top/instances.JSON: image 3"),
@@ -401,7 +404,7 @@ def test_zips_folders_and_files(tmp_path):
     assert report == {"other files": 3}
     xml_of_json = tmp_path / "coco.xml"
     xml_of_json.write_text(json.dumps(coco()))
-    assert [p.name for p in annotations.read([xml_of_json])[0]] == [
+    assert [p.name for p in annotations.read_annotations([xml_of_json])[0]] == [
         "a.jpg",
         "sub/b.jpg",
     ]
@@ -423,10 +426,10 @@ def test_a_picture_in_two_files_is_refused(tmp_path):
         match=r"val\.json: image 7 is 'a\.jpg', and so is \S+train\.json: image 7; "
         "expected each picture once",
     ):
-        annotations.read(files)
+        annotations.read_annotations(files)
     (tmp_path / "a.xml").write_text(VOC.replace("2007_000027", "a"), "utf-8")
     with pytest.raises(InputError, match=r"a\.xml is 'a\.jpg', and so is"):
-        annotations.read([files[0], tmp_path / "a.xml"])
+        annotations.read_annotations([files[0], tmp_path / "a.xml"])
     with pytest.raises(InputError, match="image 3 is 'a.jpg', and so is .* image 7"):
         read_coco(tmp_path, changed("images", 1, file_name="/a.jpg"))
 
@@ -438,16 +441,16 @@ def test_no_annotations(tmp_path):
         match=r"no annotations in \S+; expected COCO \(\.json\) or Pascal VOC "
         r"\(\.xml\) files, got 1 others: are these the pictures",
     ):
-        annotations.read([tmp_path])
+        annotations.read_annotations([tmp_path])
     with pytest.raises(InputError, match="no annotations in no files"):
-        annotations.read([])
+        annotations.read_annotations([])
     with pytest.raises(
         InputError, match=r"a\.jpg: expected a COCO JSON or a Pascal VOC XML, got b'\\x"
     ):
-        annotations.read([tmp_path / "a.jpg"])
+        annotations.read_annotations([tmp_path / "a.jpg"])
     (tmp_path / "empty.json").write_bytes(b"")
     with pytest.raises(InputError, match=r"empty\.json: expected a COCO .*, got b''"):
-        annotations.read([tmp_path])
+        annotations.read_annotations([tmp_path])
 
 
 HUGE = 10**400
@@ -670,7 +673,7 @@ def test_damage_is_an_input_error_or_none(data):
         path = Path(folder, "a.json")
         path.write_bytes(damaged)
         with contextlib.suppress(InputError):
-            found, _ = annotations.read([path])
+            found, _ = annotations.read_annotations([path])
             str(found).encode()
 
 

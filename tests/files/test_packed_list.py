@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from yolov3_tf2.packed_list import PackedList
+from yolov3_tf2.files.packed_list import PackedList
 
 
 @pytest.mark.parametrize("number", [0, 1, 1023, 1024, 1025, 5000])

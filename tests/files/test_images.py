@@ -11,8 +11,10 @@ import tensorflow as tf
 from PIL import Image
 from suite_export import encode
 
-from yolov3_tf2 import pictures, records, superbai
+from yolov3_tf2 import records, superbai
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.images import is_image_name, load_rgb, prepare_image
+from yolov3_tf2.inference.sources import count_images, walk_images
 
 RED = (250, 10, 10)
 SIZE, TURNED = (64, 48), (48, 64)
@@ -94,7 +96,7 @@ def red_corner(pixels):
     ],
 )
 def test_is_picture_name(name, expected):
-    assert pictures.is_picture_name(name) is expected
+    assert is_image_name(name) is expected
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_is_picture_name(name, expected):
 )
 @pytest.mark.parametrize("labelled_size", [None, SIZE])
 def test_an_upright_jpeg_or_png_stays_as_it_is(encoded, kind, labelled_size):
-    prepared = pictures.prepare(encoded, "a.jpg", labelled_size)
+    prepared = prepare_image(encoded, "a.jpg", labelled_size)
     assert prepared == (encoded, kind, *SIZE, False)
     assert decode(encoded).shape == (48, 64, 3)
 
@@ -124,7 +126,7 @@ def test_an_upright_jpeg_or_png_stays_as_it_is(encoded, kind, labelled_size):
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
 def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
     encoded = corner_picture(kind)
-    prepared, new_kind, width, height, _ = pictures.prepare(encoded, f"a.{kind}")
+    prepared, new_kind, width, height, _ = prepare_image(encoded, f"a.{kind}")
     assert (new_kind, width, height) == ("png", *SIZE)
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     np.testing.assert_array_equal(decode(prepared), expected)
@@ -136,15 +138,12 @@ def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
 def test_a_picture_is_turned_upright(kind, orientation):
     encoded = corner_picture(kind, orientation)
     size = TURNED if orientation >= 5 else SIZE
-    prepared, new_kind, *new_size, _ = pictures.prepare(encoded, "a.jpg")
+    prepared, new_kind, *new_size, _ = prepare_image(encoded, "a.jpg")
     assert new_kind == ("jpeg" if kind == "JPEG" else "png")
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
     assert red_corner(decode(prepared)) == CORNERS[orientation]
-    assert (
-        red_corner(np.asarray(pictures.load_rgb(encoded, "a")))
-        == (CORNERS[orientation])
-    )
+    assert red_corner(np.asarray(load_rgb(encoded, "a"))) == (CORNERS[orientation])
     # Nothing is left that could turn it once more.
     assert Image.open(io.BytesIO(prepared)).getexif().get(0x0112, 1) == 1
 
@@ -161,7 +160,7 @@ def test_a_picture_is_turned_upright(kind, orientation):
 )
 def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
     encoded = corner_picture(kind, orientation=6)
-    prepared, _, *new_size, _ = pictures.prepare(encoded, "a.jpg", labelled_size)
+    prepared, _, *new_size, _ = prepare_image(encoded, "a.jpg", labelled_size)
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
     assert red_corner(decode(prepared)) == corner
@@ -171,7 +170,7 @@ def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
 def test_a_square_picture_is_turned_whatever_its_labelled_size():
     image = Image.open(io.BytesIO(corner_picture("PNG"))).crop((0, 0, 48, 48))
     encoded = encode(image, "PNG", **exif(6))
-    prepared, *_ = pictures.prepare(encoded, "a.png", (48, 48))
+    prepared, *_ = prepare_image(encoded, "a.png", (48, 48))
     assert red_corner(decode(prepared)) == "right upper"
 
 
@@ -179,12 +178,12 @@ def test_a_square_picture_is_turned_whatever_its_labelled_size():
 def test_another_labelled_size_is_refused(orientation):
     encoded = corner_picture(orientation=orientation)
     with pytest.raises(InputError, match="a.jpg is 64x48, .* says 128x96"):
-        pictures.prepare(encoded, "images.zip: a.jpg", (128, 96))
+        prepare_image(encoded, "images.zip: a.jpg", (128, 96))
 
 
 def test_a_turned_labelled_size_without_orientation_is_refused():
     with pytest.raises(InputError, match="a.jpg is 64x48, .* says 48x64"):
-        pictures.prepare(corner_picture(), "images.zip: a.jpg", TURNED)
+        prepare_image(corner_picture(), "images.zip: a.jpg", TURNED)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +216,8 @@ def test_a_turned_labelled_size_without_orientation_is_refused():
     ],
 )
 def test_training_and_detection_see_the_same_colour(encoded, colour):
-    trained = decode(pictures.prepare(encoded, "a")[0])[2, 2]
-    detected = pictures.load_rgb(encoded, "a").getpixel((2, 2))
+    trained = decode(prepare_image(encoded, "a")[0])[2, 2]
+    detected = load_rgb(encoded, "a").getpixel((2, 2))
     np.testing.assert_allclose(trained, colour, atol=1)
     np.testing.assert_allclose(detected, colour, atol=1)
 
@@ -227,7 +226,7 @@ def test_training_and_detection_see_the_same_colour(encoded, colour):
 def test_16_bits_are_scaled_in_either_orientation(orientation):
     image = Image.fromarray(np.full((4, 8), 0x8000, "u2"))
     encoded = encode(image, "PNG", **exif(orientation))
-    prepared, *_ = pictures.prepare(encoded, "a.png")
+    prepared, *_ = prepare_image(encoded, "a.png")
     np.testing.assert_allclose(decode(prepared)[2, 2], (128, 128, 128), atol=1)
 
 
@@ -235,7 +234,7 @@ def test_16_bits_are_scaled_in_either_orientation(orientation):
     "encoded",
     [b"", b"not a picture", b"<!DOCTYPE html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"],
 )
-@pytest.mark.parametrize("read", [pictures.prepare, pictures.load_rgb])
+@pytest.mark.parametrize("read", [prepare_image, load_rgb])
 def test_what_is_no_picture_is_refused(read, encoded):
     with pytest.raises(InputError, match="a.jpg: expected a picture, got") as caught:
         read(encoded, "images.zip: a.jpg")
@@ -252,20 +251,20 @@ def test_a_picture_that_is_cut_off_is_refused(kind, orientation, labelled_size):
     encoded = noise(kind, **exif(orientation))
     encoded = encoded[: len(encoded) // 2]
     with pytest.raises(InputError, match="a.jpg: expected a picture, got .* cut off"):
-        pictures.prepare(encoded, "images.zip: a.jpg", labelled_size)
+        prepare_image(encoded, "images.zip: a.jpg", labelled_size)
     with pytest.raises(InputError, match="a.jpg: expected a picture, got .* cut off"):
-        pictures.load_rgb(encoded, "images.zip: a.jpg")
+        load_rgb(encoded, "images.zip: a.jpg")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["", "scans"])
-@pytest.mark.parametrize("read", [pictures.load_rgb, pictures.prepare])
+@pytest.mark.parametrize("read", [load_rgb, prepare_image])
 def test_a_jpeg_without_its_last_marker_is_mended(read, options):
     encoded = noise("JPEG", **options)
-    whole = np.asarray(pictures.load_rgb(encoded, "a.jpg"))
+    whole = np.asarray(load_rgb(encoded, "a.jpg"))
     for cut in (1, 2):
         result = read(encoded[:-cut], "a.jpg")
-        if read == pictures.prepare:
-            assert pictures.prepare(result.encoded, "a.jpg").encoded == result.encoded
+        if read == prepare_image:
+            assert prepare_image(result.encoded, "a.jpg").encoded == result.encoded
         else:
             np.testing.assert_array_equal(np.asarray(result), whole)
 
@@ -279,7 +278,7 @@ def test_a_jpeg_without_its_last_pixels_is_refused(cut, options):
     if cut > 64:
         contents.append(encoded[:-cut] + bytes(cut))
     for content in contents:
-        for read in (pictures.load_rgb, pictures.prepare):
+        for read in (load_rgb, prepare_image):
             with pytest.raises(InputError, match=r"a\.jpg: .*its end is missing"):
                 read(content, "a.jpg")
 
@@ -289,15 +288,15 @@ def test_the_end_of_a_picture_in_the_notes_is_not_the_pictures_end():
     thumbnail[0x010E] = "\xff\xd9 ends here".encode("latin-1")
     encoded = noise("JPEG", exif=thumbnail)
     assert encoded.index(b"\xff\xd9") < 100
-    assert pictures.prepare(encoded, "a.jpg").encoded == encoded
+    assert prepare_image(encoded, "a.jpg").encoded == encoded
     with pytest.raises(InputError, match="its end is missing"):
-        pictures.prepare(encoded[: len(encoded) // 2], "a.jpg")
+        prepare_image(encoded[: len(encoded) // 2], "a.jpg")
 
 
 def test_a_png_without_its_last_bytes_is_refused_or_mended():
     for cut in (1, 2, 3):
         try:
-            prepared, *_ = pictures.prepare(noise("PNG")[:-cut], "a.png")
+            prepared, *_ = prepare_image(noise("PNG")[:-cut], "a.png")
         except InputError:
             continue
         assert decode(prepared).shape == (48, 64, 3)
@@ -307,36 +306,36 @@ def test_a_png_without_its_last_bytes_is_refused_or_mended():
 def test_32_bits_a_channel_are_refused(mode):
     encoded = encode(Image.new(mode, SIZE, 7), "TIFF")
     with pytest.raises(InputError, match=r"a\.tif: .*32 bits a channel"):
-        pictures.prepare(encoded, "a.tif")
+        prepare_image(encoded, "a.tif")
 
 
 def test_a_text_in_place_of_a_number_in_exif():
     encoded = encode(Image.new("RGB", SIZE), "JPEG", exif=suite_export.ODD_EXIF)
-    assert pictures.load_rgb(encoded, "a.jpg").size == (48, 64)
-    prepared = pictures.prepare(encoded, "a.jpg")
+    assert load_rgb(encoded, "a.jpg").size == (48, 64)
+    prepared = prepare_image(encoded, "a.jpg")
     assert (prepared.width, prepared.height) == (48, 64)
 
 
 def test_formats_that_are_programs_are_not_opened():
     encoded = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     with pytest.raises(InputError, match="none of JPEG, PNG, BMP"):
-        pictures.load_rgb(encoded, "a.jpg")
+        load_rgb(encoded, "a.jpg")
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded():
     header = b"P5 20000 20000 255\n"
     with pytest.raises(InputError, match="none of"):
-        pictures.load_rgb(header, "a.ppm")
+        load_rgb(header, "a.ppm")
     encoded = bytearray(encode(Image.new("L", (64, 48)), "BMP"))
     encoded[18:26] = (20_000).to_bytes(4, "little") * 2
     with pytest.raises(InputError, match=r"a\.bmp has 20000x20000 pixels; .* at most"):
-        pictures.load_rgb(bytes(encoded), "a.bmp")
+        load_rgb(bytes(encoded), "a.bmp")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_whole_picture_with_bytes_behind_it_is_read(kind):
     encoded = corner_picture(kind)
-    prepared, *_ = pictures.prepare(encoded + bytes(5000), "a.jpg")
+    prepared, *_ = prepare_image(encoded + bytes(5000), "a.jpg")
     assert prepared == encoded + bytes(5000)
     assert decode(prepared).shape == (48, 64, 3)
     assert red_corner(decode(prepared)) == "left upper"
@@ -354,7 +353,7 @@ def test_a_whole_picture_with_bytes_behind_it_is_read(kind):
 def test_a_damaged_picture_is_refused(encoded, old, new):
     assert encoded.count(old) == 1
     with pytest.raises(InputError, match="a.jpg: expected a picture, got"):
-        pictures.prepare(encoded.replace(old, new), "images.zip: a.jpg")
+        prepare_image(encoded.replace(old, new), "images.zip: a.jpg")
 
 
 def test_walk_and_count(tmp_path):
@@ -376,27 +375,27 @@ def test_walk_and_count(tmp_path):
         writer.write(records.serialize(record, ["car"]))
 
     paths = [picture, archive, tfrecord]
-    assert [(source.name, source.read()) for source in pictures.walk(paths)] == [
+    assert [(source.name, source.read()) for source in walk_images(paths)] == [
         ("a.png", encoded[0]),
         ("ds/c.png", encoded[1]),
         ("ds/b.PNG", encoded[2]),
         ("데이터/d.png", encoded[3]),
     ]
-    assert pictures.count(paths) == (4, 1)
-    assert pictures.count([]) == (0, 0)
+    assert count_images(paths) == (4, 1)
+    assert count_images([]) == (0, 0)
 
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "b.jpg").write_bytes(encoded[1])
     (folder / "a.png").write_bytes(encoded[0])
     (folder / "notes.txt").write_bytes(b"")
-    (source, other) = pictures.walk([folder])
+    (source, other) = walk_images([folder])
     assert (source.name, source.read()) == ("a.png", encoded[0])
     assert (other.name, other.where) == ("sub/b.jpg", f"{folder}: sub/b.jpg")
-    assert pictures.count([folder]) == (2, 1)
+    assert count_images([folder]) == (2, 1)
 
 
-@pytest.mark.parametrize("read", [lambda p: list(pictures.walk(p)), pictures.count])
+@pytest.mark.parametrize("read", [lambda p: list(walk_images(p)), count_images])
 def test_walk_and_count_refuse_a_damaged_zip(tmp_path, read):
     path = suite_export.write_zip(tmp_path / "images.zip", {"a.jpg": b"bytes"})
     path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\xff\xff"))
@@ -414,4 +413,4 @@ def test_walk_refuses_a_damaged_tfrecord(tmp_path, damage):
     content[40] ^= 255
     path.write_bytes(content if damage == "one byte changed" else content[:-20])
     with pytest.raises(InputError, match=r"a\.tfrecord"):
-        list(pictures.walk([path]))
+        list(walk_images([path]))
