@@ -14,7 +14,7 @@ from absl import logging
 import on_valohai
 import step
 import step_inputs
-from yolov3_tf2 import splits, superbai
+from superbai import export, splits
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -103,7 +103,7 @@ def convert(images, labels, values):
     Raises:
         InputError: something of it cannot be used.
     """
-    export = superbai.Export(
+    export = export.Export(
         images,
         labels,
         polygons_as_boxes=values["polygons"] == "box",
@@ -142,7 +142,7 @@ def write(export, by_split, folder, images_per_shard):
     """Writes all outputs into a folder.
 
     Args:
-        export: an open `superbai.Export`.
+        export: an open `export.Export`.
         by_split: a dict of its items, `train` and `test`.
         folder: where to write, a `pathlib.Path`.
         images_per_shard: the most pictures of a file.
@@ -150,15 +150,16 @@ def write(export, by_split, folder, images_per_shard):
     Returns:
         For each split a Counter of its boxes by ("box", label), and of `pictures`.
     """
-    from yolov3_tf2 import plots, shards
+    from superbai import shards
+    from yolov3_tf2 import plots
 
     names = export.class_names
     (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     every = -(-len(export.items) // PREVIEW_PICTURES)
     shown = {item.source_id for items in by_split.values() for item in items[::every]}
-    planned = shards.plan(by_split, folder, images_per_shard)
+    planned = shards.plan_shards(by_split, folder, images_per_shard)
     with step.progress(total=len(export.items), unit=" pictures") as bar:
-        written = shards.write(export, planned, shown, bar)
+        written = shards.write_shards(export, planned, shown, bar)
     shards.check_splits(written, planned, export.name)
     records = [record for result in written for record in result.shown]
     mosaic = plots.records_mosaic(records[:PREVIEW_PICTURES], names)

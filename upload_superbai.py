@@ -24,10 +24,7 @@ from absl import logging
 
 import step
 import step_inputs
-import suite
-import suite_sdk
-import uploader
-from yolov3_tf2 import picture_index
+from superbai import image_matching, project, sdk, uploader
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations, archives
 from yolov3_tf2.files.images import prepare_image
@@ -149,7 +146,7 @@ def main():
             logging.info("left out or changed: %d %s", number, reason)
         # The SDK prints what nobody asked for; the step's own lines are metadata.
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        project = suite.Suite(values["project"])
+        project = project.Project(values["project"])
         project.check_classes(name for item in items for name, _ in item.boxes.values())
         logging.info(
             "project '%s': %d pictures, %d boxes",
@@ -165,7 +162,7 @@ def main():
 
         # What was done is worth a report, whatever ends it.
         held.enter_context(step.signals_held(told))
-        outcomes, ended_by = uploader.bring_all(
+        outcomes, ended_by = uploader.upload_all(
             uploader.Uploader(project, values, encoded_of), items, told
         )
         stack.close()
@@ -261,7 +258,7 @@ def make_items(annotated, identities, values, review, left_out):
                 continue
             left, top, right, bottom = box.xyxy
             size = (left, top, right - left, bottom - top)
-            name = suite.class_name(box.class_name)
+            name = project.class_name(box.class_name)
             identity = uploader.object_id(dataset, key, name, size)
             if identity in boxes:
                 left_out["boxes that are there twice"] += 1
@@ -290,7 +287,7 @@ class Images:
         loose = [path for path in paths if not archives.is_archive(path)]
         groups = [path for path in paths if path not in loose] + [loose] * bool(loose)
         opened = [stack.enter_context(archives.open_archive(path)) for path in groups]
-        match = picture_index.match(identities, opened, set(identities))
+        match = image_matching.match_images(identities, opened, set(identities))
         self._entries = match.entries
         # The name alone may be another picture's: cameras count from 1 again and again.
         self._doubtful = match.by_name
@@ -407,7 +404,7 @@ def report(values, items, outcomes, ended_by):
         f"stopped with {numbers['not_done']} of {len(items)} pictures left: {stopped} "
         "Run again, it goes on with what is left."
     )
-    if isinstance(ended_by, suite_sdk.RefusedError):
+    if isinstance(ended_by, sdk.RefusedError):
         raise InputError(cut_short) from ended_by
     logging.error("%s", cut_short)
     raise ended_by

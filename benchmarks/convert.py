@@ -93,12 +93,12 @@ def convert(images, labels, folder, processes, images_per_shard):
     Returns:
         The number of pictures.
     """
-    from yolov3_tf2 import shards, splits, superbai
+    from superbai import export, shards, splits
 
-    with superbai.Export([images], labels) as export:
+    with export.Export([images], labels) as export:
         by_split, _ = splits.split_items(export.items, 0.2, export.name)
-        planned = shards.plan(by_split, folder, images_per_shard)
-        shards.write(export, planned, set(), common.NoBar(), processes)
+        planned = shards.plan_shards(by_split, folder, images_per_shard)
+        shards.write_shards(export, planned, set(), common.NoBar(), processes)
         return len(export.items)
 
 

@@ -20,7 +20,8 @@ def write_records(folder, number, files=4):
     """Writes `files` TFRecord files with `number` pictures in all; returns them."""
     import tensorflow as tf
 
-    from yolov3_tf2 import records, superbai
+    from superbai import export
+    from yolov3_tf2 import records
 
     photographs, chance = common.photographs(), np.random.default_rng(1)
     paths = []
@@ -28,7 +29,7 @@ def write_records(folder, number, files=4):
         paths.append(folder / f"train-{file:05d}-of-{files:05d}.tfrecord")
         with tf.io.TFRecordWriter(str(paths[-1])) as writer:
             for index in range(file, number, files):
-                record = superbai.Record(
+                record = export.Record(
                     f"data/{index}.jpg",
                     photographs[index % len(photographs)],
                     "jpeg",
@@ -43,11 +44,11 @@ def write_records(folder, number, files=4):
 
 def convert_export(images, labels, folder):
     """Converts an export, all of it for training; returns the files and the classes."""
-    from yolov3_tf2 import shards, superbai
+    from superbai import export, shards
 
-    with superbai.Export([images], labels) as export:
-        planned = shards.plan({"train": export.items}, folder, 4096)
-        shards.write(export, planned, set(), common.NoBar())
+    with export.Export([images], labels) as export:
+        planned = shards.plan_shards({"train": export.items}, folder, 4096)
+        shards.write_shards(export, planned, set(), common.NoBar())
         return sorted((folder / "train").iterdir()), export.class_names
 
 

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from superbai import export
 from yolov3_tf2 import dataset as dataset_module
-from yolov3_tf2 import grid, records, superbai
+from yolov3_tf2 import grid, records
 from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
@@ -31,7 +32,7 @@ def write(path, rows, names=NAMES):
     """Writes records of (width, height, grey value, boxes in pixels, labels)."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number, (width, height, grey, boxes, labels) in enumerate(rows):
-            record = superbai.Record(
+            record = export.Record(
                 f"ds/{number}.png",
                 png(width, height, (grey,) * 3),
                 "png",
@@ -235,7 +236,7 @@ def test_a_damaged_record(path):
 
 def test_a_picture_that_cannot_be_decoded(tmp_path):
     path = tmp_path / "bad.tfrecord"
-    record = superbai.Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
+    record = export.Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     with pytest.raises(InputError, match="a record cannot be used: .*image"):
@@ -308,7 +309,7 @@ def jpeg_record(tmp_path, image):
     image.save(buffer, "JPEG", quality=90)
     path = tmp_path / "jpeg.tfrecord"
     encoded = buffer.getvalue()
-    record = superbai.Record("ds/x", encoded, "jpeg", *image.size, [], [])
+    record = export.Record("ds/x", encoded, "jpeg", *image.size, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     return path, np.asarray(load_rgb(encoded, "x"))
@@ -348,7 +349,7 @@ def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
     path = tmp_path / "wrong.tfrecord"
     buffer = io.BytesIO()
     Image.new("RGB", (160, 60)).save(buffer, kind)
-    record = superbai.Record("ds/x", buffer.getvalue(), kind.lower(), *sides, [], [])
+    record = export.Record("ds/x", buffer.getvalue(), kind.lower(), *sides, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     with pytest.raises(

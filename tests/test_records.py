@@ -5,7 +5,8 @@ import pytest
 import suite_export
 import tensorflow as tf
 
-from yolov3_tf2 import records, superbai
+from superbai import export
+from yolov3_tf2 import records
 from yolov3_tf2.errors import InputError
 
 CLASS_NAMES = ["car", "사람", "traffic light"]
@@ -16,7 +17,7 @@ LABELS = [1, 0, 1]
 
 
 def record(number=0, boxes=3):
-    return superbai.Record(
+    return export.Record(
         f"데이터/{number}.jpg",
         suite_export.picture(size=(64, 32)),
         "jpeg",

@@ -26,6 +26,7 @@ from suite_export import box, labelled, polygon, rotated
 
 import samples
 import step
+from superbai import export
 from yolov3_tf2 import (
     checkpoint,
     darknet,
@@ -35,7 +36,6 @@ from yolov3_tf2 import (
     predict,
     records,
     review,
-    superbai,
 )
 from yolov3_tf2.model import build_model, fold
 
@@ -56,7 +56,7 @@ def files(tmp_path_factory):
     image.save(folder / "picture.png")
     with tf.io.TFRecordWriter(str(folder / "two.tfrecord")) as writer:
         for number in range(2):
-            record = superbai.Record(
+            record = export.Record(
                 f"ds/{number}.png",
                 (folder / "picture.png").read_bytes(),
                 "png",

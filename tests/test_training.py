@@ -15,7 +15,8 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 from project import REPOSITORY, free_addresses
 
-from yolov3_tf2 import boxes, grid, records, superbai, training
+from superbai import export
+from yolov3_tf2 import boxes, grid, records, training
 from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.model import build_model, layers_of
@@ -41,7 +42,7 @@ def two_pictures(tmp_path_factory):
             canvas.rectangle(block, fill=(40, 40, 200))
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
-            record = superbai.Record(
+            record = export.Record(
                 f"{number}", buffer.getvalue(), "png", SIZE, SIZE, [disc, block], [0, 1]
             )
             writer.write(records.serialize(record, NAMES))
@@ -110,7 +111,7 @@ def one_class(path, folder):
     with tf.io.TFRecordWriter(str(target)) as writer:
         for number, row in enumerate(records.read([path], [0, 1])):
             box = (row["boxes"].numpy()[0] * SIZE).tolist()
-            record = superbai.Record(
+            record = export.Record(
                 f"{number}", row["encoded"].numpy(), "png", SIZE, SIZE, [box], [0]
             )
             writer.write(records.serialize(record, ["disc"]))
@@ -142,7 +143,7 @@ def test_odd_pictures_train_with_finite_numbers(tmp_path, case, box_loss):
     buffer = io.BytesIO()
     Image.effect_noise((SIZE, SIZE), 90).convert("RGB").save(buffer, "PNG")
     with tf.io.TFRecordWriter(str(path)) as writer:
-        record = superbai.Record(
+        record = export.Record(
             "odd", buffer.getvalue(), "png", SIZE, SIZE, drawn, [0] * len(drawn)
         )
         writer.write(records.serialize(record, NAMES))

@@ -26,8 +26,8 @@ from project import REPOSITORY
 from suite_server import SuiteServer
 
 import step
-import uploader
-from yolov3_tf2 import records, superbai
+from superbai import export, uploader
+from yolov3_tf2 import records
 
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
@@ -199,7 +199,7 @@ def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script
     for label in server.labels.values():
         assert (label.status, label.tags) == ("SUBMITTED", ["first"])
     images, labels = server.export("P", tmp_path)
-    with superbai.Export([images], labels) as export:
+    with export.Export([images], labels) as export:
         found = {item.source_id: export.read(item) for item in export.items}
         names = export.class_names
     assert found.keys() == truth.keys()
@@ -793,7 +793,7 @@ def test_a_signal_while_a_thread_starts(monkeypatch):
     told = SimpleQueue()
     try:
         with pytest.raises(KeyboardInterrupt), step.signals_held(told):
-            outcomes, ended_by = uploader.bring_all(bring, list(range(100)), told)
+            outcomes, ended_by = uploader.upload_all(bring, list(range(100)), told)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert isinstance(ended_by, KeyboardInterrupt)

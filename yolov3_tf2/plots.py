@@ -28,7 +28,7 @@ def records_mosaic(records, class_names, tile=320):
     """Draws labelled pictures side by side.
 
     Args:
-        records: list of `superbai.Record`, at least one.
+        records: list of `export.Record`, at least one.
         class_names: list of strings.
         tile: side of the square that each picture is fitted into, pixels.
 

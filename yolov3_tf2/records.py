@@ -26,7 +26,7 @@ _FEATURES = {
 
 
 def serialize(record, class_names):
-    """Returns the bytes of the `tf.train.Example` of a `superbai.Record`."""
+    """Returns the bytes of the `tf.train.Example` of a `export.Record`."""
 
     def ints(*values):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))

@@ -19,7 +19,7 @@ def split_items(items, test_fraction, name):
     are taken by a hash of their names: the same ones in every run.
 
     Args:
-        items: sequence of `superbai.Item`.
+        items: sequence of `export.Item`.
         test_fraction: the share for testing where no tag decides, 0 to 1.
         name: what to call the labels in an error.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import requests
 
-import suite_sdk
+from superbai import sdk
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
 
@@ -46,7 +46,7 @@ class Label(NamedTuple):
         return self.status != "WORKING"
 
 
-class Suite:
+class Project:
     """A project of the Suite.
 
     Attributes:
@@ -66,7 +66,7 @@ class Suite:
             InputError: there are no credentials or no SDK, the Suite refuses them, or
                 the project is unknown, or not one of pictures with boxes.
         """
-        self._sdk = suite_sdk.Sdk()
+        self._sdk = sdk.Sdk()
         self.stopped, self._name = self._sdk.stopped, project
         of_team = f"'{project}' of the team '{self._sdk.team}'"
         action = f"the project {of_team} cannot be opened"
@@ -181,7 +181,7 @@ class Suite:
 
         def ask():
             url = label.handle.get_image_url()
-            with requests.get(url, stream=True, timeout=suite_sdk.TIMEOUT) as response:
+            with requests.get(url, stream=True, timeout=sdk.TIMEOUT) as response:
                 if response.status_code not in (403, 404):
                     response.raise_for_status()
                 return response.status_code
@@ -212,7 +212,7 @@ class Suite:
             )
 
         def send():
-            answer = requests.put(url, data=encoded, timeout=suite_sdk.TIMEOUT)
+            answer = requests.put(url, data=encoded, timeout=sdk.TIMEOUT)
             answer.raise_for_status()
 
         # The SDK wants a file, whose name and size it tells the Suite.
@@ -222,7 +222,7 @@ class Suite:
             action = f"{where}: registering it failed"
             try:
                 url = self._sdk.call(action, lambda: register(path)).presigned_url
-            except suite_sdk.ConflictError:
+            except sdk.ConflictError:
                 return False  # An earlier try of this request may have got there.
         # The Suite gives the address to a new picture alone, this once.
         advice = "delete it in the Suite, where its picture is missing, and run again"
@@ -304,7 +304,7 @@ def class_name(name):
     return unicodedata.normalize("NFC", name).strip()
 
 
-def check_name(dataset, key):
+def check_names(dataset, key):
     """Checks that a picture of these names can be uploaded.
 
     Raises:

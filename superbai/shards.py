@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from superbai.export import Export, Item, Record
 from yolov3_tf2 import records
 from yolov3_tf2.errors import InputError, writing
-from yolov3_tf2.superbai import Export, Item, Record
 
 # A process starts in a moment, but where there is little to do even that is too long.
 _PICTURES_A_PROCESS = 250
@@ -59,11 +59,11 @@ class _Job(NamedTuple):
     done: object  # A shared counter of pictures.
 
 
-def plan(by_split, folder, images_per_shard):
+def plan_shards(by_split, folder, images_per_shard):
     """Parts the items of each split into shards of about equal size.
 
     Args:
-        by_split: a dict of sequences of `superbai.Item`.
+        by_split: a dict of sequences of `export.Item`.
         folder: where the folders of the splits will lie.
         images_per_shard: the most items of a shard.
 
@@ -80,7 +80,7 @@ def plan(by_split, folder, images_per_shard):
     return shards
 
 
-def write(export, shards, shown, bar, processes=None):
+def write_shards(export, shards, shown, bar, processes=None):
     """Writes shards, in as many processes as there are cores and work for them.
 
     Args:

@@ -9,7 +9,8 @@ import pytest
 import suite_export
 from suite_export import box, build, labelled
 
-from yolov3_tf2 import records, shards
+from superbai import shards
+from yolov3_tf2 import records
 from yolov3_tf2.errors import InputError
 
 
@@ -50,7 +51,7 @@ def read(written_shards):
 
 
 def test_plan(tmp_path):
-    planned = shards.plan({"train": list(range(10)), "test": [10]}, tmp_path, 4)
+    planned = shards.plan_shards({"train": list(range(10)), "test": [10]}, tmp_path, 4)
     assert [(shard.path.name, shard.items) for shard in planned] == [
         ("train-00000-of-00003.tfrecord", [0, 1, 2]),
         ("train-00001-of-00003.tfrecord", [3, 4, 5]),
@@ -65,7 +66,7 @@ def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch)
     for processes in (1, 3):
         export = exports(100)
         by_split = {"train": export.items[:70], "test": export.items[70:]}
-        planned = shards.plan(by_split, tmp_path / str(processes), 16)
+        planned = shards.plan_shards(by_split, tmp_path / str(processes), 16)
         planned[0].path.parent.parent.mkdir()
         bar, shown = Bar(), {"ds/5.jpg", "ds/80.jpg", "ds/81.jpg"}
         started = []
@@ -75,7 +76,7 @@ def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch)
             "_write_in_parallel",
             lambda *a, real=real, started=started: started.append(1) or real(*a),
         )
-        written = shards.write(export, planned, shown, bar, processes)
+        written = shards.write_shards(export, planned, shown, bar, processes)
         monkeypatch.setattr(shards, "_write_in_parallel", real)
         assert bool(started) == (processes > 1)
         assert bar.n == 100
@@ -97,10 +98,10 @@ def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
         images["ds/30.jpg.jpg"] = b"no picture"
 
     export = exports(100, change)
-    planned = shards.plan({"train": export.items}, tmp_path / "out", 10)
+    planned = shards.plan_shards({"train": export.items}, tmp_path / "out", 10)
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected a p"):
-        shards.write(export, planned, set(), Bar(), 2)
+        shards.write_shards(export, planned, set(), Bar(), 2)
     assert not shards.multiprocessing.active_children()
 
 
@@ -116,16 +117,16 @@ def test_a_killed_process_is_said(tmp_path, exports, monkeypatch):
         return read_item(item)
 
     monkeypatch.setattr(export, "read", read_or_die)
-    planned = shards.plan({"train": export.items}, tmp_path / "out", 10)
+    planned = shards.plan_shards({"train": export.items}, tmp_path / "out", 10)
     (tmp_path / "out").mkdir()
     with pytest.raises(OSError, match="was killed; is there too little memory"):
-        shards.write(export, planned, set(), Bar(), 2)
+        shards.write_shards(export, planned, set(), Bar(), 2)
 
 
 def test_a_split_without_a_record_is_refused(tmp_path, exports):
     export = exports(2)
-    planned = shards.plan({"train": export.items}, tmp_path, 10)
-    written = shards.write(export, planned, set(), Bar(), 1)
+    planned = shards.plan_shards({"train": export.items}, tmp_path, 10)
+    written = shards.write_shards(export, planned, set(), Bar(), 1)
     shards.check_splits(written, planned, "labels.zip")
     monkey = [w._replace(counts=shards.Counter()) for w in written]
     with pytest.raises(InputError, match=r"labels\.zip: no pictures left for train"):

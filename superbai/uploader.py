@@ -16,8 +16,7 @@ from typing import NamedTuple
 from absl import logging
 
 import step
-import suite
-import suite_sdk
+from superbai import project, sdk
 from yolov3_tf2.errors import InputError
 
 # Requests to the Suite at a time. It answers in tenths of a second, and counts.
@@ -71,7 +70,7 @@ def object_id(dataset, key, name, box):
 
 def is_ours(stored, dataset, key):
     """Whether an object of the Suite is of this step, and nobody has changed it."""
-    box = suite.box_of(stored)
+    box = project.box_of(stored)
     if box is None or not str(stored["id"]).startswith(_MARK):
         return False
     if stored.get("properties"):
@@ -86,7 +85,7 @@ class Uploader:
         """Takes what it needs.
 
         Args:
-            project: a `suite.Suite`.
+            project: a `project.Project`.
             values: the step's parameters.
             encoded_of: a function from an `Item` to its picture's bytes, None where it
                 was not given.
@@ -99,10 +98,10 @@ class Uploader:
         """Does what is to be done for one `Item`; returns the `Outcome`."""
         try:
             return self._bring(item)
-        except suite_sdk.RefusedError:
+        except sdk.RefusedError:
             raise
         except (InputError, OSError) as error:
-            is_of_service = isinstance(error, suite_sdk.SuiteError)
+            is_of_service = isinstance(error, sdk.SuiteError)
             return Outcome("failed", str(error), is_of_service)
 
     def _bring(self, item):
@@ -155,7 +154,7 @@ class Uploader:
                 f"{where}: the project has no such picture; --upload_images uploads "
                 "it, and --dataset says which dataset it is in."
             )
-        suite.check_name(item.dataset, item.key)
+        project.check_names(item.dataset, item.key)
         encoded = self._encoded_of(item)
         if encoded is None:
             raise InputError(f"{where}: expected its picture among the images.")
@@ -215,7 +214,7 @@ class Uploader:
         return kept, added
 
 
-def bring_all(uploader, items, told):
+def upload_all(uploader, items, told):
     """Does what is to be done for all, some at a time.
 
     Args:
@@ -249,7 +248,7 @@ def bring_all(uploader, items, told):
                 outcome = outcomes[news]
                 in_a_row = in_a_row + 1 if outcome.is_of_service else 0
                 if in_a_row >= FAILURES_IN_A_ROW:
-                    raise suite_sdk.RefusedError(
+                    raise sdk.RefusedError(
                         f"{in_a_row} pictures failed one after the other, the last as "
                         f"{outcome.reason}"
                     )

@@ -200,7 +200,7 @@ def test_what_is_written_is_read(
 
 @pytest.mark.slow
 def test_damaged_exports_end_in_whole_outputs_or_a_documented_error(run_script):
-    process = run_script("tests/fuzz_superbai.py", 2000)
+    process = run_script("tests/superbai/fuzz_export.py", 2000)
     assert process.returncode == 0, process.stdout + process.stderr[-2000:]
     result = json.loads(process.stdout.splitlines()[0])
     cases = result["cases"]

@@ -12,12 +12,12 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from yolov3_tf2 import suite_json
+from superbai import export_json
+from superbai.image_matching import match_images
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.images import is_image_name, prepare_image
 from yolov3_tf2.files.packed_list import PackedList
-from yolov3_tf2.picture_index import match
 
 # The largest label known has 5 MB; one of this size takes a few hundred in memory.
 MAX_JSON_BYTES = 32 * 2**20
@@ -116,7 +116,7 @@ class Export:
         """
         self.left_out, self.changed, self.assumed = Counter(), Counter(), Counter()
         self.far_outside = 0
-        self._kinds = ("box", *(suite_json.CORNERED if polygons_as_boxes else ()))
+        self._kinds = ("box", *(export_json.CORNERED if polygons_as_boxes else ()))
         self._include_unsubmitted = include_unsubmitted
         self._skip_missing = skip_missing
         self._open = []
@@ -172,7 +172,7 @@ class Export:
         Raises:
             InputError: the label or the picture cannot be used.
         """
-        label = suite_json.read_objects(
+        label = export_json.read_objects(
             self._load_json(item.label_name) if item.label_name else None,
             self._class_index,
             self._kinds,
@@ -223,11 +223,11 @@ class Export:
 
     def _read_project(self):
         project = self._load_object(self._root + "project.json")
-        suite_json.check_project(project, self.name)
-        assumption = suite_json.assumption(project)
+        export_json.check_project(project, self.name)
+        assumption = export_json.assumption(project)
         if assumption:
             self.assumed[assumption] += 1
-        names, index, shared = suite_json.read_classes(project, self.name, self._kinds)
+        names, index, shared = export_json.read_classes(project, self.name, self._kinds)
         for name in shared:
             reason = f"class name of several types, '{name}': taken as one class"
             self.assumed[reason] += 1
@@ -279,11 +279,11 @@ class Export:
         return value
 
     def _load_object(self, name):
-        return suite_json.as_dict(self._load_json(name), f"{self.name}: {name}")
+        return export_json.as_dict(self._load_json(name), f"{self.name}: {name}")
 
     def _read_items(self):
         meta_names, wanted = self._read_metas()
-        matched = match(list(meta_names), self._images, wanted.keys())
+        matched = match_images(list(meta_names), self._images, wanted.keys())
         self._check_missing(wanted, matched)
         found = [identity for identity in wanted if identity in matched.entries]
         if not found:
@@ -344,7 +344,7 @@ class Export:
         meta_names, wanted, shared = {}, {}, {}
         for meta_name in metas:
             meta = self._load_object(meta_name)
-            identity = suite_json.identity(
+            identity = export_json.identity(
                 meta,
                 meta_name.removeprefix(f"{self._root}meta/"),
                 f"{self.name}: {meta_name}",
@@ -372,7 +372,7 @@ class Export:
         if not status:
             self.assumed["pictures without a status: taken as submitted"] += 1
             status = "SUBMITTED"
-        label_name = suite_json.label_name(meta, self._root, where)
+        label_name = export_json.label_name(meta, self._root, where)
         is_submitted = status == "SUBMITTED"
         # What was skipped is not for use, whoever asks.
         is_wanted = self._include_unsubmitted and status != "SKIPPED"
@@ -386,15 +386,15 @@ class Export:
                     "the archive."
                 )
             label_name = ""
-        if suite_json.is_in_consensus(meta, where) and not suite_json.has_objects(
+        if export_json.is_in_consensus(meta, where) and not export_json.has_objects(
             label_name and self._load_json(label_name), f"{self.name}: {label_name}"
         ):
             # Its labels are several people's; none is the picture's yet.
             self.left_out["pictures whose consensus label is not decided"] += 1
             return None
         return label_name, (
-            suite_json.tags(meta, where),
-            suite_json.labelled_size(meta, where),
+            export_json.tags(meta, where),
+            export_json.labelled_size(meta, where),
             is_submitted,
         )
 

@@ -6,9 +6,9 @@ import unicodedata
 import pytest
 import suite_export
 
+from superbai.image_matching import match_images
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
-from yolov3_tf2.picture_index import match
 
 KOREAN = "고양이/사진.jpg"
 NFC, NFD = (unicodedata.normalize(form, KOREAN) for form in ("NFC", "NFD"))
@@ -34,7 +34,7 @@ def find(tmp_path):
             opened.append(archives.open_archive(path))
         identities = [tuple(key.removeprefix("-").split("/", 1)) for key in keys]
         wanted = {tuple(key.split("/", 1)) for key in keys if key[0] != "-"}
-        matched = match(identities, opened[-len(zips) :], wanted)
+        matched = match_images(identities, opened[-len(zips) :], wanted)
         found = {"/".join(i): entry.name for i, entry in matched.entries.items()}
         return found, len(matched.by_name), [entry.name for entry in matched.rest]
 

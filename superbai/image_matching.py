@@ -40,7 +40,7 @@ class Match(NamedTuple):
     rest: list[Entry]
 
 
-def match(identities, archives, wanted):
+def match_images(identities, archives, wanted):
     """Gives each (dataset, data_key) its picture.
 
     All labels of an export take part, also those that are left out: a picture that is

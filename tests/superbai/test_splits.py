@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from yolov3_tf2 import splits
+from superbai import splits
 from yolov3_tf2.errors import InputError
 
 NAME = "labels.zip"
