@@ -111,7 +111,8 @@ def facts(given):
     """
     import tensorflow as tf
 
-    from yolov3_tf2 import checkpoint, optimizer
+    from yolov3_tf2 import optimizer
+    from yolov3_tf2.network import checkpoint
 
     model = checkpoint.read_info(given.model_folder)
     # It has a checksum of each of the model's tensors.

@@ -14,7 +14,8 @@ from absl import logging
 import on_valohai
 import step
 import step_inputs
-from superbai import export, splits
+from superbai import splits
+from superbai.export import Export
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -103,7 +104,7 @@ def convert(images, labels, values):
     Raises:
         InputError: something of it cannot be used.
     """
-    export = export.Export(
+    export = Export(
         images,
         labels,
         polygons_as_boxes=values["polygons"] == "box",

@@ -187,7 +187,8 @@ def load_detector(model_folder, classes, values):
         A `predict.Detector`, which finds down to the scores that are to be reviewed,
         and the model's `checkpoint.ModelInfo`.
     """
-    from yolov3_tf2 import checkpoint, optimizer, predict, review
+    from yolov3_tf2 import optimizer, predict, review
+    from yolov3_tf2.network import checkpoint
 
     precision = optimizer.choose_precision(values["precision"])
     optimizer.set_precision(precision)

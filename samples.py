@@ -33,11 +33,12 @@ def main():
     step.import_tensorflow()
     import keras
 
-    from yolov3_tf2 import darknet, grid
-    from yolov3_tf2.model import build_model
+    from yolov3_tf2.network import darknet
+    from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.variants import VARIANTS
 
     keras.utils.set_random_seed(0)
-    model = build_model(grid.VARIANTS["yolov3-tiny"], num_classes=80)
+    model = build_model(VARIANTS["yolov3-tiny"], num_classes=80)
     darknet.write_weights(folder / "yolov3-tiny.weights", model)
 
 

@@ -359,8 +359,9 @@ def train(given, workers, strategy):
     import tensorflow as tf
 
     import train_outputs
-    from yolov3_tf2 import checkpoint, fine_tuning, optimizer
+    from yolov3_tf2 import fine_tuning, optimizer
     from yolov3_tf2.dataset import build_dataset, build_training_dataset
+    from yolov3_tf2.network import checkpoint
     from yolov3_tf2.record_files import RecordFiles, Share
 
     values, sizes, class_names = given.values, given.sizes, given.class_names

@@ -7,11 +7,12 @@ from absl import logging
 
 import on_valohai
 import step
-from yolov3_tf2 import checkpoint, evaluate, plots, records, training_state
-from yolov3_tf2 import model as network
+from yolov3_tf2 import evaluate, plots, records, training_state
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import load_rgb
+from yolov3_tf2.network import checkpoint
+from yolov3_tf2.network import model as network
 
 WORST_PICTURES = 8
 
@@ -20,7 +21,7 @@ class Checkpoints:
     """What a training that was cut off goes on from: its state, and its best model."""
 
     def __init__(self, trainer, variant, class_names):
-        """Takes the `Trainer`, its `grid.Variant` and the names of its classes."""
+        """Takes the `Trainer`, its `variants.Variant` and the names of its classes."""
         self._trainer, self._variant, self._class_names = trainer, variant, class_names
         self._best = None  # The epoch of the best model that was written.
 

@@ -25,6 +25,7 @@ from absl import logging
 import step
 import step_inputs
 from superbai import image_matching, project, sdk, uploader
+from superbai.project import Project
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations, archives
 from yolov3_tf2.files.images import prepare_image
@@ -146,7 +147,7 @@ def main():
             logging.info("left out or changed: %d %s", number, reason)
         # The SDK prints what nobody asked for; the step's own lines are metadata.
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        project = project.Project(values["project"])
+        project = Project(values["project"])
         project.check_classes(name for item in items for name, _ in item.boxes.values())
         logging.info(
             "project '%s': %d pictures, %d boxes",

@@ -72,10 +72,11 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import checkpoint, darknet, grid
-    from yolov3_tf2.model import build_model
+    from yolov3_tf2.network import checkpoint, darknet
+    from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.variants import VARIANTS
 
-    variant = grid.VARIANTS[values["model"]]
+    variant = VARIANTS[values["model"]]
     model = build_model(variant, len(class_names), random=False)
     number = darknet.load_weights(path, model, variant, len(class_names))
     logging.info("%s: %s weights of %s read", path, f"{number:,}", variant.name)
@@ -107,7 +108,7 @@ def read_class_names(paths, number):
             )
         return names
     if number == 80:
-        coco = step_inputs.REPOSITORY / "yolov3_tf2" / "coco.names"
+        coco = step_inputs.REPOSITORY / "yolov3_tf2" / "network" / "coco.names"
         return step_inputs.read_class_names(coco)
     return [f"class {index}" for index in range(number)]
 

@@ -93,9 +93,10 @@ def convert(images, labels, folder, processes, images_per_shard):
     Returns:
         The number of pictures.
     """
-    from superbai import export, shards, splits
+    from superbai import shards, splits
+    from superbai.export import Export
 
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         by_split, _ = splits.split_items(export.items, 0.2, export.name)
         planned = shards.plan_shards(by_split, folder, images_per_shard)
         shards.write_shards(export, planned, set(), common.NoBar(), processes)

@@ -115,10 +115,12 @@ def main():
     arguments = parser.parse_args()
     size, batch = arguments.size, arguments.batch
 
-    from yolov3_tf2 import checkpoint, darknet, grid, optimizer
-    from yolov3_tf2 import model as network
+    from yolov3_tf2 import optimizer
+    from yolov3_tf2.network import checkpoint, darknet, folding
+    from yolov3_tf2.network import model as network
+    from yolov3_tf2.network.variants import VARIANTS
 
-    variant = grid.VARIANTS[arguments.model]
+    variant = VARIANTS[arguments.model]
     images = np.random.default_rng(0).random((batch, size, size, 3), "float32")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -135,12 +137,12 @@ def main():
             )
         }
         if importlib.util.find_spec("onnxruntime"):
-            folded = network.fold(model, variant, 80)
+            folded = folding.fold(model, variant, 80)
             functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
         precisions = ("float32", "bfloat16")
         for precision in precisions:
             optimizer.set_precision(precision)
-            folded = network.fold(model, variant, 80)
+            folded = folding.fold(model, variant, 80)
             functions[f"network and boxes, {precision}"] = network_alone(
                 folded, variant, images
             )

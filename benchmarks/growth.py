@@ -59,10 +59,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         samples.write_export(folder, samples.NUM_TRAIN, samples.NUM_TEST)
-        from yolov3_tf2 import checkpoint, grid, records
-        from yolov3_tf2.model import build_model
+        from yolov3_tf2 import records
+        from yolov3_tf2.network import checkpoint
+        from yolov3_tf2.network.model import build_model
+        from yolov3_tf2.network.variants import VARIANTS
 
-        model = build_model(grid.VARIANTS["yolov3-tiny"], len(samples.SHAPES))
+        model = build_model(VARIANTS["yolov3-tiny"], len(samples.SHAPES))
         checkpoint.save_model(folder / "model", model, list(samples.SHAPES), SIZE)
         for times in arguments.times:
             multiply(folder, times)

@@ -20,7 +20,7 @@ def write_records(folder, number, files=4):
     """Writes `files` TFRecord files with `number` pictures in all; returns them."""
     import tensorflow as tf
 
-    from superbai import export
+    from superbai.export import Record
     from yolov3_tf2 import records
 
     photographs, chance = common.photographs(), np.random.default_rng(1)
@@ -29,7 +29,7 @@ def write_records(folder, number, files=4):
         paths.append(folder / f"train-{file:05d}-of-{files:05d}.tfrecord")
         with tf.io.TFRecordWriter(str(paths[-1])) as writer:
             for index in range(file, number, files):
-                record = export.Record(
+                record = Record(
                     f"data/{index}.jpg",
                     photographs[index % len(photographs)],
                     "jpeg",
@@ -44,9 +44,10 @@ def write_records(folder, number, files=4):
 
 def convert_export(images, labels, folder):
     """Converts an export, all of it for training; returns the files and the classes."""
-    from superbai import export, shards
+    from superbai import shards
+    from superbai.export import Export
 
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         planned = shards.plan_shards({"train": export.items}, folder, 4096)
         shards.write_shards(export, planned, set(), common.NoBar())
         return sorted((folder / "train").iterdir()), export.class_names
@@ -63,9 +64,10 @@ def main():
 
     import tensorflow as tf
 
-    from yolov3_tf2 import grid, records
+    from yolov3_tf2 import records
     from yolov3_tf2.augment import DEFAULTS, OFF
     from yolov3_tf2.dataset import build_training_dataset, iterate
+    from yolov3_tf2.network.variants import VARIANTS
     from yolov3_tf2.record_files import RecordFiles
 
     def decode_alone(paths):
@@ -92,7 +94,7 @@ def main():
             dataset = build_training_dataset(
                 RecordFiles(paths),
                 names,
-                grid.VARIANTS["yolov3"],
+                VARIANTS["yolov3"],
                 [arguments.size],
                 arguments.batch,
                 strengths,

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def build_session(model, size):
-    """Returns an `onnxruntime.InferenceSession` of a result of `model.fold`.
+    """Returns an `onnxruntime.InferenceSession` of a result of `folding.fold`.
 
     From `images`, `[batch, 3, size, size]` float32, to the raw outputs of the last
     convolutions, coarse scale first.

@@ -26,7 +26,7 @@ def bare_step(variant, images, frozen):
     import keras
     import tensorflow as tf
 
-    from yolov3_tf2 import model as network
+    from yolov3_tf2.network import model as network
 
     def plain(layer):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -60,8 +60,9 @@ def own_step(variant, images, frozen, precision):
     """The step of `train.py`, with its loss, clipping, optimizers and averages."""
     import tensorflow as tf
 
-    from yolov3_tf2 import grid, optimizer, training
-    from yolov3_tf2 import model as network
+    from yolov3_tf2 import optimizer, training
+    from yolov3_tf2.boxes.assignment import assign_boxes
+    from yolov3_tf2.network import model as network
 
     optimizer.set_precision(precision)
     model, averaged = (network.build_model(variant, NUM_CLASSES) for _ in range(2))
@@ -94,7 +95,7 @@ def own_step(variant, images, frozen, precision):
     sides = chance.uniform(0.05, 0.3, (number, common.BOXES, 2))
     boxes = tf.constant(np.concatenate([corners, corners + sides], axis=-1), tf.float32)
     labels = tf.constant(chance.integers(0, NUM_CLASSES, boxes.shape[:2]), tf.int32)
-    targets, lost = grid.encode(boxes, labels, variant, size)
+    targets, lost = assign_boxes(boxes, labels, variant, size)
     batch = {
         "images": images,
         "boxes": boxes,
@@ -117,13 +118,14 @@ def main():
 
     import tensorflow as tf
 
-    from yolov3_tf2 import grid, optimizer
+    from yolov3_tf2 import optimizer
+    from yolov3_tf2.network.variants import VARIANTS
 
     half = optimizer.choose_precision("auto")
     rows = []
     for case in arguments.cases:
         name, batch, frozen = CASES[case]
-        variant = grid.VARIANTS[name]
+        variant = VARIANTS[name]
         images = tf.random.uniform((batch, arguments.size, arguments.size, 3), seed=1)
         functions = {
             f"{case}, bare, float32": bare_step(variant, images, frozen),

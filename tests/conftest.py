@@ -82,8 +82,9 @@ def sample_run(checkout, run_script):
 def training_inputs(tmp_path_factory, run_script):
     """Arguments of train.py: the sample's drawn pictures and a network for them."""
     import samples
-    from yolov3_tf2 import checkpoint, grid
-    from yolov3_tf2.model import build_model
+    from yolov3_tf2.network import checkpoint
+    from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("training_inputs")
     samples.write_export(folder, num_train=24, num_test=7)
@@ -94,7 +95,7 @@ def training_inputs(tmp_path_factory, run_script):
         outputs=folder,
     )
     assert process.returncode == 0, process.stderr
-    model = build_model(grid.VARIANTS["yolov3-tiny"], 2)
+    model = build_model(VARIANTS["yolov3-tiny"], 2)
     checkpoint.save_model(folder / "model", model, ["circle", "disc"], 64)
     return [
         *("--classes", folder / "classes.txt"),

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from yolov3_tf2 import augment
-from yolov3_tf2.letterbox import GREY, boxes_to_letterbox, letterbox
+from yolov3_tf2.boxes.letterbox import GREY, boxes_to_letterbox, letterbox
 
 SIZE = 96
 

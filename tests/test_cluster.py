@@ -13,8 +13,9 @@ import valohai
 from project import free_addresses, start_training
 
 import cluster
-from yolov3_tf2 import checkpoint, optimizer, training_state
+from yolov3_tf2 import optimizer, training_state
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network import checkpoint
 
 EPOCHS = 40
 

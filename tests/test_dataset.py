@@ -8,17 +8,19 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from superbai import export
+from superbai.export import Record
 from yolov3_tf2 import dataset as dataset_module
-from yolov3_tf2 import grid, records
+from yolov3_tf2 import records
 from yolov3_tf2.augment import DEFAULTS, OFF
+from yolov3_tf2.boxes.assignment import assign_boxes
+from yolov3_tf2.boxes.letterbox import GREY, fit, letterbox, to_float
 from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import load_rgb
-from yolov3_tf2.letterbox import GREY, fit, letterbox, to_float
+from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
 
-TINY = grid.VARIANTS["yolov3-tiny"]
+TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
 
 
@@ -32,7 +34,7 @@ def write(path, rows, names=NAMES):
     """Writes records of (width, height, grey value, boxes in pixels, labels)."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number, (width, height, grey, boxes, labels) in enumerate(rows):
-            record = export.Record(
+            record = Record(
                 f"ds/{number}.png",
                 png(width, height, (grey,) * 3),
                 "png",
@@ -75,7 +77,7 @@ def test_batches(path):
     assert first["lost"].numpy().tolist() == [0, 0]
     placed = [np.asarray(t)[..., 4].sum(axis=(1, 2, 3)) for t in first["targets"]]
     assert np.sum(placed, axis=0).tolist() == [2, 0]
-    expected, _ = grid.encode(first["boxes"], first["labels"], TINY, 64)
+    expected, _ = assign_boxes(first["boxes"], first["labels"], TINY, 64)
     for ours, theirs in zip(first["targets"], expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -176,7 +178,7 @@ def test_augmented_batches_are_a_function_of_seed_and_epoch(path):
         seen.append(ours["images"].numpy())
         size = seen[-1].shape[1]
         assert size in (64, 96, 128)
-        expected, _ = grid.encode(ours["boxes"], ours["labels"], TINY, size)
+        expected, _ = assign_boxes(ours["boxes"], ours["labels"], TINY, size)
         for target, other in zip(ours["targets"], expected, strict=True):
             np.testing.assert_array_equal(target, other)
     assert len({images.shape for images in seen}) > 1
@@ -236,7 +238,7 @@ def test_a_damaged_record(path):
 
 def test_a_picture_that_cannot_be_decoded(tmp_path):
     path = tmp_path / "bad.tfrecord"
-    record = export.Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
+    record = Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     with pytest.raises(InputError, match="a record cannot be used: .*image"):
@@ -309,7 +311,7 @@ def jpeg_record(tmp_path, image):
     image.save(buffer, "JPEG", quality=90)
     path = tmp_path / "jpeg.tfrecord"
     encoded = buffer.getvalue()
-    record = export.Record("ds/x", encoded, "jpeg", *image.size, [], [])
+    record = Record("ds/x", encoded, "jpeg", *image.size, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     return path, np.asarray(load_rgb(encoded, "x"))
@@ -349,7 +351,7 @@ def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
     path = tmp_path / "wrong.tfrecord"
     buffer = io.BytesIO()
     Image.new("RGB", (160, 60)).save(buffer, kind)
-    record = export.Record("ds/x", buffer.getvalue(), kind.lower(), *sides, [], [])
+    record = Record("ds/x", buffer.getvalue(), kind.lower(), *sides, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, NAMES))
     with pytest.raises(

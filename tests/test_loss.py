@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2 import boxes as box_ops
-from yolov3_tf2 import grid, loss
+from yolov3_tf2 import loss
+from yolov3_tf2.boxes import decoding, geometry
+from yolov3_tf2.boxes.assignment import assign_boxes
+from yolov3_tf2.network.variants import VARIANTS
 
-FULL = grid.VARIANTS["yolov3"]
+FULL = VARIANTS["yolov3"]
 SIZE, NUM_CLASSES = 64, 3
 
 
@@ -44,7 +46,7 @@ def darknet_delta(logits, targets, boxes, scale):
                 pw, ph = np.exp(t[2]) * w, np.exp(t[3]) * h
                 pred = np.array([x - pw / 2, y - ph / 2, x + pw / 2, y + ph / 2])
                 target = targets[row, col, anchor]
-                best = max(float(box_ops.iou(pred.astype("f"), b)) for b in boxes)
+                best = max(float(geometry.iou(pred.astype("f"), b)) for b in boxes)
                 if target[4] == 0:
                     gradient[row, col, anchor, 4] = 0 if best > 0.7 else sigmoid(t[4])
                     continue
@@ -69,12 +71,12 @@ def darknet_delta(logits, targets, boxes, scale):
 
 def test_gradients_are_darknets():
     logits, boxes, labels = random_case()
-    targets, _ = grid.encode(boxes, labels, FULL, SIZE)
+    targets, _ = assign_boxes(boxes, labels, FULL, SIZE)
     # Every anchor of one cell a scale predicts the first box: to be ignored where the
     # box is not its own.
     for scale, x in enumerate(logits):
         everywhere = np.broadcast_to(boxes[0, 0], (*x.shape[:-1], 4))
-        offsets = np.asarray(grid.encode_boxes(everywhere, FULL, scale))
+        offsets = np.asarray(decoding.encode_boxes(everywhere, FULL, scale))
         in_cell = (offsets[0, ..., :2] > 0) & (offsets[0, ..., :2] < 1)
         row, col = np.argwhere(in_cell[:, :, 0].all(axis=-1))[0]
         at = offsets[0, row, col]
@@ -135,7 +137,7 @@ def slow_iou(a, b):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_loss_is_that_of_a_slow_loop(seed):
     logits, boxes, labels = random_case(seed, num_boxes=1 + 2 * seed)
-    targets, _ = grid.encode(boxes, labels, FULL, SIZE)
+    targets, _ = assign_boxes(boxes, labels, FULL, SIZE)
     parts = loss.yolo_loss(logits, targets, boxes, FULL)
     ours = np.sum([np.asarray(part, float) for part in parts.values()], axis=0)
     for i in range(2):
@@ -171,7 +173,7 @@ def test_ciou_equals_that_of_keras():
 
 def test_objectness_learns_the_overlap_with_ciou():
     boxes = np.array([[[0.3, 0.2, 0.6, 0.7]]], "f")
-    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    targets, _ = assign_boxes(boxes, [[0]], FULL, SIZE)
     logits = [logits_of(targets, s) for s in range(3)]
     for x, target in zip(logits, targets, strict=True):
         at = np.asarray(target)[..., 4] > 0
@@ -196,7 +198,7 @@ def test_objectness_learns_the_overlap_with_ciou():
 
 def test_ciou_pulls_boxes_to_their_targets():
     boxes = np.array([[[0.3, 0.2, 0.6, 0.7], [0.1, 0.1, 0.2, 0.15]]], "f")
-    targets, _ = grid.encode(boxes, [[0, 1]], FULL, SIZE)
+    targets, _ = assign_boxes(boxes, [[0, 1]], FULL, SIZE)
     variables = [
         tf.Variable(np.zeros((*np.asarray(t).shape[:-1], 8), "f")) for t in targets
     ]
@@ -219,7 +221,7 @@ def test_ciou_pulls_boxes_to_their_targets():
 def logits_of(targets, scale, score=8.0):
     """Logits that predict the targets of a scale, and nothing elsewhere."""
     targets = np.asarray(targets[scale])
-    offsets = np.asarray(grid.encode_boxes(targets[..., :4], FULL, scale))
+    offsets = np.asarray(decoding.encode_boxes(targets[..., :4], FULL, scale))
     xy = np.clip(offsets[..., :2], 1e-4, 1 - 1e-4)
     shape = (*targets.shape[:-1], 5 + NUM_CLASSES)
     logits = np.full(shape, -score, "f")
@@ -236,7 +238,7 @@ def logits_of(targets, scale, score=8.0):
 
 def test_a_box_predicted_at_another_scale_is_not_background():
     boxes = np.array([[[0.3, 0.3, 0.6, 0.6]]], "f")
-    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    targets, _ = assign_boxes(boxes, [[0]], FULL, SIZE)
     (scale,) = [s for s in range(3) if np.asarray(targets[s])[..., 4].any()]
     other = (scale + 1) % 3
     logits = [logits_of(targets, s) for s in range(3)]
@@ -261,7 +263,7 @@ def test_a_box_predicted_at_another_scale_is_not_background():
 
 def test_a_single_class_is_learned():
     boxes = np.array([[[0.3, 0.3, 0.6, 0.6]]], "f")
-    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    targets, _ = assign_boxes(boxes, [[0]], FULL, SIZE)
     logits = [np.zeros((*np.asarray(t).shape[:-1], 6), "f") for t in targets]
     part = loss.yolo_loss(logits, targets, boxes, FULL)["loss_class"]
     assert float(part[0]) == pytest.approx(np.log(2), rel=1e-5)
@@ -270,7 +272,7 @@ def test_a_single_class_is_learned():
 def test_small_boxes_weigh_more():
     for side in (0.1, 0.8):
         boxes = np.array([[[0.5 - side / 2] * 2 + [0.5 + side / 2] * 2]], "f")
-        targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+        targets, _ = assign_boxes(boxes, [[0]], FULL, SIZE)
         logits = [logits_of(targets, s) for s in range(3)]
         right = loss.yolo_loss(logits, targets, boxes, FULL)["loss_box"]
         for x in logits:
@@ -285,7 +287,7 @@ def test_the_order_of_boxes_and_batching_change_nothing():
     order = [2, 0, 3, 1]
 
     def total(logits, boxes, labels):
-        targets, _ = grid.encode(boxes, labels, FULL, SIZE)
+        targets, _ = assign_boxes(boxes, labels, FULL, SIZE)
         parts = loss.yolo_loss(logits, targets, boxes, FULL)
         return np.sum([np.asarray(p) for p in parts.values()], axis=0)
 
@@ -302,7 +304,7 @@ def test_the_order_of_boxes_and_batching_change_nothing():
 
 def test_no_boxes_and_extreme_logits_stay_finite():
     boxes = np.zeros((1, 1, 4), "f")
-    targets, _ = grid.encode(boxes, [[0]], FULL, SIZE)
+    targets, _ = assign_boxes(boxes, [[0]], FULL, SIZE)
     for value in (0.0, 1e4, -1e4):
         variables = [
             tf.Variable(np.full((*np.asarray(t).shape[:-1], 8), value, "f"))

@@ -12,7 +12,8 @@ import valohai_yaml
 from PIL import Image
 from suite_server import SuiteServer
 
-from yolov3_tf2 import checkpoint, evaluate, records
+from yolov3_tf2 import evaluate, records
+from yolov3_tf2.network import checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,11 @@ import pytest
 import reference
 from PIL import Image
 
-from yolov3_tf2 import grid, predict
-from yolov3_tf2.model import build_model
+from yolov3_tf2 import predict
+from yolov3_tf2.network.model import build_model
+from yolov3_tf2.network.variants import VARIANTS
 
-TINY = grid.VARIANTS["yolov3-tiny"]
+TINY = VARIANTS["yolov3-tiny"]
 THRESHOLDS = {"score_threshold": 0.3, "iou_threshold": 0.5, "max_boxes": 10}
 
 

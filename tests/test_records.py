@@ -5,7 +5,7 @@ import pytest
 import suite_export
 import tensorflow as tf
 
-from superbai import export
+from superbai.export import Record
 from yolov3_tf2 import records
 from yolov3_tf2.errors import InputError
 
@@ -17,7 +17,7 @@ LABELS = [1, 0, 1]
 
 
 def record(number=0, boxes=3):
-    return export.Record(
+    return Record(
         f"데이터/{number}.jpg",
         suite_export.picture(size=(64, 32)),
         "jpeg",

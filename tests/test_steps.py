@@ -26,20 +26,14 @@ from suite_export import box, labelled, polygon, rotated
 
 import samples
 import step
-from superbai import export
-from yolov3_tf2 import (
-    checkpoint,
-    darknet,
-    draw,
-    evaluate,
-    grid,
-    predict,
-    records,
-    review,
-)
-from yolov3_tf2.model import build_model, fold
+from superbai.export import Record
+from yolov3_tf2 import draw, evaluate, predict, records, review
+from yolov3_tf2.network import checkpoint, darknet
+from yolov3_tf2.network.folding import fold
+from yolov3_tf2.network.model import build_model
+from yolov3_tf2.network.variants import VARIANTS
 
-TINY = grid.VARIANTS["yolov3-tiny"]
+TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["circle", "square", "triangle"]
 
 
@@ -56,7 +50,7 @@ def files(tmp_path_factory):
     image.save(folder / "picture.png")
     with tf.io.TFRecordWriter(str(folder / "two.tfrecord")) as writer:
         for number in range(2):
-            record = export.Record(
+            record = Record(
                 f"ds/{number}.png",
                 (folder / "picture.png").read_bytes(),
                 "png",

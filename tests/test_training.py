@@ -15,15 +15,17 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 from project import REPOSITORY, free_addresses
 
-from superbai import export
-from yolov3_tf2 import boxes, grid, records, training
+from superbai.export import Record
+from yolov3_tf2 import records, training
+from yolov3_tf2.boxes import geometry
 from yolov3_tf2.dataset import build_dataset
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.model import build_model, layers_of
+from yolov3_tf2.network.model import build_model, layers_of
+from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.optimizer import build_optimizer, set_precision
 from yolov3_tf2.record_files import RecordFiles
 
-TINY = grid.VARIANTS["yolov3-tiny"]
+TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
 SIZE = 96
 
@@ -42,7 +44,7 @@ def two_pictures(tmp_path_factory):
             canvas.rectangle(block, fill=(40, 40, 200))
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
-            record = export.Record(
+            record = Record(
                 f"{number}", buffer.getvalue(), "png", SIZE, SIZE, [disc, block], [0, 1]
             )
             writer.write(records.serialize(record, NAMES))
@@ -101,7 +103,7 @@ def test_a_single_class_reaches_high_scores(two_pictures, tmp_path):
     _, pictures = trainer.evaluate(dataset, ["disc"], SIZE)
     for picture in pictures:
         assert picture.detected.scores[0] > 0.9
-        overlap = boxes.iou(picture.detected.boxes_px[0], picture.boxes_px[0])
+        overlap = geometry.iou(picture.detected.boxes_px[0], picture.boxes_px[0])
         assert float(overlap) > 0.7
 
 
@@ -111,7 +113,7 @@ def one_class(path, folder):
     with tf.io.TFRecordWriter(str(target)) as writer:
         for number, row in enumerate(records.read([path], [0, 1])):
             box = (row["boxes"].numpy()[0] * SIZE).tolist()
-            record = export.Record(
+            record = Record(
                 f"{number}", row["encoded"].numpy(), "png", SIZE, SIZE, [box], [0]
             )
             writer.write(records.serialize(record, ["disc"]))
@@ -143,7 +145,7 @@ def test_odd_pictures_train_with_finite_numbers(tmp_path, case, box_loss):
     buffer = io.BytesIO()
     Image.effect_noise((SIZE, SIZE), 90).convert("RGB").save(buffer, "PNG")
     with tf.io.TFRecordWriter(str(path)) as writer:
-        record = export.Record(
+        record = Record(
             "odd", buffer.getvalue(), "png", SIZE, SIZE, drawn, [0] * len(drawn)
         )
         writer.write(records.serialize(record, NAMES))

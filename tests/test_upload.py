@@ -26,7 +26,8 @@ from project import REPOSITORY
 from suite_server import SuiteServer
 
 import step
-from superbai import export, uploader
+from superbai import uploader
+from superbai.export import Export
 from yolov3_tf2 import records
 
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
@@ -199,7 +200,7 @@ def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script
     for label in server.labels.values():
         assert (label.status, label.tags) == ("SUBMITTED", ["first"])
     images, labels = server.export("P", tmp_path)
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         found = {item.source_id: export.read(item) for item in export.items}
         names = export.class_names
     assert found.keys() == truth.keys()

@@ -113,12 +113,13 @@ def vh(client, server, tmp_path_factory):
 @pytest.fixture(scope="module")
 def export(server, tmp_path_factory):
     """The data of a small Suite export and of weights, uploaded."""
-    from yolov3_tf2 import darknet, grid
-    from yolov3_tf2.model import build_model
+    from yolov3_tf2.network import darknet
+    from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("export")
     samples.write_export(folder, NUM_TRAIN, NUM_TEST)
-    model = build_model(grid.VARIANTS["yolov3-tiny"], num_classes=80)
+    model = build_model(VARIANTS["yolov3-tiny"], num_classes=80)
     darknet.write_weights(folder / "yolov3-tiny.weights", model)
     return {path.name: server.add_file(path.name, path) for path in folder.iterdir()}
 

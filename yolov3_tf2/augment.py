@@ -7,7 +7,7 @@ network's input, and follow their picture.
 
 import tensorflow as tf
 
-from yolov3_tf2 import letterbox
+from yolov3_tf2.boxes import letterbox
 
 # Strength of each kind; 0 switches it off. Those of yolov3.cfg where it has one.
 DEFAULTS = {

@@ -5,8 +5,10 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import grid, letterbox, records
+from yolov3_tf2 import records
 from yolov3_tf2.augment import augment, mosaic
+from yolov3_tf2.boxes import letterbox
+from yolov3_tf2.boxes.assignment import assign_boxes
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
@@ -32,7 +34,7 @@ def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch
         files: a `record_files.RecordFiles`. Where it is a share of several, each share
             has as many batches, and the last ones are filled.
         class_names: list of strings; a box's label is the index of its class in it.
-        variant: the `grid.Variant` that the targets are for.
+        variant: the `variants.Variant` that the targets are for.
         size: side of the network's input, pixels.
         batch_size: pictures a batch; the last batch may be smaller.
         fill_last_batch: repeats pictures, with weight 0, until the last batch is as
@@ -42,7 +44,7 @@ def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch
         A `tf.data.Dataset` of dicts: `images` `[batch, size, size, 3]`; `boxes`
         `[batch, boxes, 4]` xyxy, fractions of the input, and `labels`
         `[batch, boxes]`, both padded with boxes without area; `targets` and `lost`,
-        see `grid.encode`; `sizes` `[batch, 2]`, width and height of the pictures
+        see `assignment.assign_boxes`; `sizes` `[batch, 2]`, width and height of the pictures
         before letterboxing, pixels; `numbers` `[batch]`, a picture's place in the
         files, from 0; `weights` `[batch]`, 1 for a picture, 0 for a repeated one.
     """
@@ -253,7 +255,7 @@ def _finish(variant, size):
     """A function that adds targets to a batch."""
 
     def finish(batch):
-        targets, lost = grid.encode(batch["boxes"], batch["labels"], variant, size)
+        targets, lost = assign_boxes(batch["boxes"], batch["labels"], variant, size)
         images = letterbox.to_float(batch["images"])
         return {**batch, "images": images, "targets": targets, "lost": lost}
 

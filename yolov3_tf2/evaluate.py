@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolov3_tf2 import boxes as box_ops
+from yolov3_tf2.boxes import geometry
 from yolov3_tf2.predict import Detections
 
 
@@ -189,7 +189,7 @@ def _pair(picture, score_threshold, iou_threshold):
     """
     shown = np.flatnonzero(picture.detected.scores >= score_threshold)
     boxes = picture.boxes_px[:, None]
-    iou = np.asarray(box_ops.iou(boxes, picture.detected.boxes_px[shown][None]))
+    iou = np.asarray(geometry.iou(boxes, picture.detected.boxes_px[shown][None]))
     free_labels, free_found = set(range(len(boxes))), set(shown.tolist())
     pairs = []
     for flat in np.argsort(-iou, axis=None, kind="stable"):

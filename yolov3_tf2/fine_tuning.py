@@ -2,9 +2,10 @@
 
 from absl import logging
 
-from yolov3_tf2 import checkpoint, optimizer, training
-from yolov3_tf2 import model as network
+from yolov3_tf2 import optimizer, training
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network import checkpoint
+from yolov3_tf2.network import model as network
 
 # Of the network's parts, by the parameter `transfer`.
 KEPT_PARTS = {
@@ -58,7 +59,7 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
     Args:
         model: the result of `build_model`.
         known: whether its output layers know all classes.
-        variant: its `grid.Variant`.
+        variant: its `variants.Variant`.
         strategy: a `tf.distribute.Strategy`.
         values: the step's parameters.
         steps_per_epoch: steps of an epoch.

@@ -15,8 +15,7 @@ import math
 
 from keras import ops
 
-from yolov3_tf2 import boxes as box_ops
-from yolov3_tf2 import grid
+from yolov3_tf2.boxes import decoding, geometry
 
 # A prediction this close to any true box is not punished for seeing an object
 # (`ignore_thresh` of yolov3.cfg).
@@ -33,11 +32,11 @@ def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
 
     Args:
         logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
-        targets: per scale `[batch, rows, cols, anchors, 6]`, see `grid.encode`.
+        targets: per scale `[batch, rows, cols, anchors, 6]`, see `assignment.assign_boxes`.
         true_boxes: `[batch, boxes, 4]` xyxy, fractions, at least one; a box without
             area is padding. All boxes of the picture, since a prediction at one scale
             that covers a box assigned to another is not background.
-        variant: a `grid.Variant`.
+        variant: a `variants.Variant`.
         box_loss: one of `BOX_LOSSES`.
 
     Returns:
@@ -75,8 +74,8 @@ def ciou(boxes_a, boxes_b):
     Returns:
         `[...]`, from -1.5 to 1.
     """
-    iou = box_ops.iou(boxes_a, boxes_b)
-    a, b = box_ops.xyxy_to_xywh(boxes_a), box_ops.xyxy_to_xywh(boxes_b)
+    iou = geometry.iou(boxes_a, boxes_b)
+    a, b = geometry.xyxy_to_xywh(boxes_a), geometry.xyxy_to_xywh(boxes_b)
     around = ops.maximum(boxes_a[..., 2:], boxes_b[..., 2:]) - ops.minimum(
         boxes_a[..., :2], boxes_b[..., :2]
     )
@@ -98,14 +97,14 @@ def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
     has_object = objectness[..., None] > 0
     if box_loss == "ciou":
         anywhere = ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
-        predicted = grid.decode_boxes(
+        predicted = decoding.decode_boxes(
             ops.where(has_object, logits[..., :4], 0.0), variant, scale
         )
         boxes = ops.where(has_object, boxes, anywhere)
         return CIOU_WEIGHT * objectness * (1.0 - ciou(predicted, boxes))
     # Small boxes weigh more: 2 - w * h.
-    weight = objectness * (2.0 - box_ops.area(boxes))
-    offsets = ops.where(has_object, grid.encode_boxes(boxes, variant, scale), 0.0)
+    weight = objectness * (2.0 - geometry.area(boxes))
+    offsets = ops.where(has_object, decoding.encode_boxes(boxes, variant, scale), 0.0)
     xy = ops.sum(_cross_entropy(offsets[..., :2], logits[..., :2]), axis=-1)
     wh = ops.sum(ops.square(offsets[..., 2:] - logits[..., 2:4]), axis=-1) / 2
     return weight * (xy + wh)
@@ -119,15 +118,15 @@ def _scale_loss(logits, targets, true_boxes, variant, scale, box_loss):
     object_logits = object_logits[..., 0]
     box_part = _box_loss(offsets, boxes, objectness, variant, scale, box_loss)
 
-    pred_boxes = ops.stop_gradient(grid.decode_boxes(offsets, variant, scale))
+    pred_boxes = ops.stop_gradient(decoding.decode_boxes(offsets, variant, scale))
     best_iou = ops.max(
-        box_ops.iou(pred_boxes[..., None, :], true_boxes[:, None, None, None, :, :]),
+        geometry.iou(pred_boxes[..., None, :], true_boxes[:, None, None, None, :, :]),
         axis=-1,
     )  # [batch, rows, cols, anchors]
     background = (1.0 - objectness) * ops.cast(best_iou <= IGNORE_IOU, "float32")
     confidence = objectness
     if box_loss == "ciou":
-        confidence = objectness * box_ops.iou(pred_boxes, boxes)
+        confidence = objectness * geometry.iou(pred_boxes, boxes)
     objectness_part = _cross_entropy(confidence, object_logits)
     objectness_part = (objectness + background) * objectness_part
     most = 2 * ops.shape(true_boxes)[1]  # A box is encoded twice at most.

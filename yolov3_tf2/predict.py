@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import boxes as box_ops
-from yolov3_tf2 import grid
-from yolov3_tf2.letterbox import letterbox, letterbox_to_boxes, to_float
+from yolov3_tf2.boxes import decoding, geometry
+from yolov3_tf2.boxes.letterbox import letterbox, letterbox_to_boxes, to_float
 
 
 class Detections(NamedTuple):
@@ -32,7 +31,7 @@ def select(logits, variant, *, score_threshold, iou_threshold, max_boxes):
 
     Args:
         logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
-        variant: a `grid.Variant`.
+        variant: a `variants.Variant`.
         score_threshold: boxes of a lower score are dropped.
         iou_threshold: of two boxes of a class with a larger IoU the weaker is dropped.
         max_boxes: boxes kept a picture.
@@ -43,7 +42,9 @@ def select(logits, variant, *, score_threshold, iou_threshold, max_boxes):
     """
     boxes, scores = [], []
     for scale, scale_logits in enumerate(logits):
-        scale_boxes, objectness, classes = grid.decode(scale_logits, variant, scale)
+        scale_boxes, objectness, classes = decoding.decode_logits(
+            scale_logits, variant, scale
+        )
         batch, num_classes = tf.shape(classes)[0], classes.shape[-1]
         boxes.append(tf.reshape(scale_boxes, (batch, -1, 1, 4)))
         scores.append(
@@ -84,7 +85,7 @@ class Detector:
 
         Args:
             model: the result of `build_model`.
-            variant: its `grid.Variant`.
+            variant: its `variants.Variant`.
             size: side of the network's input, pixels.
             **thresholds: see `select`.
         """
@@ -170,4 +171,4 @@ def _boxes_to_picture(boxes, picture_size, size):
     width, height = tf.unstack(picture_size)
     boxes = letterbox_to_boxes(boxes, width, height, size)
     sides = tf.cast(tf.tile(picture_size, [2]), tf.float32)
-    return box_ops.clip(boxes * sides, width, height)
+    return geometry.clip(boxes * sides, width, height)

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolov3_tf2 import boxes as box_ops
+from yolov3_tf2.boxes import geometry
 
 FLOOR = 0.1
 CONFLICT_IOU = 0.5
@@ -155,7 +155,7 @@ def _conflicts(boxes, labels):
     both = np.concatenate([np.zeros((2, 0, 4), "float32"), *both], axis=1)
     if not both.size:
         return pairs
-    is_conflict = np.asarray(box_ops.iou(*both)) > CONFLICT_IOU
+    is_conflict = np.asarray(geometry.iou(*both)) > CONFLICT_IOU
     ends = np.cumsum([len(x) for x in pairs])[:-1]
     parts = zip(pairs, np.split(is_conflict, ends), strict=True)
     return [pairs[part] for pairs, part in parts]

@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2 import collective, evaluate, loss, predict, records
-from yolov3_tf2 import model as network
 from yolov3_tf2.dataset import iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network import folding
+from yolov3_tf2.network import model as network
 from yolov3_tf2.optimizer import LossScale
 
 # Below what a person would look at: the low scores are part of a precision curve.
@@ -83,7 +84,7 @@ class Trainer:
         Args:
             model: the result of `build_model`.
             averaged: another one, or `model`.
-            variant: their `grid.Variant`.
+            variant: their `variants.Variant`.
             strategy: a `tf.distribute.Strategy`.
             groups: list of pairs of an optimizer and the layers that it trains. A
                 layer that is not trainable at the time stays as it is.
@@ -119,7 +120,7 @@ class Trainer:
         for layer in network.layers_of(self.model, *parts):
             layer.trainable = False
         num_classes = self.model.output_shape[0][-1] - 5
-        self._trained = network.fold(self.model, self._variant, num_classes, parts)
+        self._trained = folding.fold(self.model, self._variant, num_classes, parts)
 
     def thaw(self):
         """Trains the frozen layers from now on; does nothing where none are.
@@ -206,7 +207,7 @@ class Trainer:
         the gradient's norm.
         """
         if self._trained is not self.model:
-            network.copy_folded(self.model, self._trained)
+            folding.copy_folded(self.model, self._trained)
         return self._function(self._train_step, dataset)
 
     def _describe_failure(self, means, batch, paths):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from yolov3_tf2 import checkpoint
 from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.network import checkpoint
 
 _SUFFIXES = (".tf.index", ".tf.data-00000-of-00001", ".json")
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from suite_export import encode
 
-from superbai import export
+from superbai.export import Record
 from yolov3_tf2 import records
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import is_image_name, load_rgb, prepare_image
@@ -370,7 +370,7 @@ def test_walk_and_count(tmp_path):
         "ds/b.PNG": encoded[2],
     }
     archive = suite_export.write_zip(tmp_path / "images.zip", entries)
-    record = export.Record("데이터/d.png", encoded[3], "png", 4, 4, [], [])
+    record = Record("데이터/d.png", encoded[3], "png", 4, 4, [], [])
     tfrecord = tmp_path / "d.tfrecord"
     with tf.io.TFRecordWriter(str(tfrecord)) as writer:
         writer.write(records.serialize(record, ["car"]))
@@ -407,7 +407,7 @@ def test_walk_and_count_refuse_a_damaged_zip(tmp_path, read):
 @pytest.mark.parametrize("damage", ["cut off", "one byte changed"])
 def test_walk_refuses_a_damaged_tfrecord(tmp_path, damage):
     path = tmp_path / "a.tfrecord"
-    record = export.Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
+    record = Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize(record, ["car"]))
     content = bytearray(path.read_bytes())

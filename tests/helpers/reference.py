@@ -4,7 +4,7 @@ import cv2
 import darknet_cfg
 import numpy as np
 
-from yolov3_tf2.model import convolutions
+from yolov3_tf2.network.model import convolutions
 
 
 class OpenCvDarknet:

@@ -12,7 +12,7 @@ from functools import cache
 
 from PIL import Image
 
-from superbai import export
+from superbai.export import Export
 
 SPELLINGS = ("legacy", "0.3.1", "0.6.5")
 GENERATIONS = (*SPELLINGS, "0.4.7")  # Its keys are the newer ones, its polygons not.
@@ -154,7 +154,7 @@ def write_zip(path, entries, compression=zipfile.ZIP_DEFLATED):
 
 def open_export(folder, images, labels, **options):
     """Writes `images.zip` and `labels.zip` into a folder and opens them."""
-    return export.Export(
+    return Export(
         [write_zip(folder / "images.zip", images)],
         write_zip(folder / "labels.zip", labels),
         **options,

@@ -25,6 +25,7 @@ from suite_export import (
 )
 
 from superbai import export, splits
+from superbai.export import Export
 from yolov3_tf2.errors import InputError
 
 BLUE, RED = (10, 10, 250), (250, 10, 10)
@@ -81,7 +82,7 @@ def test_an_open_export_takes_little_memory(tmp_path):
     open_export(tmp_path, *build(pictures)).close()
     tracemalloc.start()
     try:
-        export = export.Export([tmp_path / "images.zip"], tmp_path / "labels.zip")
+        export = Export([tmp_path / "images.zip"], tmp_path / "labels.zip")
         gc.collect()
         held, peak = tracemalloc.get_traced_memory()
     finally:
@@ -107,7 +108,7 @@ def test_several_zips_of_pictures_are_read_as_one(tmp_path):
     ]
     _, labels = build(first + second)
     path = suite_export.write_zip(tmp_path / "labels.zip", labels)
-    with export.Export(images, path) as export:
+    with Export(images, path) as export:
         found = [export.read(item).source_id for item in export.items]
     assert found == ["ds/b.jpg", "other/a.jpg"]
 
@@ -620,7 +621,7 @@ def test_what_is_no_zip_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>expired</html>")
     pattern = f"{re.escape(name)} is not a zip archive .*<!DOCTYPE"
     with pytest.raises(InputError, match=pattern):
-        export.Export([tmp_path / "images.zip"], tmp_path / "labels.zip")
+        Export([tmp_path / "images.zip"], tmp_path / "labels.zip")
 
 
 def test_swapped_zips_are_refused(tmp_path):
@@ -800,12 +801,12 @@ def test_folders_are_read_as_zips_are(tmp_path):
     loose = [images_folder / name for name in [*images, "notes.txt"]]
     loose[-1].write_text("beside the pictures")
     for given in ([images_folder], loose, [tmp_path / "images.zip"]):
-        with export.Export(given, labels_folder) as export:
+        with Export(given, labels_folder) as export:
             assert read_items(export) == expected
     with pytest.raises(InputError, match="images holds a label export.*swapped"):
         other = {"project.json": b"{}", "meta/ds/a.jpg.json": b"{}"}
         write_folder(images_folder, other)
-        export.Export([images_folder], labels_folder)
+        Export([images_folder], labels_folder)
 
 
 # Pictures and labels that do not fit together.
@@ -1111,7 +1112,7 @@ def test_boxes_of_a_turned_picture(tmp_path, kind, size, drawn, expected_size):
 
 def read_real(images, labels):
     """Returns the numbers of items by split, and the records."""
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         by_split, _ = splits.split_items(export.items, 0.2, export.name)
         records = [export.read(item) for item in export.items]
     assert not export.left_out
@@ -1153,7 +1154,7 @@ def test_samples_of_the_suite(shared, tmp_path, name, message):
     path = suite_export.write_zip(tmp_path / "images.zip", images)
     assert zipfile.is_zipfile(labels)
     with pytest.raises(InputError, match=f"{re.escape(name)}.*{message}"):
-        export.Export([path], labels)
+        Export([path], labels)
 
 
 def test_the_polygons_of_the_suites_sample(shared, tmp_path):
@@ -1173,7 +1174,7 @@ def test_the_polygons_of_the_suites_sample(shared, tmp_path):
                 for thing in label["objects"]
             ]
     path = suite_export.write_zip(tmp_path / "images.zip", images)
-    with export.Export([path], labels, polygons_as_boxes=True) as export:
+    with Export([path], labels, polygons_as_boxes=True) as export:
         records = read_items(export)
     assert sum(len(record.boxes_px) for record in records.values()) > 0
     assert not export.left_out

@@ -11,7 +11,7 @@ import requests
 import suite_export
 from suite_server import SuiteServer
 
-from superbai import export
+from superbai.export import Export
 
 ASSET = "id labelId file fileName fileSize dataset dataKey presignedURL"
 LABEL = (
@@ -150,7 +150,7 @@ def test_a_picture_from_upload_to_export(server, tmp_path):
     assert (label.tags, label.status, label.objects) == (["x"], "SUBMITTED", [thing])
 
     images, labels = server.export("Cars", tmp_path)
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         (item,) = export.items
         assert export.class_names == ["car", "person"] and item.tags == {"x"}
         record = export.read(item)
@@ -338,7 +338,7 @@ def test_equal_keys_of_two_datasets_are_exported_apart(server, tmp_path):
         server.add_asset("Cars", dataset, "a.jpg", encoded, **kept)
     server.add_asset("Cars", "one", "b.jpg", suite_export.picture(), status="SKIPPED")
     images, labels = server.export("Cars", tmp_path)
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         records = suite_export.read_items(export)
         assert {item.labelled_size for item in export.items} == {(64, 48)}
     assert set(records) == {"one/a.jpg", "two/a.jpg"}
@@ -368,5 +368,5 @@ def test_a_legacy_project(server, tmp_path):
         }
     ]
     images, labels = server.export("Old", tmp_path)
-    with export.Export([images], labels) as export:
+    with Export([images], labels) as export:
         assert suite_export.read_items(export)["ds/a.jpg"].boxes_px == [(1, 2, 4, 6)]

@@ -6,12 +6,14 @@ import pytest
 import reference
 import tensorflow as tf
 
-from yolov3_tf2 import darknet, grid
-from yolov3_tf2 import model as network
-from yolov3_tf2.batch_norm import FusedBatchNormalization
-from yolov3_tf2.letterbox import letterbox, to_float
+from yolov3_tf2.boxes.letterbox import letterbox, to_float
+from yolov3_tf2.network import darknet, folding
+from yolov3_tf2.network import model as network
+from yolov3_tf2.network.batch_norm import FusedBatchNormalization
+from yolov3_tf2.network.layers import OBJECT_PRIOR
+from yolov3_tf2.network.variants import VARIANTS
 
-NAMES = list(grid.VARIANTS)
+NAMES = list(VARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ NAMES = list(grid.VARIANTS)
     [("yolov3", 62_001_757), ("yolov3-spp", 63_052_381), ("yolov3-tiny", 8_858_734)],
 )
 def test_parameters_are_those_of_the_official_files(name, count):
-    model = network.build_model(grid.VARIANTS[name], 80)
+    model = network.build_model(VARIANTS[name], 80)
     assert model.count_params() == count
 
 
@@ -29,7 +31,7 @@ def test_parameters_are_those_of_the_official_files(name, count):
 def test_raw_outputs_equal_opencv_with_random_weights(name, tmp_path):
     keras.utils.set_random_seed(1)
     images = np.random.default_rng(0).random((2, 160, 160, 3), "float32")
-    model = network.build_model(grid.VARIANTS[name], 80)
+    model = network.build_model(VARIANTS[name], 80)
     reference.calibrate(model, images)
     darknet.write_weights(tmp_path / "random.weights", model)
     opencv = reference.OpenCvDarknet(name, 160, 80, tmp_path / "random.weights")
@@ -45,7 +47,7 @@ def test_raw_outputs_equal_opencv_with_random_weights(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folded_network_has_the_same_outputs(name):
     keras.utils.set_random_seed(1)
-    variant = grid.VARIANTS[name]
+    variant = VARIANTS[name]
     images = np.random.default_rng(0).random((2, 96, 96, 3), "float32")
     model = network.build_model(variant, 3)
     reference.calibrate(model, images)
@@ -53,7 +55,7 @@ def test_a_folded_network_has_the_same_outputs(name):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.gamma.assign(layer.gamma * 1.3)
             layer.beta.assign(layer.beta + 0.2)
-    folded = network.fold(model, variant, 3)
+    folded = folding.fold(model, variant, 3)
     assert not any(
         isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers
     )
@@ -70,7 +72,7 @@ def test_a_folded_network_has_the_same_outputs(name):
 def test_raw_outputs_equal_opencv_with_official_weights(tiny_weights, shared):
     import zipfile
 
-    variant = grid.VARIANTS["yolov3-tiny"]
+    variant = VARIANTS["yolov3-tiny"]
     model = network.build_model(variant, 80)
     darknet.load_weights(tiny_weights, model, variant, 80)
     opencv = reference.OpenCvDarknet("yolov3-tiny", 416, 80, tiny_weights)
@@ -86,7 +88,7 @@ def test_raw_outputs_equal_opencv_with_official_weights(tiny_weights, shared):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_output_shapes_for_any_size(name):
-    variant = grid.VARIANTS[name]
+    variant = VARIANTS[name]
     model = network.build_model(variant, 2)
     outputs = model(np.zeros((1, 64, 96, 3), "float32"))
     for output, stride in zip(outputs, variant.strides, strict=True):
@@ -95,20 +97,20 @@ def test_output_shapes_for_any_size(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_with_variables_belong_to_a_part(name):
-    model = network.build_model(grid.VARIANTS[name], 3)
+    model = network.build_model(VARIANTS[name], 3)
     named = network.layers_of(model, *network.PARTS)
     assert sum(w.shape.num_elements() for x in named for w in x.variables) == (
         model.count_params()
     )
     outputs = network.layers_of(model, "output")
-    assert len(outputs) == len(grid.VARIANTS[name].strides)
+    assert len(outputs) == len(VARIANTS[name].strides)
 
 
 def test_a_new_network_expects_few_objects():
-    model = network.build_model(grid.VARIANTS["yolov3-tiny"], 3)
+    model = network.build_model(VARIANTS["yolov3-tiny"], 3)
     logits = model(np.random.default_rng(0).random((1, 64, 64, 3), "float32"))
     objectness = keras.ops.sigmoid(logits[0][..., 4])
-    np.testing.assert_allclose(objectness, network.OBJECT_PRIOR, atol=0.02)
+    np.testing.assert_allclose(objectness, OBJECT_PRIOR, atol=0.02)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -139,7 +141,7 @@ def test_batch_norm_is_that_of_keras(training, dtype):
 
 
 def test_a_network_is_read_from_keras_own_file(tmp_path):
-    model = network.build_model(grid.VARIANTS["yolov3-tiny"], 3)
+    model = network.build_model(VARIANTS["yolov3-tiny"], 3)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     images = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
@@ -148,7 +150,7 @@ def test_a_network_is_read_from_keras_own_file(tmp_path):
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
-    model = network.build_model(grid.VARIANTS["yolov3-tiny"], 3)
+    model = network.build_model(VARIANTS["yolov3-tiny"], 3)
     backbone = network.layers_of(model, "backbone")
     for layer in backbone:
         layer.trainable = False

@@ -1,73 +1,9 @@
-"""The grid of YOLOv3: anchors, boxes to training targets, logits to boxes.
-
-YOLOv3 (https://arxiv.org/abs/1804.02767, section 2.1) lays a grid over the input at
-two or three strides. A cell has three anchors; each predicts one box:
-
-    x = (column + sigmoid(tx)) / columns      w = anchor_w * exp(tw)
-    y = (row    + sigmoid(ty)) / rows         h = anchor_h * exp(th)
-
-`encode` and `decode` stand side by side: one is the inverse of the other.
-"""
-
-from dataclasses import dataclass
+"""TODO docstring."""
 
 from keras import ops
 
-from yolov3_tf2 import boxes as box_ops
 
-# exp(10) is 22,026 anchors wide: no real box, and far from overflow, whose inf - inf
-# would turn an IoU into NaN.
-MAX_LOG_SIZE = 10.0
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One of darknet's three networks.
-
-    Attributes:
-        name: `yolov3`, `yolov3-spp` or `yolov3-tiny`.
-        anchors: per output scale, coarse first, the anchors' (width, height) in
-            pixels of the network's input, whatever its size.
-        strides: per output scale, pixels of the input a cell.
-    """
-
-    name: str
-    anchors: tuple[tuple[tuple[int, int], ...], ...]
-    strides: tuple[int, ...]
-
-    def num_anchors(self, scale):
-        """The number of anchors a cell at one scale."""
-        return len(self.anchors[scale])
-
-    def grid_size(self, scale, image_size):
-        """Rows, and columns, of one scale for a square input of `image_size` pixels."""
-        return image_size // self.strides[scale]
-
-
-_YOLOV3_ANCHORS = (
-    ((116, 90), (156, 198), (373, 326)),
-    ((30, 61), (62, 45), (59, 119)),
-    ((10, 13), (16, 30), (33, 23)),
-)
-# The published cfg gives the fine head anchors 0, 1, 2 of its list; the official
-# weights were trained with 1, 2, 3: AP50 of five classes on 79 COCO photographs is 0.33
-# with these and 0.11 with those.
-_TINY_ANCHORS = (
-    ((81, 82), (135, 169), (344, 319)),
-    ((23, 27), (37, 58), (81, 82)),
-)
-
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("yolov3", _YOLOV3_ANCHORS, (32, 16, 8)),
-        Variant("yolov3-spp", _YOLOV3_ANCHORS, (32, 16, 8)),
-        Variant("yolov3-tiny", _TINY_ANCHORS, (32, 16)),
-    )
-}
-
-
-def encode(boxes, labels, variant, image_size):
+def assign_boxes(boxes, labels, variant, image_size):
     """Turns the boxes of a batch into training targets.
 
     Each box goes to the cell under its centre, at the scale and anchor whose shape
@@ -217,61 +153,3 @@ def _fit_and_slots(boxes, sizes, variant, image_size):
         slots.append(first[..., None] + ops.arange(len(anchors_px), dtype="int32"))
         start += cells * cells * len(anchors_px)
     return ops.concatenate(fit, axis=-1), ops.concatenate(slots, axis=-1), start
-
-
-def decode(logits, variant, scale):
-    """Turns the logits of one scale into boxes and probabilities.
-
-    Args:
-        logits: `[batch, rows, cols, anchors, 5 + classes]`, see `build_model`.
-        variant: a `Variant`.
-        scale: index of the scale, 0 the coarsest.
-
-    Returns:
-        boxes `[batch, rows, cols, anchors, 4]` xyxy as fractions of the input;
-        objectness `[batch, rows, cols, anchors]` and class probabilities
-        `[batch, rows, cols, anchors, classes]`, both in [0, 1]. Float32.
-    """
-    logits = ops.cast(logits, "float32")
-    boxes = decode_boxes(logits[..., :4], variant, scale)
-    return boxes, ops.sigmoid(logits[..., 4]), ops.sigmoid(logits[..., 5:])
-
-
-def decode_boxes(offsets, variant, scale):
-    """Returns xyxy boxes, fractions, of `offsets` `[..., 4]`: tx, ty, tw, th logits."""
-    corner, grid, anchors = _frame(offsets, variant, scale)
-    centres = (ops.sigmoid(offsets[..., :2]) + corner) / grid
-    sizes = ops.exp(ops.minimum(offsets[..., 2:4], MAX_LOG_SIZE)) * anchors
-    return box_ops.xywh_to_xyxy(ops.concatenate([centres, sizes], axis=-1))
-
-
-def encode_boxes(boxes, variant, scale):
-    """The inverse of `decode_boxes`, as targets of a loss on its logits.
-
-    Args:
-        boxes: `[batch, rows, cols, anchors, 4]` xyxy, fractions, each in the cell of
-            its centre.
-
-    Returns:
-        `[batch, rows, cols, anchors, 4]`: sigmoid(tx), sigmoid(ty), which are the
-        centre's place in its cell in [0, 1], then tw, th. Of a box without area tw
-        and th are far below zero but finite.
-    """
-    corner, grid, anchors = _frame(boxes, variant, scale)
-    boxes_xywh = box_ops.xyxy_to_xywh(boxes)
-    in_cell = boxes_xywh[..., :2] * grid - corner
-    log_size = ops.log(ops.maximum(boxes_xywh[..., 2:], 1e-9) / anchors)
-    return ops.concatenate([in_cell, log_size], axis=-1)
-
-
-def _frame(tensor, variant, scale):
-    """Cell corners `[rows, cols, 1, 2]`, grid size `[2]` and anchors `[anchors, 2]`.
-
-    All x then y; the anchors are fractions of the input, whose size the grid tells.
-    """
-    rows, cols = ops.shape(tensor)[1], ops.shape(tensor)[2]
-    column, row = ops.meshgrid(ops.arange(cols), ops.arange(rows))  # [rows, cols]
-    corner = ops.cast(ops.stack([column, row], axis=-1)[:, :, None, :], "float32")
-    grid = ops.cast(ops.stack([cols, rows]), "float32")
-    anchors_px = ops.convert_to_tensor(variant.anchors[scale], dtype="float32")
-    return corner, grid, anchors_px / (grid * variant.strides[scale])

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from yolov3_tf2 import darknet, grid
-from yolov3_tf2 import model as network
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network import darknet
+from yolov3_tf2.network import model as network
+from yolov3_tf2.network.variants import VARIANTS
 
-TINY = grid.VARIANTS["yolov3-tiny"]
+TINY = VARIANTS["yolov3-tiny"]
 NUM_CLASSES = 2
 
 
@@ -80,7 +81,7 @@ def test_refused(whole, tmp_path, change, message):
 
 def test_another_network_is_named(whole):
     with pytest.raises(InputError, match="has the size of yolov3-tiny with 2 classes"):
-        load(whole[0], grid.VARIANTS["yolov3"], 80)
+        load(whole[0], VARIANTS["yolov3"], 80)
 
 
 def test_another_class_count_is_named(whole):

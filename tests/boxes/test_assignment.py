@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2 import grid
+from yolov3_tf2.boxes import decoding
+from yolov3_tf2.boxes.assignment import assign_boxes
+from yolov3_tf2.network.variants import VARIANTS
 
-TINY = grid.VARIANTS["yolov3-tiny"]
-FULL = grid.VARIANTS["yolov3"]
+TINY = VARIANTS["yolov3-tiny"]
+FULL = VARIANTS["yolov3"]
 
 
 def positives(targets):
@@ -26,13 +28,13 @@ def box_of_anchor(variant, scale, anchor, size, x, y):
     return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
 
 
-@pytest.mark.parametrize("variant", grid.VARIANTS.values(), ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
 def test_a_box_of_an_anchors_shape_takes_that_anchor(variant):
     size = 416
     for scale, anchors in enumerate(variant.anchors):
         for anchor in range(len(anchors)):
             box = box_of_anchor(variant, scale, anchor, size, 0.52, 0.3)
-            targets, lost = grid.encode([[box]], [[7]], variant, size)
+            targets, lost = assign_boxes([[box]], [[7]], variant, size)
             # yolov3-tiny has 81x82 on both scales.
             places = [
                 (s, variant.anchors[s].index(anchors[anchor]))
@@ -52,7 +54,7 @@ def test_an_anchor_of_two_scales_learns_the_better_fit_at_each():
     size = 416
     boxes = [box_of_anchor(TINY, 0, 0, size, x, 0.3) for x in (0.515, 0.53)]
     boxes[1][2] += 0.01  # Fits less well, and lies in the same coarse cell.
-    targets, lost = grid.encode([boxes], [[0, 1]], TINY, size)
+    targets, lost = assign_boxes([boxes], [[0, 1]], TINY, size)
     at = {(s, a, col): int(v[5]) for s, _, col, a, v in positives(targets)}
     # Coarse: the better fit has the anchor, the other its second best, at the fine
     # scale. There each has 81x82 in its own cell, unless it is the same one.
@@ -64,15 +66,15 @@ def test_an_anchor_of_two_scales_learns_the_better_fit_at_each():
 
 def test_anchors_are_pixels_of_the_input_whatever_its_size():
     box = [[[0.4, 0.4, 0.4 + 116 / 608, 0.4 + 90 / 608]]]
-    targets, _ = grid.encode(box, [[0]], FULL, 608)
+    targets, _ = assign_boxes(box, [[0]], FULL, 608)
     ((scale, _, _, anchor, _),) = positives(targets)
     assert (scale, anchor) == (0, 0)
-    offsets = grid.encode_boxes(targets[0][..., :4], FULL, 0)
+    offsets = decoding.encode_boxes(targets[0][..., :4], FULL, 0)
     at = np.asarray(offsets)[np.asarray(targets[0])[..., 4] > 0]
     np.testing.assert_allclose(at[0, 2:], [0, 0], atol=1e-5)  # log of 1
 
 
-@pytest.mark.parametrize("variant", grid.VARIANTS.values(), ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
 def test_decode_inverts_encode(variant):
     rng = np.random.default_rng(1)
     centres, sizes = (
@@ -81,13 +83,15 @@ def test_decode_inverts_encode(variant):
     )
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
     labels = rng.integers(0, 4, (1, 12))
-    targets, lost = grid.encode(boxes, labels, variant, 320)
+    targets, lost = assign_boxes(boxes, labels, variant, 320)
     decoded = []
     for scale, target in enumerate(targets):
-        offsets = np.asarray(grid.encode_boxes(target[..., :4], variant, scale))
+        offsets = np.asarray(decoding.encode_boxes(target[..., :4], variant, scale))
         xy = np.clip(offsets[..., :2], 1e-7, 1 - 1e-7)
         logits = np.concatenate([np.log(xy / (1 - xy)), offsets[..., 2:]], -1)
-        found = np.asarray(grid.decode_boxes(logits.astype("float32"), variant, scale))
+        found = np.asarray(
+            decoding.decode_boxes(logits.astype("float32"), variant, scale)
+        )
         decoded.append(found[np.asarray(target)[..., 4] > 0])
     decoded = np.concatenate(decoded)
     assert lost.numpy().tolist() == [0]
@@ -102,7 +106,7 @@ def test_decode_by_hand():
     # Column 1 of 2, row 0 of 2 at stride 32; sigmoid(0) = 0.5, exp(0) = 1.
     logits = np.full((1, 2, 2, 3, 7), -30, "float32")
     logits[0, 0, 1, 0] = [0, 0, 0, np.log(2), 30, 0, -30]
-    boxes, objectness, classes = grid.decode(logits, FULL, 0)
+    boxes, objectness, classes = decoding.decode_logits(logits, FULL, 0)
     w, h = 116 / 64, 2 * 90 / 64
     np.testing.assert_allclose(
         np.asarray(boxes)[0, 0, 1, 0],
@@ -115,7 +119,7 @@ def test_decode_by_hand():
 
 def test_decode_stays_finite_for_absurd_logits():
     logits = np.full((1, 1, 1, 3, 6), 1e4, "float32")
-    boxes, objectness, classes = grid.decode(logits, FULL, 0)
+    boxes, objectness, classes = decoding.decode_logits(logits, FULL, 0)
     for tensor in (boxes, objectness, classes):
         assert np.isfinite(tensor).all()
 
@@ -125,7 +129,7 @@ def test_two_boxes_in_one_cell_both_have_a_place():
     better = [v + 0.001 for v in first]
     worse = [first[0] - 0.02, first[1], first[2] + 0.02, first[3]]
     for boxes in ([worse, better], [better, worse]):
-        targets, lost = grid.encode([boxes], [[0, 1]], FULL, 416)
+        targets, lost = assign_boxes([boxes], [[0, 1]], FULL, 416)
         found = positives(targets)
         assert len(found) == 2 and lost.numpy().tolist() == [0]
         # The better fit has the anchor that both want.
@@ -135,7 +139,7 @@ def test_two_boxes_in_one_cell_both_have_a_place():
 
 def test_more_boxes_than_anchors_are_counted_as_lost():
     box = box_of_anchor(FULL, 0, 0, 416, 0.51, 0.51)
-    targets, lost = grid.encode([[box] * 12], [list(range(12))], FULL, 416)
+    targets, lost = assign_boxes([[box] * 12], [list(range(12))], FULL, 416)
     found = positives(targets)
     assert len(found) == 9 and lost.numpy().tolist() == [3]
     assert len({values[5] for *_, values in found}) == 9
@@ -151,8 +155,8 @@ def test_the_order_of_the_boxes_changes_nothing():
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
     labels = np.arange(20)[None]
     order = rng.permutation(20)
-    one, _ = grid.encode(boxes, labels, FULL, 416)
-    two, _ = grid.encode(boxes[:, order], labels[:, order], FULL, 416)
+    one, _ = assign_boxes(boxes, labels, FULL, 416)
+    two, _ = assign_boxes(boxes[:, order], labels[:, order], FULL, 416)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -161,7 +165,7 @@ def test_the_order_of_the_boxes_changes_nothing():
 @pytest.mark.parametrize("size", [416, 512])
 def test_a_centre_on_the_border_belongs_to_a_cell(x, y, size):
     box = [[[x - 0.1, y - 0.1, x + 0.1, y + 0.1]]]
-    targets, lost = grid.encode(box, [[0]], FULL, size)
+    targets, lost = assign_boxes(box, [[0]], FULL, size)
     ((scale, row, col, _, _),) = positives(targets)
     last = size // FULL.strides[scale] - 1
     assert row == min(int(y * (last + 1)), last)
@@ -173,7 +177,7 @@ def test_padding_and_pictures_without_boxes():
     boxes = np.zeros((2, 3, 4), "float32")
     boxes[0, 1] = [0.1, 0.1, 0.3, 0.3]
     boxes[1, 2] = [0.3, 0.3, 0.2, 0.5]  # turned round: no area, so padding
-    targets, lost = grid.encode(boxes, np.zeros((2, 3)), TINY, 64)
+    targets, lost = assign_boxes(boxes, np.zeros((2, 3)), TINY, 64)
     assert sum(np.asarray(t)[0, ..., 4].sum() for t in targets) == 1
     assert sum(np.asarray(t)[1, ..., 4].sum() for t in targets) == 0
     assert lost.numpy().tolist() == [0, 0]
@@ -185,12 +189,12 @@ def test_batched_equals_single_and_tf_data_equals_eager():
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
     boxes = boxes.astype("float32")
     labels = rng.integers(0, 4, (4, 6))
-    batched, _ = grid.encode(boxes, labels, FULL, 96)
+    batched, _ = assign_boxes(boxes, labels, FULL, 96)
     dataset = tf.data.Dataset.from_tensor_slices((boxes, labels)).batch(3)
-    in_graph = [t for t, _ in dataset.map(lambda b, k: grid.encode(b, k, FULL, 96))]
+    in_graph = [t for t, _ in dataset.map(lambda b, k: assign_boxes(b, k, FULL, 96))]
     for scale in range(3):
         single = [
-            grid.encode(boxes[i : i + 1], labels[i : i + 1], FULL, 96)[0]
+            assign_boxes(boxes[i : i + 1], labels[i : i + 1], FULL, 96)[0]
             for i in range(4)
         ]
         np.testing.assert_array_equal(

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import grid
-from yolov3_tf2 import model as network
 from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.network import folding
+from yolov3_tf2.network import model as network
+from yolov3_tf2.network.variants import VARIANTS, Variant
 
 NAME = "model.tf"
 FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", "model.json")
@@ -26,14 +27,14 @@ class ModelInfo(NamedTuple):
     """What `model.json` says.
 
     Attributes:
-        variant: a `grid.Variant`.
+        variant: a `variants.Variant`.
         class_names: list of strings in the order of the class logits.
         size: width and height of the network's input, pixels.
         train_boxes: number of boxes that it was trained on, of each class by its name;
             None where that is not known, as of a weights file.
     """
 
-    variant: grid.Variant
+    variant: Variant
     class_names: list[str]
     size: int
     train_boxes: dict[str, int] | None = None
@@ -96,12 +97,11 @@ def read_info(folder):
             f"{path}: expected JSON with variant, classes and size, got an error: "
             f"{error!r}; was it written by another program?"
         ) from error
-    if variant not in grid.VARIANTS:
+    if variant not in VARIANTS:
         raise InputError(
-            f"{path}: expected a variant of {', '.join(grid.VARIANTS)}, "
-            f"got {variant!r}."
+            f"{path}: expected a variant of {', '.join(VARIANTS)}, got {variant!r}."
         )
-    return ModelInfo(grid.VARIANTS[variant], class_names, size, train_boxes)
+    return ModelInfo(VARIANTS[variant], class_names, size, train_boxes)
 
 
 def _check_train_boxes(train_boxes, class_names):
@@ -159,7 +159,7 @@ def _load_folded(folder, model):
     for conv, of_conv in keys.items():
         weights = [values.pop(key) for key in of_conv]
         is_output = len(weights) == 2
-        conv.set_weights(weights if is_output else network.fold_weights(*weights))
+        conv.set_weights(weights if is_output else folding.fold_weights(*weights))
 
 
 def load_weights(folder, model, parts):

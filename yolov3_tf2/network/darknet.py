@@ -8,9 +8,9 @@ for one without its bias, then the kernel as [filters, channels, height, width].
 
 import numpy as np
 
-from yolov3_tf2 import grid
-from yolov3_tf2 import model as network
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network import model as network
+from yolov3_tf2.network.variants import VARIANTS
 
 
 def load_weights(path, model, variant, num_classes):
@@ -19,7 +19,7 @@ def load_weights(path, model, variant, num_classes):
     Args:
         path: `pathlib.Path` of the file.
         model: the result of `build_model(variant, num_classes)`.
-        variant: a `grid.Variant`.
+        variant: a `variants.Variant`.
         num_classes: number of classes of the file.
 
     Returns:
@@ -80,7 +80,7 @@ def _likely_cause(size, header_bytes, expected):
     """Names the network that such a file would fit, or says what is wrong with it."""
     count, rest = divmod(size - header_bytes, 4)
     if rest == 0:
-        for other in grid.VARIANTS.values():
+        for other in VARIANTS.values():
             model = network.build_model(other, 1)
             # Each class adds a filter, kernel and bias, to every anchor.
             a_class = sum(

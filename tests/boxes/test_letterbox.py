@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2.letterbox import (
+from yolov3_tf2.boxes.letterbox import (
     GREY,
     boxes_to_letterbox,
     letterbox,

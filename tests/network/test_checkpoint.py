@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2 import checkpoint, grid
-from yolov3_tf2 import model as network
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network import checkpoint, folding
+from yolov3_tf2.network import model as network
+from yolov3_tf2.network.variants import VARIANTS
 
-TINY = grid.VARIANTS["yolov3-tiny"]
+TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "자동차"]
 
 
@@ -48,7 +49,7 @@ def test_a_folded_model_is_loaded_as_one_that_is_folded_afterwards(copy):
         if layer.name.endswith("_bn"):  # Whose variance is never negative.
             layer.moving_variance.assign(abs(layer.moving_variance) + 0.1)
     checkpoint.save_weights(copy / checkpoint.NAME, model)
-    expected = network.fold(model, TINY, len(NAMES))
+    expected = folding.fold(model, TINY, len(NAMES))
     loaded, loaded_info = checkpoint.load_model(copy, folded=True)
     assert loaded_info == info
     assert len(loaded.variables) == 26  # Kernel and bias of 13 convolutions.

@@ -8,20 +8,13 @@ order, which is the order of a `.weights` file, and numbered in it.
 import itertools
 
 import keras
-import numpy as np
-from keras import ops
 
-# Of darknet on the processor (blas.c) and of OpenCV's importer; darknet on CUDA has
-# 1e-5, which moves the raw outputs of the official tiny weights by 2e-3. Keras' own
-# 1e-3 changes a channel of variance 0.01 by 5 %, 72 layers one after the other.
-BATCH_NORM_EPSILON = 1e-6
-# darknet's on the processor. With Keras' 0.99 the averages lag hundreds of steps
-# behind the weights: the built-in sample then ends at an AP50 of 0.80 in place of 1.00.
-BATCH_NORM_MOMENTUM = 0.9
-
-# The share of cells that hold an object at the first step of a training from scratch:
-# without it the loss of the many empty cells drowns the rest (RetinaNet, 1708.02002).
-OBJECT_PRIOR = 0.01
+from yolov3_tf2.network.layers import (
+    ObjectPrior,
+    SharedLayer,
+    SplitAnchors,
+    build_batch_norm,
+)
 
 PARTS = ("backbone", "neck", "output")
 
@@ -30,7 +23,7 @@ def build_model(variant, num_classes, *, random=True, folded=(), shared=None):
     """Builds the network of `variant`.
 
     Args:
-        variant: a `grid.Variant`.
+        variant: a `variants.Variant`.
         num_classes: number of classes.
         random: whether its kernels are random numbers. Zeros are made in less time,
             where they are to be replaced anyway.
@@ -77,113 +70,6 @@ def layers_of(model, *parts):
     ]
 
 
-def fold(model, variant, num_classes, parts=PARTS):
-    """Builds the same network with the BatchNorm of parts folded into convolutions.
-
-    For what is not trained: scale and shift of a BatchNorm are those of the
-    convolution's outputs, and so a factor of its kernels and a bias.
-
-    Args:
-        model: the result of `build_model`.
-        variant, num_classes: what it was built with.
-        parts: those of `PARTS` that are folded; the layers of the others are `model`'s.
-
-    Returns:
-        A `keras.Model` of the dtype policy in force, with the outputs of `model`.
-    """
-    folded = build_model(variant, num_classes, random=False, folded=parts, shared=model)
-    for layer in layers_of(folded, *parts):
-        layer.trainable = False
-    copy_folded(model, folded)
-    return folded
-
-
-def copy_folded(model, folded):
-    """Sets the numbers of a result of `fold` once more, as those of `model` are now."""
-    for conv, norm in convolutions(model):
-        target = folded.get_layer(conv.name)
-        if isinstance(target, Shared):
-            continue
-        weights = conv.get_weights()
-        if norm is not None:
-            weights = fold_weights(*weights, *norm.get_weights())
-        target.set_weights(weights)
-
-
-def fold_weights(kernel, gamma, beta, mean, variance):
-    """Returns kernel and bias of a convolution and a BatchNorm in one, as arrays."""
-    factor = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
-    return [kernel * factor, beta - mean * factor]
-
-
-def _batch_norm(name):
-    options = {"momentum": BATCH_NORM_MOMENTUM, "epsilon": BATCH_NORM_EPSILON}
-    options["name"] = name
-    if keras.backend.backend() != "tensorflow":
-        return keras.layers.BatchNormalization(**options)
-    from yolov3_tf2.batch_norm import FusedBatchNormalization
-
-    # Statistics of the whole batch, however many devices share it.
-    return FusedBatchNormalization(synchronized=True, **options)
-
-
-@keras.saving.register_keras_serializable("yolov3_tf2")
-class SplitAnchors(keras.layers.Layer):
-    """Splits the channels `anchors * depth` of a grid into two axes."""
-
-    def __init__(self, num_anchors, **kwargs):
-        super().__init__(**kwargs)
-        self.num_anchors = num_anchors
-
-    def call(self, inputs):
-        _, rows, cols, channels = ops.shape(inputs)
-        depth = channels // self.num_anchors
-        return ops.reshape(inputs, (-1, rows, cols, self.num_anchors, depth))
-
-    def compute_output_shape(self, input_shape):
-        batch, rows, cols, channels = input_shape
-        return (batch, rows, cols, self.num_anchors, channels // self.num_anchors)
-
-    def get_config(self):
-        return {**super().get_config(), "num_anchors": self.num_anchors}
-
-
-class Shared(keras.layers.Layer):
-    """A layer of another model, under its name.
-
-    Used itself, it would keep this model in memory as long as the other one.
-    """
-
-    def __init__(self, layer):
-        super().__init__(name=layer.name, dtype=layer.dtype_policy)
-        self.layer = layer
-        self.built = True
-
-    def call(self, inputs, training=None):
-        if isinstance(self.layer, keras.layers.BatchNormalization):
-            return self.layer(inputs, training=training)
-        return self.layer(inputs)
-
-    def compute_output_shape(self, input_shape):
-        return self.layer.compute_output_shape(input_shape)
-
-
-@keras.saving.register_keras_serializable("yolov3_tf2")
-class ObjectPrior(keras.initializers.Initializer):
-    """Biases `[anchors * depth]` with which each cell holds an object rarely."""
-
-    def __init__(self, num_anchors):
-        self.num_anchors = num_anchors
-
-    def __call__(self, shape, dtype=None):
-        bias = np.zeros((self.num_anchors, shape[0] // self.num_anchors))
-        bias[:, 4] = -np.log((1 - OBJECT_PRIOR) / OBJECT_PRIOR)
-        return ops.convert_to_tensor(bias.reshape(shape), dtype)
-
-    def get_config(self):
-        return {"num_anchors": self.num_anchors}
-
-
 class _Layers:
     """Makes layers and numbers the convolutions in the order in which they are made."""
 
@@ -197,7 +83,7 @@ class _Layers:
     def make(self, kind, name, *arguments, **options):
         """A layer, or that of the model with which this one shares it."""
         if self.shared is not None and name.split("_")[0] not in self.folded:
-            return Shared(self.shared.get_layer(name))
+            return SharedLayer(self.shared.get_layer(name))
         return kind(*arguments, name=name, **options)
 
     def conv(self, x, part, filters, size, stride=1):
@@ -222,7 +108,7 @@ class _Layers:
             kernel_initializer="he_normal" if self.random else "zeros",
         )(x)
         if not is_folded:
-            x = self.make(_batch_norm, f"{name}_bn")(x)
+            x = self.make(build_batch_norm, f"{name}_bn")(x)
         return keras.layers.LeakyReLU(negative_slope=0.1, name=f"{name}_leaky")(x)
 
     def output(self, x, num_anchors):
