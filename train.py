@@ -360,9 +360,9 @@ def train(given, workers, strategy):
 
     import train_outputs
     from yolov3_tf2 import fine_tuning, optimizer
-    from yolov3_tf2.dataset import build_dataset, build_training_dataset
+    from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
+    from yolov3_tf2.data.record_files import RecordFiles, Share
     from yolov3_tf2.network import checkpoint
-    from yolov3_tf2.record_files import RecordFiles, Share
 
     values, sizes, class_names = given.values, given.sizes, given.class_names
     keras.utils.set_random_seed(values["seed"])
@@ -492,10 +492,10 @@ def check_files(files, name, class_names, share):
     Args:
         files: its `record_files.RecordFiles`.
     """
-    from yolov3_tf2 import records
+    from yolov3_tf2.data import records
 
     for path in files.paths:
-        records.check(path, class_names)
+        records.check_first_record(path, class_names)
     if not files.total:
         raise InputError(
             f"input '{name}': no pictures in {', '.join(map(str, files.paths))}; "
@@ -517,7 +517,8 @@ def count_train_boxes(files, class_names, strategy):
     Returns:
         A dict from class name to number.
     """
-    from yolov3_tf2 import collective, dataset
+    from yolov3_tf2 import collective
+    from yolov3_tf2.data import dataset
 
     numbers = collective.gather(strategy, dataset.count_boxes(files, class_names))
     return dict(zip(class_names, sum(numbers).tolist(), strict=True))

@@ -7,8 +7,9 @@ from absl import logging
 
 import on_valohai
 import step
-from yolov3_tf2 import evaluate, plots, records, training_state
-from yolov3_tf2.dataset import iterate
+from yolov3_tf2 import evaluate, plots, training_state
+from yolov3_tf2.data import records
+from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.network import checkpoint
@@ -175,7 +176,7 @@ def draw_plots(folder, history, tested, test_paths, class_names):
         score_threshold=plots.SHOWN_SCORE,
         iou_threshold=plots.MATCH_IOU,
     )
-    rows = records.read(test_paths, [picture.number for picture in worst])
+    rows = records.read_examples(test_paths, [picture.number for picture in worst])
     images = [
         load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
         for row in rows

@@ -59,7 +59,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         samples.write_export(folder, samples.NUM_TRAIN, samples.NUM_TEST)
-        from yolov3_tf2 import records
+        from yolov3_tf2.data import records
         from yolov3_tf2.network import checkpoint
         from yolov3_tf2.network.model import build_model
         from yolov3_tf2.network.variants import VARIANTS
@@ -98,7 +98,9 @@ def main():
                     *("--image", *(outputs / "test").iterdir()),
                 )
             )
-            number = sum(records.count(path) for path in outputs.glob("t*/*.tfrecord"))
+            number = sum(
+                records.count_records(path) for path in outputs.glob("t*/*.tfrecord")
+            )
             rows.append(
                 (
                     f"{number:,}",

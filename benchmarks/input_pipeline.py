@@ -21,7 +21,7 @@ def write_records(folder, number, files=4):
     import tensorflow as tf
 
     from superbai.export import Record
-    from yolov3_tf2 import records
+    from yolov3_tf2.data import records
 
     photographs, chance = common.photographs(), np.random.default_rng(1)
     paths = []
@@ -38,7 +38,7 @@ def write_records(folder, number, files=4):
                     common.boxes(chance).tolist(),
                     [place % 2 for place in range(common.BOXES)],
                 )
-                writer.write(records.serialize(record, common.CLASSES))
+                writer.write(records.serialize_example(record, common.CLASSES))
     return paths
 
 
@@ -64,15 +64,15 @@ def main():
 
     import tensorflow as tf
 
-    from yolov3_tf2 import records
-    from yolov3_tf2.augment import DEFAULTS, OFF
-    from yolov3_tf2.dataset import build_training_dataset, iterate
+    from yolov3_tf2.data import records
+    from yolov3_tf2.data.augment import DEFAULTS, OFF
+    from yolov3_tf2.data.dataset import build_training_dataset, iterate
+    from yolov3_tf2.data.record_files import RecordFiles
     from yolov3_tf2.network.variants import VARIANTS
-    from yolov3_tf2.record_files import RecordFiles
 
     def decode_alone(paths):
         dataset = tf.data.TFRecordDataset(list(map(str, paths))).map(
-            lambda row: tf.io.decode_jpeg(records.parse(row)["encoded"], 3),
+            lambda row: tf.io.decode_jpeg(records.parse_example(row)["encoded"], 3),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         options = tf.data.Options()

@@ -68,7 +68,8 @@ def detections_picture(run):
     step.import_tensorflow()
     import tensorflow as tf
 
-    from yolov3_tf2 import draw, records
+    from yolov3_tf2 import draw
+    from yolov3_tf2.data import records
     from yolov3_tf2.files.images import load_rgb
 
     found = json.loads((run / "detect" / "detections.json").read_text("utf-8"))
@@ -76,7 +77,7 @@ def detections_picture(run):
     (path,) = (run / "convert-superbai" / "test").iterdir()
     encoded = {
         record["source_id"].numpy().decode(): record["encoded"].numpy()
-        for record in map(records.parse, tf.data.TFRecordDataset(str(path)))
+        for record in map(records.parse_example, tf.data.TFRecordDataset(str(path)))
     }
     side = TILE + GAP
     mosaic = Image.new("RGB", (COLUMNS * side - GAP, ROWS * side - GAP), "white")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from superbai.export import Export, Item, Record
-from yolov3_tf2 import records
+from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError, writing
 
 # A process starts in a moment, but where there is little to do even that is too long.
@@ -175,7 +175,7 @@ def _write_shard(export, shard, shown, count):
             count(1)
             if record is None:
                 continue
-            writer.write(records.serialize(record, export.class_names))
+            writer.write(records.serialize_example(record, export.class_names))
             counts.update(["pictures", *(("box", label) for label in record.labels)])
             first = first or [record]
             if record.source_id in shown:

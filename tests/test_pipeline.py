@@ -12,7 +12,8 @@ import valohai_yaml
 from PIL import Image
 from suite_server import SuiteServer
 
-from yolov3_tf2 import evaluate, records
+from yolov3_tf2 import evaluate
+from yolov3_tf2.data import records
 from yolov3_tf2.network import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ def labels(path, class_names):
     """COCO images and annotations of a TFRecord file."""
     images, found = [], []
     for serialized in tf.data.TFRecordDataset(str(path)):
-        record = records.parse(serialized)
+        record = records.parse_example(serialized)
         width, height = int(record["width"]), int(record["height"])
         name = record["source_id"].numpy().decode()
         images.append({"id": len(images) + 1, "file_name": name})
@@ -269,7 +270,7 @@ def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
     _, run = sample_run
     (path,) = (run / "convert-superbai" / "test").iterdir()
     suite.add_project("Shapes", [(n, "box") for n in ("circle", "square", "triangle")])
-    for row in map(records.parse, tf.data.TFRecordDataset(str(path))):
+    for row in map(records.parse_example, tf.data.TFRecordDataset(str(path))):
         name = row["source_id"].numpy().decode()
         suite.add_asset("Shapes", *name.split("/", 1), row["encoded"].numpy())
     # Beside TensorFlow, as on one's own machine.

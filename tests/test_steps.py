@@ -27,7 +27,8 @@ from suite_export import box, labelled, polygon, rotated
 import samples
 import step
 from superbai.export import Record
-from yolov3_tf2 import draw, evaluate, predict, records, review
+from yolov3_tf2 import draw, evaluate, predict, review
+from yolov3_tf2.data import records
 from yolov3_tf2.network import checkpoint, darknet
 from yolov3_tf2.network.folding import fold
 from yolov3_tf2.network.model import build_model
@@ -59,7 +60,7 @@ def files(tmp_path_factory):
                 [(5, 5, 30, 30)],
                 [number],
             )
-            writer.write(records.serialize(record, NAMES))
+            writer.write(records.serialize_example(record, NAMES))
     return folder
 
 
@@ -208,7 +209,9 @@ def test_convert(run_script, outputs, files):
     assert (line["pictures_train"], line["pictures_test"]) == (4, 2)
     assert "split by the tags of the pictures" in process.stderr
     assert (outputs / "classes.txt").read_text().splitlines() == NAMES
-    assert records.count(outputs / "train" / "train-00000-of-00001.tfrecord") == 4
+    assert (
+        records.count_records(outputs / "train" / "train-00000-of-00001.tfrecord") == 4
+    )
     with Image.open(outputs / "preview.jpg") as preview:
         assert preview.size == (960, 640)
     # The pictures' bytes are those of the zip.
@@ -216,7 +219,7 @@ def test_convert(run_script, outputs, files):
     with zipfile.ZipFile(files / "images.zip") as archive:
         stored = {archive.read(name) for name in archive.namelist()}
     for serialized in tf.data.TFRecordDataset(str(path)):
-        assert records.parse(serialized)["encoded"].numpy() in stored
+        assert records.parse_example(serialized)["encoded"].numpy() in stored
 
 
 def test_convert_refuses_what_is_no_zip(
@@ -461,7 +464,10 @@ def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
     assert process.returncode == 0, process.stderr
     names = sorted(path.name for path in outputs.iterdir())
     assert names == ["classes.txt", "preview.jpg", "test", "train"]
-    assert records.count(outputs / "train" / "train-00000-of-00001.tfrecord") == 3000
+    assert (
+        records.count_records(outputs / "train" / "train-00000-of-00001.tfrecord")
+        == 3000
+    )
 
 
 # --- weights ---

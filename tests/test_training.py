@@ -16,14 +16,15 @@ from PIL import Image, ImageDraw
 from project import REPOSITORY, free_addresses
 
 from superbai.export import Record
-from yolov3_tf2 import records, training
+from yolov3_tf2 import training
 from yolov3_tf2.boxes import geometry
-from yolov3_tf2.dataset import build_dataset
+from yolov3_tf2.data import records
+from yolov3_tf2.data.dataset import build_dataset
+from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model, layers_of
 from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.optimizer import build_optimizer, set_precision
-from yolov3_tf2.record_files import RecordFiles
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -47,7 +48,7 @@ def two_pictures(tmp_path_factory):
             record = Record(
                 f"{number}", buffer.getvalue(), "png", SIZE, SIZE, [disc, block], [0, 1]
             )
-            writer.write(records.serialize(record, NAMES))
+            writer.write(records.serialize_example(record, NAMES))
     return path
 
 
@@ -111,12 +112,12 @@ def one_class(path, folder):
     """The same pictures with the discs alone."""
     target = folder / "discs.tfrecord"
     with tf.io.TFRecordWriter(str(target)) as writer:
-        for number, row in enumerate(records.read([path], [0, 1])):
+        for number, row in enumerate(records.read_examples([path], [0, 1])):
             box = (row["boxes"].numpy()[0] * SIZE).tolist()
             record = Record(
                 f"{number}", row["encoded"].numpy(), "png", SIZE, SIZE, [box], [0]
             )
-            writer.write(records.serialize(record, ["disc"]))
+            writer.write(records.serialize_example(record, ["disc"]))
     return target
 
 
@@ -148,7 +149,7 @@ def test_odd_pictures_train_with_finite_numbers(tmp_path, case, box_loss):
         record = Record(
             "odd", buffer.getvalue(), "png", SIZE, SIZE, drawn, [0] * len(drawn)
         )
-        writer.write(records.serialize(record, NAMES))
+        writer.write(records.serialize_example(record, NAMES))
     trainer = build(steps=20, box_loss=box_loss)
     dataset = batches(path, 1, size=size)
     for _ in range(4):

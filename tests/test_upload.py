@@ -28,7 +28,7 @@ from suite_server import SuiteServer
 import step
 from superbai import uploader
 from superbai.export import Export
-from yolov3_tf2 import records
+from yolov3_tf2.data import records
 
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
@@ -221,7 +221,7 @@ def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script
     assert process.returncode == 0, process.stderr
     num_records = 0
     for path in (tmp_path / "converted").glob("*/*.tfrecord"):
-        for row in map(records.parse, tf.data.TFRecordDataset(str(path))):
+        for row in map(records.parse_example, tf.data.TFRecordDataset(str(path))):
             boxes = expected[row["source_id"].numpy().decode()]
             classes = [name.decode() for name in row["class_names"].numpy()]
             assert classes == [c for c, _ in boxes]

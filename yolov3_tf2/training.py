@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import collective, evaluate, loss, predict, records
-from yolov3_tf2.dataset import iterate
+from yolov3_tf2 import collective, evaluate, loss, predict
+from yolov3_tf2.data import records
+from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network import folding
 from yolov3_tf2.network import model as network
@@ -212,7 +213,9 @@ class Trainer:
 
     def _describe_failure(self, means, batch, paths):
         shares = collective.gather(self._strategy, batch["numbers"].numpy().tolist())
-        rows = records.read(paths, sorted({n for share in shares for n in share}))
+        rows = records.read_examples(
+            paths, sorted({n for share in shares for n in share})
+        )
         names = ", ".join(row["source_id"].numpy().decode("utf-8") for row in rows)
         advice = (
             "lower --learning_rate or --clip_norm"

@@ -12,7 +12,7 @@ from PIL import Image
 from suite_export import encode
 
 from superbai.export import Record
-from yolov3_tf2 import records
+from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import is_image_name, load_rgb, prepare_image
 from yolov3_tf2.inference.sources import count_images, walk_images
@@ -373,7 +373,7 @@ def test_walk_and_count(tmp_path):
     record = Record("데이터/d.png", encoded[3], "png", 4, 4, [], [])
     tfrecord = tmp_path / "d.tfrecord"
     with tf.io.TFRecordWriter(str(tfrecord)) as writer:
-        writer.write(records.serialize(record, ["car"]))
+        writer.write(records.serialize_example(record, ["car"]))
 
     paths = [picture, archive, tfrecord]
     assert [(source.name, source.read()) for source in walk_images(paths)] == [
@@ -409,7 +409,7 @@ def test_walk_refuses_a_damaged_tfrecord(tmp_path, damage):
     path = tmp_path / "a.tfrecord"
     record = Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(records.serialize(record, ["car"]))
+        writer.write(records.serialize_example(record, ["car"]))
     content = bytearray(path.read_bytes())
     content[40] ^= 255
     path.write_bytes(content if damage == "one byte changed" else content[:-20])

@@ -18,12 +18,12 @@ import keras
 import tensorflow as tf
 
 from yolov3_tf2 import collective, training
-from yolov3_tf2.dataset import build_dataset
+from yolov3_tf2.data.dataset import build_dataset
+from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.optimizer import build_optimizer
-from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]

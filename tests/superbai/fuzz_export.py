@@ -31,7 +31,7 @@ from PIL import Image  # noqa: E402
 from suite_export import box, labelled, polygon, rotated, shape  # noqa: E402
 
 import convert_superbai  # noqa: E402
-from yolov3_tf2 import records  # noqa: E402
+from yolov3_tf2.data import records  # noqa: E402
 from yolov3_tf2.errors import InputError  # noqa: E402
 
 SECONDS, BYTES = 10, 2**30
@@ -235,9 +235,9 @@ def check_outputs(folder):
         preview.load()
     for split in ("train", "test"):
         paths = sorted((folder / split).iterdir())
-        number = sum(map(records.count, paths))
+        number = sum(map(records.count_records, paths))
         assert number
-        for row in records.read(paths, range(number)):
+        for row in records.read_examples(paths, range(number)):
             boxes = row["boxes"].numpy()
             assert ((boxes >= 0) & (boxes <= 1)).all()
             assert (boxes[:, 2:] > boxes[:, :2]).all()

@@ -10,7 +10,7 @@ import suite_export
 from suite_export import box, build, labelled
 
 from superbai import shards
-from yolov3_tf2 import records
+from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 
 
@@ -46,7 +46,7 @@ def exports(tmp_path):
 
 def read(written_shards):
     paths = [shard.path for shard in written_shards]
-    rows = records.read(paths, range(sum(map(records.count, paths))))
+    rows = records.read_examples(paths, range(sum(map(records.count_records, paths))))
     return [(row["source_id"].numpy().decode(), row["boxes"].numpy()) for row in rows]
 
 

@@ -53,12 +53,12 @@ def count_images(paths):
     Returns:
         The number of pictures, and that of the other files in zips and folders.
     """
-    from yolov3_tf2 import records
+    from yolov3_tf2.data import records
 
     pictures, others = 0, 0
     for path in paths:
         if path.suffix == ".tfrecord":
-            pictures += records.count(path)
+            pictures += records.count_records(path)
         elif archives.is_archive(path):
             with archives.open_archive(path) as archive:
                 number = sum(map(is_image_name, archive.files))
@@ -73,11 +73,11 @@ def _walk_records(path):
     # Imported here: pictures and zips need no TensorFlow.
     import tensorflow as tf
 
-    from yolov3_tf2 import records
+    from yolov3_tf2.data import records
 
     try:
         for serialized in tf.data.TFRecordDataset(str(path)):
-            record = records.parse(serialized)
+            record = records.parse_example(serialized)
             name, encoded = (record[k].numpy() for k in ("source_id", "encoded"))
             name = name.decode("utf-8", "replace")
             yield Source(name, f"{path}: {name}", lambda encoded=encoded: encoded)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2 import augment
 from yolov3_tf2.boxes.letterbox import GREY, boxes_to_letterbox, letterbox
+from yolov3_tf2.data import augment
 
 SIZE = 96
 

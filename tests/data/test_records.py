@@ -6,7 +6,7 @@ import suite_export
 import tensorflow as tf
 
 from superbai.export import Record
-from yolov3_tf2 import records
+from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 
 CLASS_NAMES = ["car", "사람", "traffic light"]
@@ -31,7 +31,7 @@ def record(number=0, boxes=3):
 def write(path, number):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for index in range(number):
-            writer.write(records.serialize(record(index), CLASS_NAMES))
+            writer.write(records.serialize_example(record(index), CLASS_NAMES))
     return path
 
 
@@ -48,21 +48,25 @@ def check(parsed, boxes):
 
 @pytest.mark.parametrize("boxes", [3, 1, 0])
 def test_parse_is_the_inverse_of_serialize(boxes):
-    parsed = records.parse(records.serialize(record(boxes=boxes), CLASS_NAMES))
+    parsed = records.parse_example(
+        records.serialize_example(record(boxes=boxes), CLASS_NAMES)
+    )
     check({name: tensor.numpy() for name, tensor in parsed.items()}, boxes)
 
 
 @pytest.mark.parametrize("boxes", [3, 1, 0])
 def test_parse_inside_a_dataset(boxes):
-    serialized = records.serialize(record(boxes=boxes), CLASS_NAMES)
-    dataset = tf.data.Dataset.from_tensors(serialized).map(records.parse)
+    serialized = records.serialize_example(record(boxes=boxes), CLASS_NAMES)
+    dataset = tf.data.Dataset.from_tensors(serialized).map(records.parse_example)
     assert dataset.element_spec["boxes"].shape[-1] == 4
     (parsed,) = dataset.as_numpy_iterator()
     check(parsed, boxes)
 
 
 def test_features_are_those_of_the_object_detection_api():
-    example = tf.train.Example.FromString(records.serialize(record(), CLASS_NAMES))
+    example = tf.train.Example.FromString(
+        records.serialize_example(record(), CLASS_NAMES)
+    )
     features = example.features.feature
     assert features["image/format"].bytes_list.value == [b"jpeg"]
     assert features["image/filename"] == features["image/source_id"]
@@ -71,13 +75,13 @@ def test_features_are_those_of_the_object_detection_api():
 
 
 def test_serialize_is_deterministic():
-    first, second = (records.serialize(record(), CLASS_NAMES) for _ in range(2))
+    first, second = (records.serialize_example(record(), CLASS_NAMES) for _ in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
 def test_count(tmp_path, number):
-    assert records.count(write(tmp_path / "a.tfrecord", number)) == number
+    assert records.count_records(write(tmp_path / "a.tfrecord", number)) == number
 
 
 @pytest.mark.parametrize("keep", [-1, -4, -5, 20, 11, 1])
@@ -85,14 +89,14 @@ def test_count_refuses_a_file_that_is_cut_off(tmp_path, keep):
     path = write(tmp_path / "cut.tfrecord", 1)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"cut\.tfrecord: .* breaks off in record 0"):
-        records.count(path)
+        records.count_records(path)
 
 
 def test_count_names_the_record_that_is_cut_off(tmp_path):
     path = write(tmp_path / "cut.tfrecord", 3)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="breaks off in record 2"):
-        records.count(path)
+        records.count_records(path)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +113,11 @@ def test_count_refuses_another_kind_of_file(tmp_path, content):
     path = tmp_path / "foreign.tfrecord"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"foreign\.tfrecord: expected a TFRecord"):
-        records.count(path)
+        records.count_records(path)
 
 
 def test_single_records_are_read_by_their_place(tmp_path):
     paths = [write(tmp_path / f"{i}.tfrecord", 3) for i in range(2)]
-    rows = records.read(paths, [4, 0, 5])
+    rows = records.read_examples(paths, [4, 0, 5])
     names = [row["source_id"].numpy().decode() for row in rows]
     assert names == ["데이터/1.jpg", "데이터/0.jpg", "데이터/2.jpg"]

@@ -25,7 +25,7 @@ _FEATURES = {
 }
 
 
-def serialize(record, class_names):
+def serialize_example(record, class_names):
     """Returns the bytes of the `tf.train.Example` of a `export.Record`."""
 
     def ints(*values):
@@ -57,7 +57,7 @@ def serialize(record, class_names):
     return example.SerializeToString(deterministic=True)
 
 
-def parse(serialized):
+def parse_example(serialized):
     """Parses one example; runs eagerly and inside tf.data.
 
     Returns:
@@ -91,7 +91,7 @@ def parse_class_names(serialized):
     return tf.io.parse_example(serialized, {name: _FEATURES[name]})[name].values
 
 
-def read(paths, numbers):
+def read_examples(paths, numbers):
     """Reads single records.
 
     Args:
@@ -103,11 +103,11 @@ def read(paths, numbers):
     """
     wanted = set(numbers)
     rows = enumerate(tf.data.TFRecordDataset([str(path) for path in paths]))
-    found = {number: parse(row) for number, row in rows if number in wanted}
+    found = {number: parse_example(row) for number, row in rows if number in wanted}
     return [found[number] for number in numbers]
 
 
-def check(path, class_names):
+def check_first_record(path, class_names):
     """Checks the first record of a file: its schema, and that its classes are known.
 
     Raises:
@@ -117,7 +117,7 @@ def check(path, class_names):
     advice = "was the file, with its class file, written by convert_superbai.py?"
     try:
         for serialized in tf.data.TFRecordDataset(str(path)).take(1):
-            names = parse(serialized)["class_names"].numpy()
+            names = parse_example(serialized)["class_names"].numpy()
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
             f"{path}: its first record cannot be used: {reason(error)}; {advice}"
@@ -130,7 +130,7 @@ def check(path, class_names):
         )
 
 
-def count(path):
+def count_records(path):
     """Counts the records of a TFRecord file by their length fields, without reading.
 
     Raises:

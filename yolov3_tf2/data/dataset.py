@@ -5,22 +5,31 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import records
-from yolov3_tf2.augment import augment, mosaic
 from yolov3_tf2.boxes import letterbox
 from yolov3_tf2.boxes.assignment import assign_boxes
+from yolov3_tf2.data import records
+from yolov3_tf2.data.augment import augment, mosaic
+from yolov3_tf2.data.jpeg import decode_scaled
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
+
+
 # Of pictures that are decoded whole, each of up to `images.MAX_PIXELS`.
 _PARALLEL_WHOLE = min(_PARALLEL, 8)
+
+
 _PREFETCH = 2
+
+
 # Of records that are parsed for their class names, which have whole pictures in them:
 # no more on a machine of many cores, and no slower than batches of 64.
 _COUNT_BATCH = 8
+
+
 _COUNT_PARALLEL = 4
-# By which the JPEG decoder can make pictures smaller.
-_RATIOS = (1, 2, 4, 8)
+
+
 # The functions of the datasets below need no `if` or loop over tensors translated, and
 # translating their source takes seconds.
 _as_written = tf.autograph.experimental.do_not_convert
@@ -133,7 +142,7 @@ def build_training_dataset(
         size = size_of_batch(epoch, place)
         if changes:
             image, boxes = augment(
-                lambda inner: _decode(example, inner),
+                lambda inner: decode_scaled(example, inner),
                 (example["width"], example["height"]),
                 example["boxes"],
                 size,
@@ -225,7 +234,7 @@ def _reader(class_names):
     table = _label_table(class_names)
 
     def read(serialized):
-        example = records.parse(serialized)
+        example = records.parse_example(serialized)
         labels = table.lookup(example["class_names"])
         unknown = tf.boolean_mask(example["class_names"], labels < 0)
         check = tf.debugging.Assert(
@@ -275,52 +284,9 @@ def _letterbox(example, size, is_whole):
     """
     sides = (example["width"], example["height"])
     inner, corner = letterbox.fit(*sides, size)
-    image = _decode(example, sides if is_whole else inner)
+    image = decode_scaled(example, sides if is_whole else inner)
     image = letterbox.place(image, inner, corner, size)
     return image, letterbox.boxes_to_letterbox(example["boxes"], *sides, size)
-
-
-def _decode(example, inner):
-    """Decodes a JPEG or PNG to `[height, width, 3]` uint8.
-
-    A JPEG of less than twice the size needed is decoded exactly as Pillow does, and
-    so as in detection. A larger one comes out smaller, which takes a fraction of the
-    time; scaled to the end it then differs from one that was decoded whole, as another
-    filter would make it: by 1.7 of 255 on average, 1600x1203 pixels scaled to 416. The
-    official yolov3-tiny then has 0.2 to 1.2 points of AP50 less on photographs that are
-    halved, so that only training does it.
-
-    Args:
-        example: its `encoded`, `width`, `height` and `source_id`.
-        inner: (width, height) to which the picture will be scaled, pixels. Where it
-            takes a half, a quarter or an eighth of a JPEG's sides, or less, it is
-            decoded to no more than that: the decoder then averages in its blocks.
-    """
-    encoded, width, height = (example[k] for k in ("encoded", "width", "height"))
-
-    def jpeg(ratio):
-        return lambda: tf.io.decode_jpeg(
-            encoded, 3, ratio=ratio, dct_method="INTEGER_ACCURATE"
-        )
-
-    def other():
-        return tf.io.decode_image(encoded, 3, expand_animations=False)
-
-    factor = tf.minimum(width // inner[0], height // inner[1])
-    half = tf.reduce_sum(tf.cast(factor >= tf.constant(_RATIOS[1:]), tf.int32))
-    half = tf.where(tf.io.is_jpeg(encoded), half, len(_RATIOS))
-    image = tf.switch_case(half, [*map(jpeg, _RATIOS), other])
-    # A ratio for a picture that is smaller than its record says would blur it.
-    ratio = tf.gather(tf.constant([*_RATIOS, 1]), half)
-    sides = tf.stack([width, height])
-    check = tf.debugging.Assert(
-        tf.reduce_all(tf.shape(image)[1::-1] == -(-sides // ratio)),
-        ["sides of the record, not of its picture:", sides, example["source_id"]],
-    )
-    with tf.control_dependencies([check]):
-        image = tf.identity(image)
-    image.set_shape((None, None, 3))
-    return image
 
 
 def iterate(dataset):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from yolov3_tf2 import records
+from yolov3_tf2.data import records
 
 # Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
 _SHUFFLE_PICTURES = 2048
@@ -46,7 +46,7 @@ class RecordFiles:
         Raises:
             InputError: a file is no TFRecord file, or is cut off.
         """
-        counts = [records.count(path) for path in paths]
+        counts = [records.count_records(path) for path in paths]
         self.paths, self.total = list(paths), sum(counts)
         self._share = share
         first, last = (

@@ -9,16 +9,16 @@ import tensorflow as tf
 from PIL import Image
 
 from superbai.export import Record
-from yolov3_tf2 import dataset as dataset_module
-from yolov3_tf2 import records
-from yolov3_tf2.augment import DEFAULTS, OFF
 from yolov3_tf2.boxes.assignment import assign_boxes
 from yolov3_tf2.boxes.letterbox import GREY, fit, letterbox, to_float
-from yolov3_tf2.dataset import build_dataset, build_training_dataset, iterate
+from yolov3_tf2.data import dataset, records
+from yolov3_tf2.data.augment import DEFAULTS, OFF
+from yolov3_tf2.data.dataset import build_dataset, build_training_dataset, iterate
+from yolov3_tf2.data.jpeg import decode_scaled
+from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.network.variants import VARIANTS
-from yolov3_tf2.record_files import WHOLE, RecordFiles, Share
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
@@ -43,7 +43,7 @@ def write(path, rows, names=NAMES):
                 boxes,
                 labels,
             )
-            writer.write(records.serialize(record, names))
+            writer.write(records.serialize_example(record, names))
     return path
 
 
@@ -240,7 +240,7 @@ def test_a_picture_that_cannot_be_decoded(tmp_path):
     path = tmp_path / "bad.tfrecord"
     record = Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(records.serialize(record, NAMES))
+        writer.write(records.serialize_example(record, NAMES))
     with pytest.raises(InputError, match="a record cannot be used: .*image"):
         list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2)))
 
@@ -313,7 +313,7 @@ def jpeg_record(tmp_path, image):
     encoded = buffer.getvalue()
     record = Record("ds/x", encoded, "jpeg", *image.size, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(records.serialize(record, NAMES))
+        writer.write(records.serialize_example(record, NAMES))
     return path, np.asarray(load_rgb(encoded, "x"))
 
 
@@ -334,10 +334,10 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
     smooth = smooth.resize((width, height), Image.Resampling.BICUBIC)
     smooth.paste((255, 0, 0), (width // 2, height // 3, width, height))
     path, array = jpeg_record(tmp_path, smooth)
-    (example,) = map(records.parse, tf.data.TFRecordDataset(str(path)))
+    (example,) = map(records.parse_example, tf.data.TFRecordDataset(str(path)))
     inner, _ = fit(width, height, size)
     example |= {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
-    decoded = dataset_module._decode(example, inner)
+    decoded = decode_scaled(example, inner)
     assert size <= decoded.shape[1] < max(2 * size, width // 8 + 2)
     (batch,) = iterate(training([path], 1, sizes=[size])[0])
     difference = np.abs(batch["images"][0] - to_float(letterbox(array, size)))
@@ -353,7 +353,7 @@ def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
     Image.new("RGB", (160, 60)).save(buffer, kind)
     record = Record("ds/x", buffer.getvalue(), kind.lower(), *sides, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(records.serialize(record, NAMES))
+        writer.write(records.serialize_example(record, NAMES))
     with pytest.raises(
         InputError, match=f"not of its picture.*{sides[0]} {sides[1]}.*ds/x"
     ):
@@ -365,10 +365,9 @@ def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
 def test_boxes_are_counted_by_class(tmp_path):
     rows = [(8, 8, 0, [(0.1, 0.1, 0.5, 0.5)] * n, [n % 2] * n) for n in range(7)]
     paths = [write(tmp_path / f"{i}.tfrecord", rows) for i in range(3)]
-    counts = dataset_module.count_boxes(RecordFiles(paths), NAMES)
+    counts = dataset.count_boxes(RecordFiles(paths), NAMES)
     assert counts.tolist() == [3 * (2 + 4 + 6), 3 * (1 + 3 + 5)]
     parts = [
-        dataset_module.count_boxes(RecordFiles(paths, Share(i, 4)), NAMES)
-        for i in range(4)
+        dataset.count_boxes(RecordFiles(paths, Share(i, 4)), NAMES) for i in range(4)
     ]
     assert sum(parts).tolist() == counts.tolist()
