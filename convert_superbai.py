@@ -152,7 +152,7 @@ def write(export, by_split, folder, images_per_shard):
         For each split a Counter of its boxes by ("box", label), and of `pictures`.
     """
     from superbai import shards
-    from yolov3_tf2 import plots
+    from yolov3_tf2.evaluation import plots
 
     names = export.class_names
     (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")

@@ -126,7 +126,8 @@ def main():
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
     step.import_tensorflow()
-    from yolov3_tf2 import detections, review
+    from yolov3_tf2.evaluation import detections_file
+    from yolov3_tf2.inference import review
     from yolov3_tf2.inference.sources import count_images, walk_images
 
     detector, info = load_detector(model_folder, classes, values)
@@ -143,14 +144,14 @@ def main():
         bar = step.progress(walk_images(image_paths), total=total, unit=" pictures")
         loaded = load(bar, detector, number_waiting(values), left_out)
         loaded = batches(loaded, values["batch_size"])
-        with detections.DetectionsFile(
+        with detections_file.DetectionsFile(
             folder / "detections.json", info.class_names, left_out
         ) as found:
             rows = look_through(loaded, detector, info, values, folder, found, seconds)
         if not found.pictures:
             raise InputError(f"none of {total} pictures can be read; see above.")
-        ranked = review.rank(rows)
-        review.write(folder / "review.csv", ranked)
+        ranked = review.rank_rows(rows)
+        review.write_csv(folder / "review.csv", ranked)
 
     logging.info("%d objects found in %d pictures", found.objects, found.pictures)
     if not found.objects:
@@ -184,10 +185,11 @@ def load_detector(model_folder, classes, values):
         values: the step's parameters.
 
     Returns:
-        A `predict.Detector`, which finds down to the scores that are to be reviewed,
+        A `detector.Detector`, which finds down to the scores that are to be reviewed,
         and the model's `checkpoint.ModelInfo`.
     """
-    from yolov3_tf2 import optimizer, predict, review
+    from yolov3_tf2 import optimizer
+    from yolov3_tf2.inference import detector, review
     from yolov3_tf2.network import checkpoint
 
     precision = optimizer.choose_precision(values["precision"])
@@ -204,7 +206,7 @@ def load_detector(model_folder, classes, values):
             info.size,
             size,
         )
-    detector = predict.Detector(
+    detector = detector.Detector(
         model,
         info.variant,
         size,
@@ -234,21 +236,22 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
         detector, info: see `load_detector`.
         values: the step's parameters.
         folder: where the pictures are saved.
-        found: a `detections.DetectionsFile`.
+        found: a `detections_file.DetectionsFile`.
         seconds: a `Stopwatch` for the network.
 
     Returns:
         A list of `review.Row`.
     """
-    from yolov3_tf2 import draw, review
+    from yolov3_tf2.evaluation import draw
+    from yolov3_tf2.inference import review
 
-    rarities = review.rarity(info.class_names, info.train_boxes)
+    rarities = review.class_rarity(info.class_names, info.train_boxes)
     names = draw.output_names()
     reviews, saved = [], Pending()
     with ThreadPoolExecutor(THREADS) as pool:
         for batch, detections in find(loaded, detector, seconds):
             kept = [over(values["score_threshold"], boxes) for boxes in detections]
-            reviews += review.judge(
+            reviews += review.rate_images(
                 [
                     (source.name, candidates, len(boxes.scores))
                     for (source, _, _), candidates, boxes in zip(
@@ -286,14 +289,14 @@ def look_through(loaded, detector, info, values, folder, found, seconds):
 
 
 def find(loaded, detector, seconds):
-    """Yields (batch, list of its `predict.Detections`) of all batches.
+    """Yields (batch, list of its `detector.Detections`) of all batches.
 
     While the caller draws one, and another is put together, threads look at the next
     two.
 
     Args:
         loaded: iterable of batches, see `batches`.
-        detector: a `predict.Detector`.
+        detector: a `detector.Detector`.
         seconds: a `Stopwatch` for it.
     """
 
@@ -316,7 +319,7 @@ def load(sources, detector, number, left_out):
 
     Args:
         sources: iterable of `sources.Source`.
-        detector: a `predict.Detector`.
+        detector: a `detector.Detector`.
         number: pictures that threads decode before their turn.
         left_out: list that gets a dict for each picture that cannot be read.
     """

@@ -7,10 +7,11 @@ from absl import logging
 
 import on_valohai
 import step
-from yolov3_tf2 import evaluate, plots, training_state
+from yolov3_tf2 import training_state
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.evaluation import matching, plots
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
@@ -166,11 +167,11 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
 
 
 def draw_plots(folder, history, tested, test_paths, class_names):
-    """Draws curves and errors; `tested` is a list of `evaluate.Picture`."""
+    """Draws curves and errors; `tested` is a list of `coco.TestedImage`."""
     plots.curves(history).savefig(folder / "curves.png")
     plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
     plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")
-    worst = evaluate.worst_pictures(
+    worst = matching.worst_images(
         tested,
         WORST_PICTURES,
         score_threshold=plots.SHOWN_SCORE,

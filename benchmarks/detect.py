@@ -30,11 +30,11 @@ def network_alone(model, variant, images):
     """Returns a function that runs a network, and keeps its best boxes."""
     import tensorflow as tf
 
-    from yolov3_tf2 import predict
+    from yolov3_tf2.inference import nms
 
     @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]))])
     def run(batch):
-        return predict.select(
+        return nms.suppress(
             model(batch, training=False),
             variant,
             score_threshold=0.5,

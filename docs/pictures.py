@@ -68,8 +68,8 @@ def detections_picture(run):
     step.import_tensorflow()
     import tensorflow as tf
 
-    from yolov3_tf2 import draw
     from yolov3_tf2.data import records
+    from yolov3_tf2.evaluation import draw
     from yolov3_tf2.files.images import load_rgb
 
     found = json.loads((run / "detect" / "detections.json").read_text("utf-8"))

@@ -12,8 +12,8 @@ import valohai_yaml
 from PIL import Image
 from suite_server import SuiteServer
 
-from yolov3_tf2 import evaluate
 from yolov3_tf2.data import records
+from yolov3_tf2.evaluation import coco
 from yolov3_tf2.network import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -34,18 +34,18 @@ def labels(path, class_names):
         name = record["source_id"].numpy().decode()
         images.append({"id": len(images) + 1, "file_name": name})
         found.append(
-            evaluate.annotations(
+            coco.coco_annotations(
                 len(images),
                 record["boxes"].numpy() * [width, height, width, height],
                 [class_names.index(n.decode()) for n in record["class_names"].numpy()],
             )
         )
-    return images, evaluate.number_annotations(found)
+    return images, coco.number_annotations(found)
 
 
 def average_precision(images, class_names, truth, found):
-    evaluation = evaluate.coco_evaluation(images, class_names, truth, found)
-    return evaluate.average_precision(evaluation, class_names)
+    evaluation = coco.coco_evaluation(images, class_names, truth, found)
+    return coco.average_precision(evaluation, class_names)
 
 
 def test_the_report_is_readable(sample_run):

@@ -27,8 +27,9 @@ from suite_export import box, labelled, polygon, rotated
 import samples
 import step
 from superbai.export import Record
-from yolov3_tf2 import draw, evaluate, predict, review
 from yolov3_tf2.data import records
+from yolov3_tf2.evaluation import coco, draw
+from yolov3_tf2.inference import detector, review
 from yolov3_tf2.network import checkpoint, darknet
 from yolov3_tf2.network.folding import fold
 from yolov3_tf2.network.model import build_model
@@ -960,15 +961,15 @@ def test_a_review_changes_nothing_of_what_is_found(
     # A detector that never looks below the threshold.
     model, info = checkpoint.load_model(unsure / "model")
     model = fold(model, TINY, len(NAMES))
-    detector = predict.Detector(model, TINY, 64, **limits)
+    detector = detector.Detector(model, TINY, 64, **limits)
     paths = [unsure / "pictures" / name for name in names]
     arrays = [np.asarray(Image.open(path)) for path in paths]
     expected = detector([detector.prepare(array) for array in arrays])
     expected = [
-        evaluate.annotations(number, *(part[i] for i in (0, 2, 1)))
+        coco.coco_annotations(number, *(part[i] for i in (0, 2, 1)))
         for number, part in enumerate(expected, start=1)
     ]
-    assert found["annotations"] == evaluate.number_annotations(expected)
+    assert found["annotations"] == coco.number_annotations(expected)
     assert min(map(len, expected)) and max(map(len, expected)) <= max_boxes
 
     with (outputs / "review.csv").open(encoding="utf-8", newline="") as file:

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import collective, evaluate, loss, predict
+from yolov3_tf2 import collective, loss
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.evaluation import coco
+from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.network import folding
 from yolov3_tf2.network import model as network
 from yolov3_tf2.optimizer import LossScale
@@ -239,7 +241,7 @@ class Trainer:
 
         Returns:
             A dict: `val_loss`, its parts, and those of `average_precision`; and a
-            list of `evaluate.Picture`.
+            list of `coco.TestedImage`.
 
         Raises:
             InputError: the loss is not finite, or a record cannot be used.
@@ -257,11 +259,11 @@ class Trainer:
                     continue
                 is_box = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
                 pictures.append(
-                    evaluate.Picture(
+                    coco.TestedImage(
                         int(number),
-                        predict.boxes_to_picture(boxes[is_box], size_px, size),
+                        detector.boxes_to_pixels(boxes[is_box], size_px, size),
                         labels[is_box],
-                        predict.to_picture(*kept, size_px, size),
+                        detector.to_image_pixels(*kept, size_px, size),
                     )
                 )
         shares = collective.gather(self._strategy, pictures)
@@ -273,8 +275,8 @@ class Trainer:
                 f"the loss on the test pictures is {results['val_loss']}: the network "
                 "is broken; lower --learning_rate, or give another --model."
             )
-        evaluation = evaluate.evaluate_pictures(pictures, class_names)
-        return results | evaluate.average_precision(evaluation, class_names), pictures
+        evaluation = coco.evaluate_images(pictures, class_names)
+        return results | coco.average_precision(evaluation, class_names), pictures
 
     def _run(self, step, dataset, progress):
         """Yields each batch of a dataset with what a step returns for it.
@@ -367,7 +369,7 @@ class Trainer:
     def _eval_step(self, parts):
         def replica_step(batch):
             logits = self.averaged(batch["images"], training=False)
-            selected = predict.select(logits, self._variant, **EVAL_THRESHOLDS)
+            selected = nms.suppress(logits, self._variant, **EVAL_THRESHOLDS)
             losses = self._losses(logits, batch)
             context = tf.distribute.get_replica_context()
             return context.all_reduce("SUM", losses), selected

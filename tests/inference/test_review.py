@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from yolov3_tf2 import review
-from yolov3_tf2.predict import Detections
+from yolov3_tf2.inference import review
+from yolov3_tf2.inference.detector import Detections
 
 NAMES = ["car", "book"]
 COMMON = np.zeros(2)
@@ -26,7 +26,7 @@ def apart(number):
 
 
 def judge(*boxes, rarities=COMMON, name="a.jpg"):
-    (row,) = review.judge([(name, found(*boxes), len(boxes))], NAMES, rarities)
+    (row,) = review.rate_images([(name, found(*boxes), len(boxes))], NAMES, rarities)
     return row
 
 
@@ -50,14 +50,14 @@ def test_conflict_by_hand():
 
 def test_rarity_by_hand():
     # One box is added to each: 3 and 27 of a mean of 15.
-    rarities = review.rarity(NAMES, {"car": 26, "book": 2})
+    rarities = review.class_rarity(NAMES, {"car": 26, "book": 2})
     np.testing.assert_allclose(rarities, [0, 1 - np.sqrt(3 / 15)])
     row = judge((0.9, 1, apart(0)), (0.9, 0, apart(1)), rarities=rarities)
     assert row.rarity == pytest.approx(0.9 * (1 - np.sqrt(3 / 15)), abs=1e-4)
     assert "rare in training: book 0.90" in row.reason
-    assert review.rarity(NAMES, None).tolist() == [0, 0]
-    assert review.rarity(NAMES, {"car": 0, "book": 0}).tolist() == [0, 0]
-    assert review.rarity(["car"], {"car": 5}).tolist() == [0]
+    assert review.class_rarity(NAMES, None).tolist() == [0, 0]
+    assert review.class_rarity(NAMES, {"car": 0, "book": 0}).tolist() == [0, 0]
+    assert review.class_rarity(["car"], {"car": 5}).tolist() == [0]
 
 
 def test_nothing_found_stands_between_doubt_and_none():
@@ -94,11 +94,11 @@ def test_a_picture_s_score_depends_on_no_other():
         for i in range(12)
     ]
     rarities = np.array([0.0, 0.5])
-    together = review.judge(pictures, NAMES, rarities)
-    apart = [review.judge([x], NAMES, rarities)[0] for x in pictures]
+    together = review.rate_images(pictures, NAMES, rarities)
+    apart = [review.rate_images([x], NAMES, rarities)[0] for x in pictures]
     assert together == apart
-    assert review.rank(together) == review.rank(together[::-1])
-    ranked = [row.score for row in review.rank(together)]
+    assert review.rank_rows(together) == review.rank_rows(together[::-1])
+    ranked = [row.score for row in review.rank_rows(together)]
     assert ranked == sorted(ranked, reverse=True)
 
 
@@ -108,7 +108,7 @@ def test_the_file(tmp_path):
         judge((s, 0, apart(0)), name=n)
         for s, n in zip((0.9, 0.5, 0.7), names, strict=True)
     ]
-    review.write(tmp_path / "review.csv", review.rank(rows))
+    review.write_csv(tmp_path / "review.csv", review.rank_rows(rows))
     with (tmp_path / "review.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["file_name"] for row in read] == [names[1], names[2], names[0]]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from yolov3_tf2 import evaluate
-from yolov3_tf2.predict import Detections
+from yolov3_tf2.evaluation import coco, matching
+from yolov3_tf2.inference.detector import Detections
 
 NAMES = ["cat", "dog"]
 
@@ -14,7 +14,7 @@ def picture(number, labelled, found):
     boxes, labels, scores = (
         np.array([row[i] for row in found], float) for i in range(3)
     )
-    return evaluate.Picture(
+    return coco.TestedImage(
         number,
         np.array([box for box, _ in labelled], float).reshape(-1, 4),
         np.array([label for _, label in labelled], int),
@@ -27,8 +27,8 @@ TWO = [([0, 0, 50, 50], 0), ([100, 100, 200, 200], 1)]
 
 
 def average_precision(*pictures):
-    evaluation = evaluate.evaluate_pictures(list(pictures), NAMES)
-    return evaluate.average_precision(evaluation, NAMES)
+    evaluation = coco.evaluate_images(list(pictures), NAMES)
+    return coco.average_precision(evaluation, NAMES)
 
 
 def test_perfect_detections():
@@ -89,18 +89,18 @@ MIXED = [
 
 
 def test_confusion():
-    counts = evaluate.confusion(MIXED, 2, **THRESHOLDS)
+    counts = matching.confusion_counts(MIXED, 2, **THRESHOLDS)
     # Labelled then found; the last row and column are the background.
     assert counts.tolist() == [[2, 1, 0], [0, 0, 2], [1, 0, 0]]
 
 
 def test_the_best_overlap_is_paired_first():
     found = [([0, 0, 60, 100], 1, 0.9), ([0, 0, 95, 100], 0, 0.4)]
-    counts = evaluate.confusion([picture(0, ONE, found)], 2, **THRESHOLDS)
+    counts = matching.confusion_counts([picture(0, ONE, found)], 2, **THRESHOLDS)
     assert counts.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
 def test_worst_pictures():
-    worst = evaluate.worst_pictures(MIXED, 3, **THRESHOLDS)
+    worst = matching.worst_images(MIXED, 3, **THRESHOLDS)
     assert [p.number for p in worst] == [1, 2]  # The others have no error.
-    assert [p.number for p in evaluate.worst_pictures(MIXED, 1, **THRESHOLDS)] == [1]
+    assert [p.number for p in matching.worst_images(MIXED, 1, **THRESHOLDS)] == [1]

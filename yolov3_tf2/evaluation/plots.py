@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from yolov3_tf2 import draw, evaluate
+from yolov3_tf2.evaluation import coco, draw, matching
 from yolov3_tf2.files.images import load_rgb
 
 matplotlib.use("Agg")  # Draws to files, on machines without a screen too.
@@ -84,7 +84,7 @@ def worst_mosaic(worst, images, class_names, tile=400):
     """Draws pictures with their labels on the left and what was found on the right.
 
     Args:
-        worst: list of `evaluate.Picture`, at least one.
+        worst: list of `coco.TestedImage`, at least one.
         images: a `PIL.Image.Image` for each.
         class_names: list of strings.
         tile: side of the square that each is fitted into, pixels.
@@ -150,13 +150,13 @@ def precision_recall(images, class_names):
     """Plots precision over recall at an IoU of 0.5, a curve a class.
 
     Args:
-        images: list of `evaluate.Picture`.
+        images: list of `coco.TestedImage`.
         class_names: list of strings.
 
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    evaluation = evaluate.evaluate_pictures(images, class_names)
+    evaluation = coco.evaluate_images(images, class_names)
     recalls = evaluation.params.recThrs
     figure, (axis,) = _figure(7, 6, 1, 1)
     for index, name in enumerate(class_names):
@@ -176,14 +176,14 @@ def confusion_matrix(images, class_names):
     """Plots which class was found where which was labelled.
 
     Args:
-        images: list of `evaluate.Picture`.
+        images: list of `coco.TestedImage`.
         class_names: list of strings.
 
     Returns:
         A `matplotlib.figure.Figure`; the last row and column are the background:
         found where nothing is labelled, and labels that nothing was found for.
     """
-    counts = evaluate.confusion(
+    counts = matching.confusion_counts(
         images, len(class_names), score_threshold=SHOWN_SCORE, iou_threshold=MATCH_IOU
     )
     names = [*class_names, "background"]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolov3_tf2 import draw, evaluate, plots
-from yolov3_tf2.predict import Detections
+from yolov3_tf2.evaluation import coco, draw, plots
+from yolov3_tf2.inference.detector import Detections
 
 NAMES = ["자동차", "dog"]
 
 
 def picture(number, boxes, labels, found=(), scores=(), found_labels=()):
-    return evaluate.Picture(
+    return coco.TestedImage(
         number,
         np.array(boxes, float).reshape(-1, 4),
         np.array(labels, int),

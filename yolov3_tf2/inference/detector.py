@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2.boxes import decoding, geometry
+from yolov3_tf2.boxes import geometry
 from yolov3_tf2.boxes.letterbox import letterbox, letterbox_to_boxes, to_float
+from yolov3_tf2.inference import nms
 
 
 class Detections(NamedTuple):
@@ -23,46 +24,7 @@ class Detections(NamedTuple):
     labels: np.ndarray
 
 
-def select(logits, variant, *, score_threshold, iou_threshold, max_boxes):
-    """Turns the logits of all scales into the boxes that are kept.
-
-    Non-maximum suppression is per class, as darknet's (`box.c`): a box of one class
-    never suppresses a box of another, and a box may be kept for several classes.
-
-    Args:
-        logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
-        variant: a `variants.Variant`.
-        score_threshold: boxes of a lower score are dropped.
-        iou_threshold: of two boxes of a class with a larger IoU the weaker is dropped.
-        max_boxes: boxes kept a picture.
-
-    Returns:
-        boxes `[batch, max_boxes, 4]` xyxy, fractions of the input, unclipped; scores
-        and labels `[batch, max_boxes]`; number of boxes that are real `[batch]`.
-    """
-    boxes, scores = [], []
-    for scale, scale_logits in enumerate(logits):
-        scale_boxes, objectness, classes = decoding.decode_logits(
-            scale_logits, variant, scale
-        )
-        batch, num_classes = tf.shape(classes)[0], classes.shape[-1]
-        boxes.append(tf.reshape(scale_boxes, (batch, -1, 1, 4)))
-        scores.append(
-            tf.reshape(objectness[..., None] * classes, (batch, -1, num_classes))
-        )
-    boxes, scores, labels, number = tf.image.combined_non_max_suppression(
-        tf.concat(boxes, axis=1),
-        tf.concat(scores, axis=1),
-        max_output_size_per_class=max_boxes,
-        max_total_size=max_boxes,
-        iou_threshold=iou_threshold,
-        score_threshold=score_threshold,
-        clip_boxes=False,
-    )
-    return boxes, scores, labels, number
-
-
-class Prepared(NamedTuple):
+class NetworkInput(NamedTuple):
     """A picture as a `Detector` looks at it.
 
     Attributes:
@@ -92,7 +54,7 @@ class Detector:
 
         def network(images):
             logits = model(to_float(images), training=False)
-            return select(logits, variant, **thresholds)
+            return nms.suppress(logits, variant, **thresholds)
 
         self._size = size
         self._network = _graph(network, (None, size, size, 3))
@@ -104,14 +66,14 @@ class Detector:
         Returns:
             `Prepared`.
         """
-        return Prepared(self._letterbox(tf.constant(array)), array.shape[1::-1])
+        return NetworkInput(self._letterbox(tf.constant(array)), array.shape[1::-1])
 
     def __call__(self, prepared):
         """Returns a list of the `Detections` in a list of `Prepared`."""
         images = tf.stack([picture.image for picture in prepared])
         selected = [tensor.numpy() for tensor in self._network(images)]
         return [
-            to_picture(*(part[i] for part in selected), picture_size, self._size)
+            to_image_pixels(*(part[i] for part in selected), picture_size, self._size)
             for i, (_, picture_size) in enumerate(prepared)
         ]
 
@@ -123,7 +85,7 @@ def _graph(function, shape):
     return function.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
 
 
-def to_picture(boxes, scores, labels, number, picture_size, size):
+def to_image_pixels(boxes, scores, labels, number, picture_size, size):
     """Maps what `select` kept of one letterboxed picture back to its own pixels.
 
     Args:
@@ -134,7 +96,7 @@ def to_picture(boxes, scores, labels, number, picture_size, size):
     Returns:
         `Detections`.
     """
-    boxes_px = boxes_to_picture(boxes[:number], picture_size, size)
+    boxes_px = boxes_to_pixels(boxes[:number], picture_size, size)
     # A box may lie in the grey beside the picture, and has no area in it then.
     inside = (boxes_px[:, 2:] > boxes_px[:, :2]).all(axis=-1)
     return Detections(
@@ -144,7 +106,7 @@ def to_picture(boxes, scores, labels, number, picture_size, size):
     )
 
 
-def boxes_to_picture(boxes, picture_size, size):
+def boxes_to_pixels(boxes, picture_size, size):
     """Maps boxes from fractions of the input to pixels of the picture, clipped to it.
 
     Args:
@@ -155,7 +117,7 @@ def boxes_to_picture(boxes, picture_size, size):
     Returns:
         `[boxes, 4]` float32 array.
     """
-    return _boxes_to_picture(boxes, picture_size, size).numpy()
+    return _boxes_to_pixels(boxes, picture_size, size).numpy()
 
 
 # One graph: operation by operation it takes ten times as long.
@@ -167,7 +129,7 @@ def boxes_to_picture(boxes, picture_size, size):
     ],
     autograph=False,
 )
-def _boxes_to_picture(boxes, picture_size, size):
+def _boxes_to_pixels(boxes, picture_size, size):
     width, height = tf.unstack(picture_size)
     boxes = letterbox_to_boxes(boxes, width, height, size)
     sides = tf.cast(tf.tile(picture_size, [2]), tf.float32)

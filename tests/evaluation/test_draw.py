@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolov3_tf2 import draw
+from yolov3_tf2.evaluation import draw
 
 WHITE = (255, 255, 255)
 

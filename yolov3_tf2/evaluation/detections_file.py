@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 
-from yolov3_tf2 import evaluate
+from yolov3_tf2.evaluation import coco
 
 
 class DetectionsFile:
@@ -46,11 +46,11 @@ class DetectionsFile:
 
         Args:
             image: a dict of COCO's, without its id.
-            detected: its `predict.Detections`.
+            detected: its `detector.Detections`.
         """
         self.pictures += 1
         _append(self._file, self.pictures, image)
-        for annotation in evaluate.annotations(
+        for annotation in coco.coco_annotations(
             self.pictures, detected.boxes_px, detected.labels, detected.scores
         ):
             self.objects += 1
@@ -61,7 +61,7 @@ class DetectionsFile:
         self._annotations.seek(0)
         shutil.copyfileobj(self._annotations, self._file)
         rest = {
-            "categories": evaluate.categories(self._class_names),
+            "categories": coco.categories(self._class_names),
             "info": {"left_out": self._left_out},
         }
         text = json.dumps(rest, ensure_ascii=False).removeprefix("{")

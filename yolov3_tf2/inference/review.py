@@ -59,14 +59,14 @@ class Row(NamedTuple):
     file_name: str
     score: float
     uncertainty: float
-    rarity: float
+    class_rarity: float
     conflict: float
     missed: float
     boxes: int
     reason: str
 
 
-def rarity(class_names, train_boxes):
+def class_rarity(class_names, train_boxes):
     """Rates how rare each class is in training, from 0 to nearly 1.
 
     A class with the mean number of boxes or more has 0, one with a quarter of them 0.5,
@@ -90,11 +90,11 @@ def rarity(class_names, train_boxes):
     return 1 - np.sqrt(np.minimum(1, numbers / numbers.mean()))
 
 
-def judge(pictures, class_names, rarities):
+def rate_images(pictures, class_names, rarities):
     """Rates what a look at each of some pictures would teach.
 
     Args:
-        pictures: list of triples: the picture's name; its `predict.Detections` down to
+        pictures: list of triples: the picture's name; its `detector.Detections` down to
             a score of `FLOOR`, what is below is not looked at; the number of boxes that
             are drawn.
         class_names: list of strings.
@@ -106,19 +106,19 @@ def judge(pictures, class_names, rarities):
     kept = [_over_floor(found) for _, found, _ in pictures]
     conflicts = _conflicts([boxes for boxes, _, _ in kept], [x for _, _, x in kept])
     return [
-        _judge(name, scores, labels, pairs, drawn, class_names, rarities)
+        _rate_image(name, scores, labels, pairs, drawn, class_names, rarities)
         for (name, _, drawn), (_, scores, labels), pairs in zip(
             pictures, kept, conflicts, strict=True
         )
     ]
 
 
-def rank(rows):
+def rank_rows(rows):
     """Returns a list of `Row`, the highest score first; ties are by name."""
     return sorted(rows, key=lambda row: (-row.score, row))
 
 
-def write(path, ranked):
+def write_csv(path, ranked):
     """Writes the result of `rank` as CSV, UTF-8 with a header."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -161,7 +161,7 @@ def _conflicts(boxes, labels):
     return [pairs[part] for pairs, part in parts]
 
 
-def _judge(file_name, scores, labels, pairs, drawn, class_names, rarities):
+def _rate_image(file_name, scores, labels, pairs, drawn, class_names, rarities):
     """The `Row` of one picture, of its boxes over the floor and pairs in conflict."""
     best = scores.max(initial=0)
     lessons = {

@@ -6,7 +6,7 @@ import pytest
 import reference
 from PIL import Image
 
-from yolov3_tf2 import predict
+from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
 
@@ -33,7 +33,7 @@ def logits_with(objects, num_classes, size=64):
 def select(objects, num_classes=2, **changes):
     boxes, scores, labels, number = (
         x.numpy()
-        for x in predict.select(
+        for x in nms.suppress(
             logits_with(objects, num_classes), TINY, **(THRESHOLDS | changes)
         )
     )
@@ -84,7 +84,7 @@ def test_boxes_come_back_in_pixels_inside_the_picture():
         "float32",
     )
     scores, labels = np.array([0.9, 0.8, 0.7, 0]), np.array([1.0, 0, 0, 0])
-    found = predict.to_picture(boxes, scores, labels, 3, (200, 100), 64)
+    found = detector.to_image_pixels(boxes, scores, labels, 3, (200, 100), 64)
     np.testing.assert_allclose(
         found.boxes_px, [[50, 25, 100, 50], [0, 0, 200, 100]], atol=1e-3
     )
@@ -99,7 +99,7 @@ def test_batched_equals_single():
     for layer in model.layers:  # Confident noise, so that there are boxes to compare.
         if layer.name.startswith("output") and layer.weights:
             layer.kernel.assign(layer.kernel * 60)
-    detector = predict.Detector(
+    detector = detector.Detector(
         model, TINY, 96, score_threshold=0.05, iou_threshold=0.5, max_boxes=50
     )
     arrays = [
