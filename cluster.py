@@ -111,8 +111,8 @@ def facts(given):
     """
     import tensorflow as tf
 
-    from yolov3_tf2 import optimizer
     from yolov3_tf2.network import checkpoint
+    from yolov3_tf2.training import devices
 
     model = checkpoint.read_info(given.model_folder)
     # It has a checksum of each of the model's tensors.
@@ -121,7 +121,7 @@ def facts(given):
     return {
         "number of GPUs": len(tf.config.list_physical_devices("GPU")),
         **{f"--{name}": value for name, value in given.values.items()},
-        "precision": optimizer.choose_precision(given.values["precision"]),
+        "precision": devices.choose_precision(given.values["precision"]),
         "classes": given.class_names,
         "network of the input 'model'": model.variant.name,
         "classes of the input 'model'": model.class_names,

@@ -188,12 +188,12 @@ def load_detector(model_folder, classes, values):
         A `detector.Detector`, which finds down to the scores that are to be reviewed,
         and the model's `checkpoint.ModelInfo`.
     """
-    from yolov3_tf2 import optimizer
     from yolov3_tf2.inference import detector, review
     from yolov3_tf2.network import checkpoint
+    from yolov3_tf2.training import devices
 
-    precision = optimizer.choose_precision(values["precision"])
-    optimizer.set_precision(precision)
+    precision = devices.choose_precision(values["precision"])
+    devices.set_precision(precision)
     model, info = checkpoint.load_model(model_folder, folded=True)
     check_class_names(classes, info.class_names, model_folder)
     logging.info(

@@ -20,7 +20,7 @@ import on_valohai
 import step
 import step_inputs
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.rendezvous import Rendezvous
+from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
 PARAMETERS = {
     "batch_size": {
@@ -282,7 +282,7 @@ class Given(NamedTuple):
     """The step's parameters and inputs, checked; see `PARAMETERS` and `INPUTS`.
 
     `sizes` are those out of which a batch has one; `state` is the path of the
-    checkpoint to go on from, see `training_state.find`; `tags` are Valohai's, of the
+    checkpoint to go on from, see `state.find_state`; `tags` are Valohai's, of the
     trained model.
     """
 
@@ -302,13 +302,13 @@ def main():
         given = read_given()
         # TensorFlow takes seconds to import: what can be refused is refused before.
         step.import_tensorflow()
-        from yolov3_tf2 import training
+        from yolov3_tf2.training import devices
 
         facts = cluster.facts(given)
         workers = cluster.agree(workers, others, facts, newest_epoch(given))
         # Before anything runs in TensorFlow.
         with others.watched():
-            strategy = training.build_strategy(*workers)
+            strategy = devices.build_strategy(*workers)
         others.exchange("connected")
     with cluster.joined(workers):
         train(given, workers, strategy)
@@ -332,15 +332,15 @@ def read_given():
 
 
 def find_state():
-    """The checkpoint to go on from, see `training_state.find`; None without one."""
+    """The checkpoint to go on from, see `state.find_state`; None without one."""
     given = step_inputs.input_paths("checkpoints", optional=True)
     paths = given or step_inputs.restart_paths()
     if not paths:
         return None
     step.import_tensorflow()
-    from yolov3_tf2 import training_state
+    from yolov3_tf2.training import state as training_state
 
-    state = training_state.find(paths, may_be_partial=not given)
+    state = training_state.find_state(paths, may_be_partial=not given)
     if state is None:
         logging.warning("no whole checkpoint among the files given: from the start")
     return state
@@ -348,9 +348,8 @@ def find_state():
 
 def newest_epoch(given):
     """The epoch that this worker's checkpoints are of, -1 where there are none."""
-    from yolov3_tf2 import training_state
 
-    return training_state.read_facts(given.state)["epoch"] if given.state else -1
+    return state.read_facts(given.state)["epoch"] if given.state else -1
 
 
 def train(given, workers, strategy):
@@ -359,16 +358,16 @@ def train(given, workers, strategy):
     import tensorflow as tf
 
     import train_outputs
-    from yolov3_tf2 import fine_tuning, optimizer
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import RecordFiles, Share
     from yolov3_tf2.network import checkpoint
+    from yolov3_tf2.training import devices, transfer
 
     values, sizes, class_names = given.values, given.sizes, given.class_names
     keras.utils.set_random_seed(values["seed"])
     info = checkpoint.read_info(given.model_folder)
-    precision = optimizer.choose_precision(values["precision"])
-    optimizer.set_precision(precision)
+    precision = devices.choose_precision(values["precision"])
+    devices.set_precision(precision)
     replicas = strategy.num_replicas_in_sync
     share = Share(workers.rank, max(len(workers.addresses), 1))
     batch_size = values["batch_size"] * replicas // share.count  # This worker's.
@@ -391,10 +390,10 @@ def train(given, workers, strategy):
     train_boxes = count_train_boxes(train_files, class_names, strategy)
     steps_per_epoch = train_files.steps(batch_size)
     with strategy.scope():
-        model, known = fine_tuning.build_model(
+        model, known = transfer.build_transferred_model(
             info, class_names, given.model_folder, values["transfer"]
         )
-        trainer = fine_tuning.build_trainer(
+        trainer = transfer.build_trainer(
             model, known, info.variant, strategy, values, steps_per_epoch
         )
         epoch_variable = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -448,7 +447,7 @@ def train(given, workers, strategy):
         if values["patience"] and waited >= values["patience"]:
             logging.info("no better AP for %d epochs: stopped", values["patience"])
             break
-        if epoch > fine_tuning.frozen_epochs(values, known) and values["kept_rate"]:
+        if epoch > transfer.frozen_epochs(values, known) and values["kept_rate"]:
             trainer.thaw()
         epoch_variable.assign(epoch)
         results = trainer.train_epoch(
@@ -517,8 +516,8 @@ def count_train_boxes(files, class_names, strategy):
     Returns:
         A dict from class name to number.
     """
-    from yolov3_tf2 import collective
     from yolov3_tf2.data import dataset
+    from yolov3_tf2.training.workers import collective
 
     numbers = collective.gather(strategy, dataset.count_boxes(files, class_names))
     return dict(zip(class_names, sum(numbers).tolist(), strict=True))

@@ -7,7 +7,6 @@ from absl import logging
 
 import on_valohai
 import step
-from yolov3_tf2 import training_state
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
@@ -15,6 +14,7 @@ from yolov3_tf2.evaluation import matching, plots
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
+from yolov3_tf2.training import state as training_state
 
 WORST_PICTURES = 8
 
@@ -36,7 +36,7 @@ class Checkpoints:
         """Puts the trainer where an earlier training ended.
 
         Args:
-            path: of its state, see `training_state.find`.
+            path: of its state, see `state.find_state`.
 
         Returns:
             The history of that training, a list of the results of its epochs.
@@ -44,7 +44,7 @@ class Checkpoints:
         Raises:
             InputError: the checkpoints are of other classes, or damaged.
         """
-        facts = training_state.read_facts(path)
+        facts = state.read_facts(path)
         expected = {"variant": self._variant.name, "classes": self._class_names}
         for name, ours in expected.items():
             if facts[name] != ours:
@@ -52,11 +52,11 @@ class Checkpoints:
                     f"{path}: expected a training of {name} {ours}, got one of "
                     f"{facts[name]}; are these the checkpoints of another training?"
                 )
-        training_state.restore(path, self._trainer.state())
-        on_valohai.upload_now(training_state.copy(path, self._folder))
+        training_state.restore_state(path, self._trainer.state())
+        on_valohai.upload_now(training_state.copy_state(path, self._folder))
         self._best = facts["best_epoch"]
         with step.staged_outputs(quiet=True) as folder:
-            training_state.restore_best(path, self._best, folder / "model")
+            state.restore_best(path, self._best, folder / "model")
         logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
         return facts["history"]
 
@@ -66,7 +66,7 @@ class Checkpoints:
         written = []
         if best != self._best:
             model = step.outputs_folder() / "model"
-            written += training_state.save_best(self._folder, best, model)
+            written += state.save_best(self._folder, best, model)
             self._best = best
         facts = {
             "best_epoch": best,
@@ -74,7 +74,7 @@ class Checkpoints:
             "classes": self._class_names,
             "history": history,
         }
-        written += training_state.save(
+        written += training_state.save_state(
             self._folder,
             history[-1]["epoch"],
             self._trainer.state(),

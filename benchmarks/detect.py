@@ -115,10 +115,10 @@ def main():
     arguments = parser.parse_args()
     size, batch = arguments.size, arguments.batch
 
-    from yolov3_tf2 import optimizer
     from yolov3_tf2.network import checkpoint, darknet, folding
     from yolov3_tf2.network import model as network
     from yolov3_tf2.network.variants import VARIANTS
+    from yolov3_tf2.training import devices
 
     variant = VARIANTS[arguments.model]
     images = np.random.default_rng(0).random((batch, size, size, 3), "float32")
@@ -141,7 +141,7 @@ def main():
             functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
         precisions = ("float32", "bfloat16")
         for precision in precisions:
-            optimizer.set_precision(precision)
+            devices.set_precision(precision)
             folded = folding.fold(model, variant, 80)
             functions[f"network and boxes, {precision}"] = network_alone(
                 folded, variant, images

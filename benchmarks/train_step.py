@@ -60,11 +60,11 @@ def own_step(variant, images, frozen, precision):
     """The step of `train.py`, with its loss, clipping, optimizers and averages."""
     import tensorflow as tf
 
-    from yolov3_tf2 import optimizer, training
     from yolov3_tf2.boxes.assignment import assign_boxes
     from yolov3_tf2.network import model as network
+    from yolov3_tf2.training import devices, optimizer, trainer
 
-    optimizer.set_precision(precision)
+    devices.set_precision(precision)
     model, averaged = (network.build_model(variant, NUM_CLASSES) for _ in range(2))
     groups = []
     for name, parts in (("new", ["neck", "output"]), ("kept", ["backbone"])):
@@ -75,11 +75,11 @@ def own_step(variant, images, frozen, precision):
                 "adamw", variables, 1e-5, 1000, 5e-4, name
             )
             groups.append((built, layers))
-    trainer = training.Trainer(
+    trainer = trainer.Trainer(
         model,
         averaged,
         variant,
-        training.build_strategy(),
+        devices.build_strategy(),
         groups,
         box_loss="ciou",
         ema=0.9998,
@@ -88,7 +88,7 @@ def own_step(variant, images, frozen, precision):
     if frozen:
         trainer.freeze(["backbone"])
     trainer.start_average()
-    optimizer.set_precision("float32")
+    devices.set_precision("float32")
     number, size = images.shape[0], images.shape[1]
     chance = np.random.default_rng(0)
     corners = chance.uniform(0, 0.7, (number, common.BOXES, 2))
@@ -118,10 +118,10 @@ def main():
 
     import tensorflow as tf
 
-    from yolov3_tf2 import optimizer
     from yolov3_tf2.network.variants import VARIANTS
+    from yolov3_tf2.training import devices
 
-    half = optimizer.choose_precision("auto")
+    half = devices.choose_precision("auto")
     rows = []
     for case in arguments.cases:
         name, batch, frozen = CASES[case]

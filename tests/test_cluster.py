@@ -13,9 +13,10 @@ import valohai
 from project import free_addresses, start_training
 
 import cluster
-from yolov3_tf2 import optimizer, training_state
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network import checkpoint
+from yolov3_tf2.training import devices
+from yolov3_tf2.training import state as training_state
 
 EPOCHS = 40
 
@@ -160,7 +161,7 @@ def change_gpus(given, monkeypatch):
 
 
 def change_precision(given, monkeypatch):
-    monkeypatch.setattr(optimizer, "choose_precision", lambda wish: "float16")
+    monkeypatch.setattr(devices, "choose_precision", lambda wish: "float16")
 
 
 def change_parameter(given, monkeypatch):
@@ -217,7 +218,7 @@ def change_test_file(given, monkeypatch):
 )
 def test_workers_that_are_not_alike(given, monkeypatch, change, words):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(optimizer, "choose_precision", lambda wish: "bfloat16")
+    monkeypatch.setattr(devices, "choose_precision", lambda wish: "bfloat16")
     ours = cluster.facts(given)
     assert cluster.agree(TWO, Others([ours, -1]), ours, -1) == TWO
     change(given, monkeypatch)
@@ -379,7 +380,7 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     assert not (tmp_path / "1").exists()
 
     left = [path for path in checkpoints.iterdir() if path.is_file()]
-    reached = int(training_state.find(left).stem[-4:])
+    reached = int(training_state.find_state(left).stem[-4:])
     again = [
         start_training(
             tmp_path / f"again-{rank}",

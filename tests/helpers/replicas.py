@@ -17,13 +17,14 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from yolov3_tf2 import collective, training
 from yolov3_tf2.data.dataset import build_dataset
 from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
-from yolov3_tf2.optimizer import build_optimizer
+from yolov3_tf2.training import devices, trainer
+from yolov3_tf2.training.optimizer import build_optimizer
+from yolov3_tf2.training.workers import collective
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -52,7 +53,7 @@ def main():
             layer.trainable = not (is_norm and sys.argv[3] == "frozen")
         averaged = build_model(TINY, len(NAMES))
         new = build_optimizer("adamw", model.trainable_variables, 1e-3, 6, 5e-4, "new")
-        trainer = training.Trainer(
+        trainer = trainer.Trainer(
             model,
             averaged,
             TINY,
@@ -95,7 +96,7 @@ def build_and_stay_able_to_stop(addresses, rank):
     """The strategy, where a signal to stop is heard after it is built."""
     heard = []
     signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    strategy = training.build_strategy(addresses, rank)
+    strategy = devices.build_strategy(addresses, rank)
     os.kill(os.getpid(), signal.SIGTERM)
     assert heard == [signal.SIGTERM]
     return strategy

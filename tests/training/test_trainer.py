@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw
 from project import REPOSITORY, free_addresses
 
 from superbai.export import Record
-from yolov3_tf2 import training
 from yolov3_tf2.boxes import geometry
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import build_dataset
@@ -24,7 +23,9 @@ from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model, layers_of
 from yolov3_tf2.network.variants import VARIANTS
-from yolov3_tf2.optimizer import build_optimizer, set_precision
+from yolov3_tf2.training import trainer
+from yolov3_tf2.training.devices import set_precision
+from yolov3_tf2.training.optimizer import build_optimizer
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -68,7 +69,7 @@ def build(steps=10, learning_rate=1e-3, num_classes=2, ema=0.0, **options):
             kind, model.trainable_variables, learning_rate, steps, 5e-4, "new"
         )
         layers = [layer for layer in model.layers if layer.variables]
-        trainer = training.Trainer(
+        trainer = trainer.Trainer(
             model, averaged, TINY, strategy, [(new, layers)], ema=ema, **options
         )
         trainer.start_average()
@@ -225,7 +226,7 @@ def test_a_step_is_looked_at_before_the_next_batch_fails(two_pictures, monkeypat
         yield next(iter(dataset))
         raise InputError("a record cannot be used")
 
-    monkeypatch.setattr(training, "iterate", iterate)
+    monkeypatch.setattr(trainer, "iterate", iterate)
     trainer, seen = build(), []
     with pytest.raises(InputError, match="a record"):
         for _, result in trainer._run(len, batches(two_pictures), iter):

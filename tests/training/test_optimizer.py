@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2 import optimizer
+from yolov3_tf2.training import devices, optimizer
 
 
 def variables():
@@ -75,11 +75,11 @@ def test_the_loss_scale_grows_when_all_is_well():
 
 
 def test_the_precision_of_this_machine(monkeypatch):
-    assert optimizer.choose_precision("float16") == "float16"
+    assert devices.choose_precision("float16") == "float16"
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     for has, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(optimizer, "_multiplies_bfloat16", lambda has=has: has)
-        assert optimizer.choose_precision("auto") == expected
+        monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda has=has: has)
+        assert devices.choose_precision("auto") == expected
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_the_precision_of_a_gpu(monkeypatch, capability, expected):
         "get_device_details",
         lambda gpu: {"compute_capability": capability},
     )
-    assert optimizer.choose_precision("auto") == expected
+    assert devices.choose_precision("auto") == expected

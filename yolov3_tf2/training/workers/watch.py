@@ -20,7 +20,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from yolov3_tf2.link import Link
+from yolov3_tf2.training.workers.link import Link
 
 # For what a process does itself when it is told to stop, if it can.
 _STOPPING_SECONDS = 3

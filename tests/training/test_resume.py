@@ -11,8 +11,8 @@ import pytest
 from project import start_training
 from valohai_worker import files, watched
 
-from yolov3_tf2 import training_state
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.training import state as training_state
 
 EPOCHS = 8
 # What the clock says is not the same twice.
@@ -108,7 +108,7 @@ def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
     stdout, stderr = process.communicate()
     case += stderr
     assert process.returncode == 0, case
-    state = training_state.find(left)
+    state = training_state.find_state(left)
     if state:
         assert f"goes on after epoch {int(state.stem[-4:])}, from" in stderr, case
     ours = rows(stdout)
@@ -159,7 +159,7 @@ def write_set(folder, name, text="{}"):
 
 
 def test_the_newest_whole_state_is_found(tmp_path):
-    assert training_state.find([]) is None
+    assert training_state.find_state([]) is None
     write_set(tmp_path, "best-0009")
     write_set(tmp_path, "epoch-0009", '{"epoch": 9, "best_epoch": 9}')
     write_set(tmp_path, "epoch-0010", '{"epoch": 10, "best_epoch": 9}')
@@ -176,7 +176,7 @@ def test_the_newest_whole_state_is_found(tmp_path):
 
 
 def find(folder, **options):
-    return training_state.find(sorted(folder.iterdir()), **options)
+    return training_state.find_state(sorted(folder.iterdir()), **options)
 
 
 def test_a_damaged_state_is_named(tmp_path):

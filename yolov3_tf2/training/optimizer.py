@@ -1,18 +1,22 @@
 """Optimizers, the learning rate's schedule, and the precision of the arithmetic."""
 
-from pathlib import Path
-
 import keras
 import tensorflow as tf
 
 OPTIMIZERS = ("adamw", "sgd")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 
 # Warm-up: a tenth of the steps, and no more than darknet's burn-in (yolov3.cfg).
 WARMUP_SHARE = 0.1
+
+
 WARMUP_STEPS = 1000
+
+
 # Where the cosine ends, as a share of the peak.
 FINAL_SHARE = 0.01
+
+
 # Neither biases nor the numbers of BatchNorm are drawn to zero.
 NOT_DECAYED = ["gamma", "beta", "bias"]
 
@@ -119,33 +123,3 @@ class LossScale:
         factor = tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5)
         self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
         self.good_steps.assign(tf.where(grows, 0, good_steps))
-
-
-def choose_precision(name):
-    """Returns the precision that `auto` stands for on this machine, or `name` itself.
-
-    float16 on GPUs with tensor cores, bfloat16 on processors that multiply it
-    (AVX512-BF16 or AMX), float32 elsewhere.
-    """
-    if name != "auto":
-        return name
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        volta = (7, 0)  # The first with tensor cores.
-        has_cores = all(d.get("compute_capability", (0, 0)) >= volta for d in details)
-        return "float16" if has_cores else "float32"
-    return "bfloat16" if _multiplies_bfloat16() else "float32"
-
-
-def set_precision(name):
-    """Makes models built from now on compute in `name`; variables stay float32."""
-    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
-
-
-def _multiplies_bfloat16():
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return False
-    flags = set(cpuinfo.read_text().split())
-    return bool(flags & {"avx512_bf16", "amx_bf16"})

@@ -2,10 +2,10 @@
 
 from absl import logging
 
-from yolov3_tf2 import optimizer, training
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
+from yolov3_tf2.training import optimizer, trainer
 
 # Of the network's parts, by the parameter `transfer`.
 KEPT_PARTS = {
@@ -17,7 +17,7 @@ KEPT_PARTS = {
 FREEZE_EPOCHS = 3
 
 
-def build_model(info, class_names, model_folder, transfer):
+def build_transferred_model(info, class_names, model_folder, transfer):
     """Builds the network for `class_names`, with what `transfer` keeps of the old one.
 
     The checkpoint's layers are compared before any is copied; a model for other
@@ -99,7 +99,7 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
     if values["ema"]:
         num_classes = model.output_shape[0][-1] - 5
         averaged = network.build_model(variant, num_classes, random=False)
-    trainer = training.Trainer(
+    trainer = trainer.Trainer(
         model,
         averaged,
         variant,

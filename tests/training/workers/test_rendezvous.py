@@ -14,8 +14,8 @@ import pytest
 from project import REPOSITORY, free_addresses
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.link import Link
-from yolov3_tf2.rendezvous import Rendezvous
+from yolov3_tf2.training.workers.link import Link
+from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
 
 def in_parallel(functions):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3_tf2 import loss
 from yolov3_tf2.boxes import decoding, geometry
 from yolov3_tf2.boxes.assignment import assign_boxes
 from yolov3_tf2.network.variants import VARIANTS
+from yolov3_tf2.training import loss
 
 FULL = VARIANTS["yolov3"]
 SIZE, NUM_CLASSES = 64, 3

@@ -32,7 +32,7 @@ def save_best(folder, epoch, model_folder):
     return _publish(folder, staging, "best", epoch)
 
 
-def save(folder, epoch, variables, facts, keep_older=False):
+def save_state(folder, epoch, variables, facts, keep_older=False):
     """Writes the state after an epoch.
 
     Args:
@@ -59,7 +59,7 @@ def save(folder, epoch, variables, facts, keep_older=False):
     return written
 
 
-def find(paths, may_be_partial=False):
+def find_state(paths, may_be_partial=False):
     """Finds the newest whole state among files, with the best model that belongs to it.
 
     Args:
@@ -105,7 +105,7 @@ def read_facts(path):
     return facts
 
 
-def restore(path, variables):
+def restore_state(path, variables):
     """Reads the variables of the state whose `.json` is at `path`.
 
     Raises:
@@ -123,7 +123,7 @@ def restore(path, variables):
         ) from error
 
 
-def copy(path, folder):
+def copy_state(path, folder):
     """Copies the state at `path`, and the best model beside it, into `folder`.
 
     Returns:

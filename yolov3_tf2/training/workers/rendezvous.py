@@ -10,9 +10,9 @@ import socket
 import time
 from contextlib import contextmanager
 
-from yolov3_tf2 import watch
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.link import Link
+from yolov3_tf2.training.workers import watch
+from yolov3_tf2.training.workers.link import Link
 
 # For machines that start, fetch an image and their inputs at different speeds.
 COMING_SECONDS = 15 * 60

@@ -4,15 +4,12 @@ Written out, and not `model.fit`, which in Keras 3 does not run on several machi
 (keras issue 20585).
 """
 
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2 import collective, loss
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
@@ -20,52 +17,12 @@ from yolov3_tf2.evaluation import coco
 from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.network import folding
 from yolov3_tf2.network import model as network
-from yolov3_tf2.optimizer import LossScale
+from yolov3_tf2.training import loss
+from yolov3_tf2.training.optimizer import LossScale
+from yolov3_tf2.training.workers import collective
 
 # Below what a person would look at: the low scores are part of a precision curve.
 EVAL_THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5, "max_boxes": 100}
-
-
-def build_strategy(addresses=(), rank=0):
-    """Returns the `tf.distribute.Strategy` of this machine: its GPUs, or its processor.
-
-    GPU memory is taken as it is needed, and not all at once.
-
-    Args:
-        addresses: `host:port` of each worker, where several machines train together.
-            The strategy then spans them all; to be called before any operation runs,
-            and it waits for the others.
-        rank: the place of this worker among them.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if len(addresses) > 1:
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec({"worker": list(addresses)}),
-            task_type="worker",
-            task_id=rank,
-            num_accelerators={"GPU": len(gpus)},
-            rpc_layer="grpc",
-        )
-        with _own_handler(signal.SIGTERM):
-            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-    if len(gpus) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
-
-
-@contextmanager
-def _own_handler(number):
-    """Puts Python's handler of a signal back after the block, in the main thread.
-
-    TensorFlow 2.21 takes SIGTERM where several machines train, and does nothing then.
-    """
-    handler = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        signal.signal(number, handler)
 
 
 class Trainer:
