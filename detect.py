@@ -188,7 +188,8 @@ def load_detector(model_folder, classes, values):
         A `detector.Detector`, which finds down to the scores that are to be reviewed,
         and the model's `checkpoint.ModelInfo`.
     """
-    from yolov3_tf2.inference import detector, review
+    from yolov3_tf2.inference import review
+    from yolov3_tf2.inference.detector import Detector
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.training import devices
 
@@ -206,7 +207,7 @@ def load_detector(model_folder, classes, values):
             info.size,
             size,
         )
-    detector = detector.Detector(
+    detector = Detector(
         model,
         info.variant,
         size,

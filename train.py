@@ -348,8 +348,9 @@ def find_state():
 
 def newest_epoch(given):
     """The epoch that this worker's checkpoints are of, -1 where there are none."""
+    from yolov3_tf2.training import state as training_state
 
-    return state.read_facts(given.state)["epoch"] if given.state else -1
+    return training_state.read_facts(given.state)["epoch"] if given.state else -1
 
 
 def train(given, workers, strategy):

@@ -44,7 +44,7 @@ class Checkpoints:
         Raises:
             InputError: the checkpoints are of other classes, or damaged.
         """
-        facts = state.read_facts(path)
+        facts = training_state.read_facts(path)
         expected = {"variant": self._variant.name, "classes": self._class_names}
         for name, ours in expected.items():
             if facts[name] != ours:
@@ -56,7 +56,7 @@ class Checkpoints:
         on_valohai.upload_now(training_state.copy_state(path, self._folder))
         self._best = facts["best_epoch"]
         with step.staged_outputs(quiet=True) as folder:
-            state.restore_best(path, self._best, folder / "model")
+            training_state.restore_best(path, self._best, folder / "model")
         logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
         return facts["history"]
 
@@ -66,7 +66,7 @@ class Checkpoints:
         written = []
         if best != self._best:
             model = step.outputs_folder() / "model"
-            written += state.save_best(self._folder, best, model)
+            written += training_state.save_best(self._folder, best, model)
             self._best = best
         facts = {
             "best_epoch": best,

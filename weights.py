@@ -116,9 +116,9 @@ def read_class_names(paths, number):
 def try_on_picture(model, variant, class_names, path):
     """Logs what the converted network sees in a picture."""
     from yolov3_tf2.files.images import load_rgb
-    from yolov3_tf2.inference import detector
+    from yolov3_tf2.inference.detector import Detector
 
-    detector = detector.Detector(
+    detector = Detector(
         model, variant, SIZE, score_threshold=0.25, iou_threshold=0.45, max_boxes=20
     )
     array = np.asarray(load_rgb(path.read_bytes(), path))

@@ -62,7 +62,8 @@ def own_step(variant, images, frozen, precision):
 
     from yolov3_tf2.boxes.assignment import assign_boxes
     from yolov3_tf2.network import model as network
-    from yolov3_tf2.training import devices, optimizer, trainer
+    from yolov3_tf2.training import devices, optimizer
+    from yolov3_tf2.training.trainer import Trainer
 
     devices.set_precision(precision)
     model, averaged = (network.build_model(variant, NUM_CLASSES) for _ in range(2))
@@ -75,7 +76,7 @@ def own_step(variant, images, frozen, precision):
                 "adamw", variables, 1e-5, 1000, 5e-4, name
             )
             groups.append((built, layers))
-    trainer = trainer.Trainer(
+    trainer = Trainer(
         model,
         averaged,
         variant,

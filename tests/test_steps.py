@@ -29,7 +29,8 @@ import step
 from superbai.export import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.evaluation import coco, draw
-from yolov3_tf2.inference import detector, review
+from yolov3_tf2.inference import review
+from yolov3_tf2.inference.detector import Detector
 from yolov3_tf2.network import checkpoint, darknet
 from yolov3_tf2.network.folding import fold
 from yolov3_tf2.network.model import build_model
@@ -961,7 +962,7 @@ def test_a_review_changes_nothing_of_what_is_found(
     # A detector that never looks below the threshold.
     model, info = checkpoint.load_model(unsure / "model")
     model = fold(model, TINY, len(NAMES))
-    detector = detector.Detector(model, TINY, 64, **limits)
+    detector = Detector(model, TINY, 64, **limits)
     paths = [unsure / "pictures" / name for name in names]
     arrays = [np.asarray(Image.open(path)) for path in paths]
     expected = detector([detector.prepare(array) for array in arrays])

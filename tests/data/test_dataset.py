@@ -187,8 +187,8 @@ def test_augmented_batches_are_a_function_of_seed_and_epoch(path):
 
 def test_no_thread_delays_the_end_of_a_pass(path):
     in_order = build_dataset(RecordFiles([path]), NAMES, TINY, 64, 3)
-    for dataset in (in_order, training([path], 3)[0]):
-        assert dataset.options().autotune.enabled is False
+    for each in (in_order, training([path], 3)[0]):
+        assert each.options().autotune.enabled is False
 
 
 def test_mosaics_end(path):

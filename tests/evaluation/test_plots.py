@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolov3_tf2.evaluation import coco, draw, plots
+from yolov3_tf2.evaluation import draw, plots
+from yolov3_tf2.evaluation.coco import TestedImage
 from yolov3_tf2.inference.detector import Detections
 
 NAMES = ["자동차", "dog"]
 
 
 def picture(number, boxes, labels, found=(), scores=(), found_labels=()):
-    return coco.TestedImage(
+    return TestedImage(
         number,
         np.array(boxes, float).reshape(-1, 4),
         np.array(labels, int),

@@ -21,7 +21,11 @@ from project import REPOSITORY
 from pycocotools.coco import COCO
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.evaluation import coco
+from yolov3_tf2.evaluation.coco import (
+    categories,
+    coco_annotations,
+    number_annotations,
+)
 from yolov3_tf2.files import annotations
 from yolov3_tf2.files.annotations import AnnotatedImage, Box
 
@@ -306,7 +310,7 @@ def detections(num_images, boxes_each):
         corners = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
         labels = generator.integers(0, 2, boxes_each)
         scores = generator.uniform(0, 1, boxes_each)
-        found.append(coco.coco_annotations(number, corners, labels, scores))
+        found.append(coco_annotations(number, corners, labels, scores))
     return {
         "info": {"left_out": []},
         "images": [
@@ -320,8 +324,8 @@ def detections(num_images, boxes_each):
             }
             for number in range(1, num_images + 1)
         ],
-        "categories": coco.categories(["고양이", "dog"]),
-        "annotations": coco.number_annotations(found),
+        "categories": categories(["고양이", "dog"]),
+        "annotations": number_annotations(found),
     }
 
 

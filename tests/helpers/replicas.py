@@ -22,8 +22,9 @@ from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
-from yolov3_tf2.training import devices, trainer
+from yolov3_tf2.training import devices
 from yolov3_tf2.training.optimizer import build_optimizer
+from yolov3_tf2.training.trainer import Trainer
 from yolov3_tf2.training.workers import collective
 
 TINY = VARIANTS["yolov3-tiny"]
@@ -53,7 +54,7 @@ def main():
             layer.trainable = not (is_norm and sys.argv[3] == "frozen")
         averaged = build_model(TINY, len(NAMES))
         new = build_optimizer("adamw", model.trainable_variables, 1e-3, 6, 5e-4, "new")
-        trainer = trainer.Trainer(
+        trainer = Trainer(
             model,
             averaged,
             TINY,

@@ -7,6 +7,7 @@ import reference
 from PIL import Image
 
 from yolov3_tf2.inference import detector, nms
+from yolov3_tf2.inference.detector import Detector
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
 
@@ -99,7 +100,7 @@ def test_batched_equals_single():
     for layer in model.layers:  # Confident noise, so that there are boxes to compare.
         if layer.name.startswith("output") and layer.weights:
             layer.kernel.assign(layer.kernel * 60)
-    detector = detector.Detector(
+    detector = Detector(
         model, TINY, 96, score_threshold=0.05, iou_threshold=0.5, max_boxes=50
     )
     arrays = [

@@ -23,9 +23,9 @@ from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model, layers_of
 from yolov3_tf2.network.variants import VARIANTS
-from yolov3_tf2.training import trainer
 from yolov3_tf2.training.devices import set_precision
 from yolov3_tf2.training.optimizer import build_optimizer
+from yolov3_tf2.training.trainer import Trainer
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["disc", "block"]
@@ -69,7 +69,7 @@ def build(steps=10, learning_rate=1e-3, num_classes=2, ema=0.0, **options):
             kind, model.trainable_variables, learning_rate, steps, 5e-4, "new"
         )
         layers = [layer for layer in model.layers if layer.variables]
-        trainer = trainer.Trainer(
+        trainer = Trainer(
             model, averaged, TINY, strategy, [(new, layers)], ema=ema, **options
         )
         trainer.start_average()
@@ -226,7 +226,7 @@ def test_a_step_is_looked_at_before_the_next_batch_fails(two_pictures, monkeypat
         yield next(iter(dataset))
         raise InputError("a record cannot be used")
 
-    monkeypatch.setattr(trainer, "iterate", iterate)
+    monkeypatch.setattr("yolov3_tf2.training.trainer.iterate", iterate)
     trainer, seen = build(), []
     with pytest.raises(InputError, match="a record"):
         for _, result in trainer._run(len, batches(two_pictures), iter):

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Assigns boxes to cells and anchors: the targets of the training."""
 
 from keras import ops
 

@@ -1,4 +1,4 @@
-"""The grid of YOLOv3: anchors, boxes to training targets, logits to boxes.
+"""Logits to boxes and scores, and back.
 
 YOLOv3 (https://arxiv.org/abs/1804.02767, section 2.1) lays a grid over the input at
 two or three strides. A cell has three anchors; each predicts one box:
@@ -6,7 +6,7 @@ two or three strides. A cell has three anchors; each predicts one box:
     x = (column + sigmoid(tx)) / columns      w = anchor_w * exp(tw)
     y = (row    + sigmoid(ty)) / rows         h = anchor_h * exp(th)
 
-`encode` and `decode` stand side by side: one is the inverse of the other.
+`decode_boxes` and `encode_boxes` are inverse to each other.
 """
 
 from keras import ops

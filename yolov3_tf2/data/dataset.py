@@ -53,7 +53,7 @@ def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch
         A `tf.data.Dataset` of dicts: `images` `[batch, size, size, 3]`; `boxes`
         `[batch, boxes, 4]` xyxy, fractions of the input, and `labels`
         `[batch, boxes]`, both padded with boxes without area; `targets` and `lost`,
-        see `assignment.assign_boxes`; `sizes` `[batch, 2]`, width and height of the pictures
+        see `assign_boxes`; `sizes` `[batch, 2]`, width and height of the pictures
         before letterboxing, pixels; `numbers` `[batch]`, a picture's place in the
         files, from 0; `weights` `[batch]`, 1 for a picture, 0 for a repeated one.
     """

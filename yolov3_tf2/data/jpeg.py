@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Decodes the image of a record, at no more than the scale that is needed."""
 
 import tensorflow as tf
 

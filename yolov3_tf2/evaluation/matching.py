@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Which detection belongs to which label: confusion matrix and worst images."""
 
 import numpy as np
 

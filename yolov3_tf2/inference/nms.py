@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Non-maximum suppression."""
 
 import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Images out of files, folders, zips and TFRecord files."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

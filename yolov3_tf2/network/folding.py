@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""BatchNorm folded into the convolutions of layers that are not trained."""
 
 import numpy as np
 

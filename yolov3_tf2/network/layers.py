@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Layers of the networks that Keras does not have, and the settings of BatchNorm."""
 
 import keras
 import numpy as np

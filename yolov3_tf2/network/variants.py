@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Darknet's three networks: their strides and anchors."""
 
 from dataclasses import dataclass
 

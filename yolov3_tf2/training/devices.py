@@ -1,8 +1,10 @@
-"""TODO docstring."""
+"""What a training runs on: the strategy of this machine, and the precision."""
 
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 
@@ -47,13 +49,6 @@ def _own_handler(number):
     finally:
         signal.signal(number, handler)
 
-
-# MERGED
-"""TODO docstring."""
-
-from pathlib import Path
-
-import keras
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 

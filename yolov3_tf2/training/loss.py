@@ -32,7 +32,7 @@ def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
 
     Args:
         logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
-        targets: per scale `[batch, rows, cols, anchors, 6]`, see `assignment.assign_boxes`.
+        targets: per scale `[batch, rows, cols, anchors, 6]`, see `assign_boxes`.
         true_boxes: `[batch, boxes, 4]` xyxy, fractions, at least one; a box without
             area is padding. All boxes of the picture, since a prediction at one scale
             that covers a box assigned to another is not background.

@@ -5,7 +5,8 @@ from absl import logging
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
-from yolov3_tf2.training import optimizer, trainer
+from yolov3_tf2.training import optimizer
+from yolov3_tf2.training.trainer import Trainer
 
 # Of the network's parts, by the parameter `transfer`.
 KEPT_PARTS = {
@@ -99,7 +100,7 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
     if values["ema"]:
         num_classes = model.output_shape[0][-1] - 5
         averaged = network.build_model(variant, num_classes, random=False)
-    trainer = trainer.Trainer(
+    trainer = Trainer(
         model,
         averaged,
         variant,
