@@ -1,6 +1,6 @@
 # Processor:  docker build -t train-superbai .
 # NVIDIA GPU: docker build -t train-superbai:gpu \
-#                 --build-arg REQUIREMENTS=requirements-gpu.lock .
+#                 --build-arg REQUIREMENTS=requirements/gpu.lock .
 # Run it:     docker run --rm -v "$PWD/.valohai:/train-superbai/.valohai" train-superbai
 #             (with --gpus all for the GPU image)
 #
@@ -14,8 +14,8 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 # Before the code, and the one lock alone: the layer of packages stays until that changes.
 WORKDIR /train-superbai
-ARG REQUIREMENTS=requirements.lock
-COPY ${REQUIREMENTS} ./
+ARG REQUIREMENTS=requirements/cpu.lock
+COPY ${REQUIREMENTS} ./requirements/
 RUN pip install --require-hashes -r "${REQUIREMENTS}"
 COPY . .
 

@@ -11,11 +11,12 @@ from collections import Counter
 import valohai
 from absl import logging
 
-import on_valohai
-import step
-import step_inputs
 from superbai import splits
 from superbai.export import Export
+from valohai_step import execution, runtime
+from valohai_step.inputs import input_paths
+from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
+from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -85,12 +86,12 @@ PREVIEW_PICTURES = 16
 
 
 def main():
-    values = step.parameters(PARAMETERS, INPUTS)
-    on_valohai.check_name("valohai_dataset", values["valohai_dataset"])
-    images = step_inputs.input_paths("images", folders=True)
-    labels = labels_path(step_inputs.input_paths("labels", folders=True))
+    values = read_parameters(PARAMETERS, INPUTS)
+    execution.check_name("valohai_dataset", values["valohai_dataset"])
+    images = input_paths("images", folders=True)
+    labels = labels_path(input_paths("labels", folders=True))
     convert(images, labels, values)
-    on_valohai.add_to_dataset(values["valohai_dataset"])
+    execution.add_to_dataset(values["valohai_dataset"])
 
 
 def convert(images, labels, values):
@@ -116,8 +117,8 @@ def convert(images, labels, values):
             export.items, values["test_fraction"], export.name
         )
         # It takes seconds to import: what can be refused is refused before.
-        step.import_tensorflow()
-        with step.staged_outputs() as folder:
+        runtime.import_tensorflow()
+        with staged_outputs() as folder:
             counts = write(export, by_split, folder, values["images_per_shard"])
     report(export, counts, how_split)
 
@@ -159,7 +160,7 @@ def write(export, by_split, folder, images_per_shard):
     every = -(-len(export.items) // PREVIEW_PICTURES)
     shown = {item.source_id for items in by_split.values() for item in items[::every]}
     planned = shards.plan_shards(by_split, folder, images_per_shard)
-    with step.progress(total=len(export.items), unit=" pictures") as bar:
+    with progress_bar(total=len(export.items), unit=" pictures") as bar:
         written = shards.write_shards(export, planned, shown, bar)
     shards.check_splits(written, planned, export.name)
     records = [record for result in written for record in result.shown]
@@ -201,7 +202,7 @@ def report(export, counts, how_split):
             export.far_outside,
             sum(boxes),
         )
-    step.log_metadata(
+    log_metadata(
         pictures_train=rows["pictures"][0],
         pictures_test=rows["pictures"][1],
         boxes_train=boxes[0],
@@ -220,4 +221,4 @@ def report(export, counts, how_split):
 
 
 if __name__ == "__main__":
-    step.run(main)
+    runtime.run_step(main)

@@ -18,8 +18,10 @@ import numpy as np
 import valohai
 from absl import logging
 
-import step
-import step_inputs
+from valohai_step import runtime
+from valohai_step.inputs import input_folder, input_paths, read_class_names
+from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
+from valohai_step.parameters import check_size, read_parameters
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -118,14 +120,14 @@ FIRST_TO_REVIEW = 3  # Pictures that the log names.
 
 
 def main():
-    values = step.parameters(PARAMETERS, INPUTS)
-    step.check_size(values["size"])
-    model_folder = step_inputs.input_folder("model", "model.json")
-    image_paths = step_inputs.input_paths("image", folders=True)
-    classes = step_inputs.input_paths("classes", optional=True)
+    values = read_parameters(PARAMETERS, INPUTS)
+    check_size(values["size"])
+    model_folder = input_folder("model", "model.json")
+    image_paths = input_paths("image", folders=True)
+    classes = input_paths("classes", optional=True)
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
-    step.import_tensorflow()
+    runtime.import_tensorflow()
     from yolov3_tf2.evaluation import detections_file
     from yolov3_tf2.inference import review
     from yolov3_tf2.inference.sources import count_images, walk_images
@@ -140,8 +142,8 @@ def main():
         logging.info("left out: %d files in zips and folders, no pictures", others)
 
     left_out, seconds = [], Stopwatch()
-    with step.staged_outputs() as folder:
-        bar = step.progress(walk_images(image_paths), total=total, unit=" pictures")
+    with staged_outputs() as folder:
+        bar = progress_bar(walk_images(image_paths), total=total, unit=" pictures")
         loaded = load(bar, detector, number_waiting(values), left_out)
         loaded = batches(loaded, values["batch_size"])
         with detections_file.DetectionsFile(
@@ -162,7 +164,7 @@ def main():
         )
     first = [f"{row.file_name} ({row.reason})" for row in ranked[:FIRST_TO_REVIEW]]
     logging.info("review.csv: look first at %s", ", ".join(first))
-    step.log_metadata(
+    log_metadata(
         pictures=found.pictures,
         pictures_left_out=len(left_out),
         objects=found.objects,
@@ -412,7 +414,7 @@ def check_class_names(paths, class_names, model_folder):
     """Raises an `InputError` where a class file names other classes than the model."""
     if not paths:
         return
-    names = step_inputs.read_class_names(paths[0])
+    names = read_class_names(paths[0])
     if names != class_names:
         raise InputError(
             f"{paths[0]} names {len(names)} classes ({', '.join(names[:5])}...), but "
@@ -437,4 +439,4 @@ def batches(loaded, size):
 
 
 if __name__ == "__main__":
-    step.run(main)
+    runtime.run_step(main)

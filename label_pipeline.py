@@ -1,6 +1,6 @@
 """The `label-superbai` pipeline: detect, then upload-superbai.
 
-    python write_yaml.py                                  writes it into valohai.yaml
+    python -m valohai_step.write_yaml                     writes it into valohai.yaml
     python pipeline.py --pipeline=label-superbai …        runs it on this machine
 
 What the model finds in pictures goes to a project of the Suite, to be corrected there.

@@ -1,10 +1,10 @@
 """The `train-superbai` pipeline: convert-superbai and weights, train, detect.
 
-    python write_yaml.py              writes it into valohai.yaml
-    python pipeline.py                runs it on this machine, on a built-in sample
+    python -m valohai_step.write_yaml   writes it into valohai.yaml
+    python pipeline.py                  runs it on this machine, on a built-in sample
     python pipeline.py --model=yolov3-tiny --epochs=20 \\
         --convert-superbai.images=images.zip --convert-superbai.labels=labels.zip
-    python pipeline.py --pipeline=label-superbai …        runs that of label_pipeline.py
+    python pipeline.py --pipeline=label-superbai …   runs that of label_pipeline.py
 
 Its own parameters are `--NAME=value`; every input and parameter of a step is
 `--NODE.NAME=value`, as in `vh pipeline run`.
@@ -85,6 +85,6 @@ def main(old_config):
 
 
 if __name__ == "__main__":
-    import local_run
+    from valohai_step.local import runner
 
-    sys.exit(local_run.run_command_line("train-superbai", sys.argv[1:]))
+    sys.exit(runner.run_command_line("train-superbai", sys.argv[1:]))

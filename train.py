@@ -15,10 +15,15 @@ from typing import NamedTuple
 import valohai
 from absl import logging
 
-import cluster
-import on_valohai
-import step
-import step_inputs
+from valohai_step import cluster, execution, runtime
+from valohai_step.inputs import (
+    input_folder,
+    input_paths,
+    read_class_names,
+    restart_paths,
+)
+from valohai_step.outputs import finite_values, log_metadata, progress_bar
+from valohai_step.parameters import check_size_range, read_parameters
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
@@ -297,15 +302,15 @@ class Given(NamedTuple):
 
 
 def main():
-    workers = cluster.find()
+    workers = cluster.find_cluster()
     with Rendezvous(*workers) as others:
         given = read_given()
         # TensorFlow takes seconds to import: what can be refused is refused before.
-        step.import_tensorflow()
+        runtime.import_tensorflow()
         from yolov3_tf2.training import devices
 
-        facts = cluster.facts(given)
-        workers = cluster.agree(workers, others, facts, newest_epoch(given))
+        facts = cluster.describe_run(given)
+        workers = cluster.agree_on_master(workers, others, facts, newest_epoch(given))
         # Before anything runs in TensorFlow.
         with others.watched():
             strategy = devices.build_strategy(*workers)
@@ -315,29 +320,29 @@ def main():
 
 
 def read_given():
-    values = step.parameters(PARAMETERS, INPUTS)
+    values = read_parameters(PARAMETERS, INPUTS)
     for option in ("valohai_model", "valohai_alias"):
-        on_valohai.check_name(option, values[option])
+        execution.check_name(option, values[option])
     return Given(
         values,
-        step.check_size_range(values["size"]),
-        step_inputs.read_class_names(step_inputs.input_paths("classes")[0]),
+        check_size_range(values["size"]),
+        read_class_names(input_paths("classes")[0]),
         # Whatever order they come in: shares and the order of an epoch follow from it.
-        sorted(step_inputs.input_paths("train"), key=lambda path: path.name),
-        sorted(step_inputs.input_paths("test"), key=lambda path: path.name),
-        step_inputs.input_folder("model", "model.json"),
+        sorted(input_paths("train"), key=lambda path: path.name),
+        sorted(input_paths("test"), key=lambda path: path.name),
+        input_folder("model", "model.json"),
         find_state(),
-        on_valohai.split_tags("valohai_tags", values["valohai_tags"]),
+        execution.split_tags("valohai_tags", values["valohai_tags"]),
     )
 
 
 def find_state():
     """The checkpoint to go on from, see `state.find_state`; None without one."""
-    given = step_inputs.input_paths("checkpoints", optional=True)
-    paths = given or step_inputs.restart_paths()
+    given = input_paths("checkpoints", optional=True)
+    paths = given or restart_paths()
     if not paths:
         return None
-    step.import_tensorflow()
+    runtime.import_tensorflow()
     from yolov3_tf2.training import state as training_state
 
     state = training_state.find_state(paths, may_be_partial=not given)
@@ -358,7 +363,7 @@ def train(given, workers, strategy):
     import keras
     import tensorflow as tf
 
-    import train_outputs
+    from valohai_step import training_outputs
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import RecordFiles, Share
     from yolov3_tf2.network import checkpoint
@@ -417,17 +422,19 @@ def train(given, workers, strategy):
         """Evaluates, logs and saves what an epoch has made."""
         tested = evaluate(f"testing {epoch}/{values['epochs']}")
         results |= tested[0]
-        history.append(step.finite(results))
-        best = train_outputs.best_epoch(history)
+        history.append(finite_values(results))
+        best = training_outputs.best_epoch(history)
         rank = "the best so far" if best == epoch else f"the best is epoch {best}"
-        outcome = f"{train_outputs.describe(results)}, {rank}"
+        outcome = f"{training_outputs.describe(results)}, {rank}"
         if workers.is_master:
-            step.log_metadata(**results)
+            log_metadata(**results)
             if epoch == best:
-                train_outputs.save_model(trainer, class_names, sizes[-1], train_boxes)
+                training_outputs.save_model(
+                    trainer, class_names, sizes[-1], train_boxes
+                )
             if epoch % values["checkpoint_epochs"] == 0 or epoch == values["epochs"]:
                 checkpoints.save(history)
-            on_valohai.set_status(f"epoch {epoch}/{values['epochs']}: {outcome}")
+            execution.set_status(f"epoch {epoch}/{values['epochs']}: {outcome}")
         logging.info("epoch %d: %s", epoch, outcome)
 
     def evaluate(title):
@@ -435,16 +442,16 @@ def train(given, workers, strategy):
         return trainer.evaluate(test_set, class_names, sizes[-1], progress)
 
     history = []
-    checkpoints = train_outputs.Checkpoints(trainer, info.variant, class_names)
+    checkpoints = training_outputs.Checkpoints(trainer, info.variant, class_names)
     if workers.is_master and given.state:
         history = checkpoints.resume(given.state)
     history = trainer.share_state(history)
     if not history:
         measure(0, {"epoch": 0})
     if workers.is_master:
-        train_outputs.draw_batch(train_set, class_names)
+        training_outputs.draw_batch(train_set, class_names)
     for epoch in range(len(history), values["epochs"] + 1):
-        waited = epoch - 1 - train_outputs.best_epoch(history)
+        waited = epoch - 1 - training_outputs.best_epoch(history)
         if values["patience"] and waited >= values["patience"]:
             logging.info("no better AP for %d epochs: stopped", values["patience"])
             break
@@ -463,11 +470,11 @@ def train(given, workers, strategy):
         measure(epoch, {"epoch": epoch} | rate | results)
 
     if workers.is_master:
-        train_outputs.load_shipped(trainer)
+        training_outputs.load_shipped(trainer)
     trainer.share_state()
     results, tested = evaluate("testing model/")
     if workers.is_master:
-        outcome = train_outputs.finish(
+        outcome = training_outputs.finish(
             results,
             tested,
             given.test_paths,
@@ -475,7 +482,7 @@ def train(given, workers, strategy):
             history,
             values["min_ap50"],
         )
-        on_valohai.add_model(
+        execution.add_model(
             "model",
             values["valohai_model"],
             values["valohai_alias"],
@@ -539,7 +546,7 @@ def bar(description, total, workers):
 
     In a log it has no line where it takes less than ten seconds.
     """
-    return lambda batches: step.progress(
+    return lambda batches: progress_bar(
         batches,
         desc=description,
         total=total,
@@ -550,4 +557,4 @@ def bar(description, total, workers):
 
 
 if __name__ == "__main__":
-    step.run(main)
+    runtime.run_step(main)

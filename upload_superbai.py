@@ -22,10 +22,12 @@ from queue import SimpleQueue
 import valohai
 from absl import logging
 
-import step
-import step_inputs
 from superbai import image_matching, project, sdk, uploader
 from superbai.project import Project
+from valohai_step import runtime
+from valohai_step.inputs import input_paths
+from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
+from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations, archives
 from yolov3_tf2.files.images import prepare_image
@@ -122,15 +124,15 @@ REVIEW_TAG = "review"
 
 
 def main():
-    values = step.parameters(PARAMETERS, INPUTS)
+    values = read_parameters(PARAMETERS, INPUTS)
     if not values["project"]:
         raise InputError("--project: expected the name of a project of the Suite.")
     annotated, left_out = annotations.read_annotations(
-        step_inputs.input_paths("annotations", folders=True)
+        input_paths("annotations", folders=True)
     )
     identities = identify_all(annotated, values["dataset"])
-    review = read_review(values, step_inputs.input_paths("review", optional=True))
-    image_paths = step_inputs.input_paths("images", optional=True, folders=True)
+    review = read_review(values, input_paths("review", optional=True))
+    image_paths = input_paths("images", optional=True, folders=True)
     if values["upload_images"] and not image_paths:
         raise InputError(
             "--upload_images: expected the pictures too; give them with --images."
@@ -162,10 +164,11 @@ def main():
             return images.encoded(identity, sizes[identity])
 
         # What was done is worth a report, whatever ends it.
-        held.enter_context(step.signals_held(told))
-        outcomes, ended_by = uploader.upload_all(
-            uploader.Uploader(project, values, encoded_of), items, told
-        )
+        held.enter_context(runtime.signals_held(told))
+        with progress_bar(total=len(items), unit=" pictures") as bar:
+            outcomes, ended_by = uploader.upload_all(
+                uploader.Uploader(project, values, encoded_of), items, told, bar
+            )
         stack.close()
         return report(values, items, outcomes, ended_by)
 
@@ -376,7 +379,7 @@ def report(values, items, outcomes, ended_by):
         "stopped": stopped,
         "pictures": rows,
     }
-    with step.staged_outputs() as folder:
+    with staged_outputs() as folder:
         text = json.dumps(facts, ensure_ascii=False, indent=1)
         (folder / "upload.json").write_text(text + "\n", encoding="utf-8")
     failures = [row["reason"] for row in rows if row["result"] == "failed"]
@@ -398,7 +401,7 @@ def report(values, items, outcomes, ended_by):
         values["project"],
         ", ".join(f"{number} {name}" for name, number in results.items()),
     )
-    step.log_metadata(**numbers, **({"stopped": stopped} if stopped else {}))
+    log_metadata(**numbers, **({"stopped": stopped} if stopped else {}))
     if not ended_by:
         return 2 if failures else 0
     cut_short = (
@@ -423,4 +426,4 @@ def why_stopped(ended_by):
 
 
 if __name__ == "__main__":
-    step.run(main)
+    runtime.run_step(main)

@@ -10,9 +10,10 @@ import numpy as np
 import valohai
 from absl import logging
 
-import downloads
-import step
-import step_inputs
+from valohai_step import downloads, runtime
+from valohai_step.inputs import DOWNLOADS, REPOSITORY, input_paths, read_class_names
+from valohai_step.outputs import log_metadata, staged_outputs
+from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -64,14 +65,14 @@ SIZE = 416
 
 
 def main():
-    values = step.parameters(PARAMETERS, INPUTS)
+    values = read_parameters(PARAMETERS, INPUTS)
     path = weights_path(values["model"])
-    classes = step_inputs.input_paths("classes", optional=True)
-    class_names = read_class_names(classes, values["weights_num_classes"])
-    image = step_inputs.input_paths("image", optional=True)
+    classes = input_paths("classes", optional=True)
+    class_names = choose_class_names(classes, values["weights_num_classes"])
+    image = input_paths("image", optional=True)
 
     # TensorFlow takes seconds to import: what can be refused is refused before.
-    step.import_tensorflow()
+    runtime.import_tensorflow()
     from yolov3_tf2.network import checkpoint, darknet
     from yolov3_tf2.network.model import build_model
     from yolov3_tf2.network.variants import VARIANTS
@@ -84,23 +85,23 @@ def main():
         try_on_picture(model, variant, class_names, image[0])
     else:
         try_on_noise(model)
-    with step.staged_outputs() as folder:
+    with staged_outputs() as folder:
         checkpoint.save_model(folder / "model", model, class_names, SIZE)
-    step.log_metadata(model=variant.name, classes=len(class_names), weights=number)
+    log_metadata(model=variant.name, classes=len(class_names), weights=number)
 
 
 def weights_path(model):
     """The weights file that was given, or else the official one of a network."""
-    for path in step_inputs.input_paths("weights", optional=True):
+    for path in input_paths("weights", optional=True):
         return path
     url = OFFICIAL.format(model=model)
-    return downloads.fetch(url, step_inputs.DOWNLOADS, "--weights FILE")
+    return downloads.download(url, DOWNLOADS, "--weights FILE")
 
 
-def read_class_names(paths, number):
+def choose_class_names(paths, number):
     """Returns the names of `number` classes: those of a file, COCO's, or numbers."""
     if paths:
-        names = step_inputs.read_class_names(paths[0])
+        names = read_class_names(paths[0])
         if len(names) != number:
             raise InputError(
                 f"{paths[0]}: expected {number} class names, as --weights_num_classes "
@@ -108,8 +109,8 @@ def read_class_names(paths, number):
             )
         return names
     if number == 80:
-        coco = step_inputs.REPOSITORY / "yolov3_tf2" / "network" / "coco.names"
-        return step_inputs.read_class_names(coco)
+        coco = REPOSITORY / "yolov3_tf2" / "network" / "coco.names"
+        return read_class_names(coco)
     return [f"class {index}" for index in range(number)]
 
 
@@ -152,4 +153,4 @@ def try_on_noise(model):
 
 
 if __name__ == "__main__":
-    step.run(main)
+    runtime.run_step(main)

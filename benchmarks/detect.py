@@ -4,7 +4,7 @@
 
 Random weights, and generated photographs or `--images` of one's own. Times in turn
 OpenCV's network, this project's with its suppression of overlapping boxes, and the
-whole of detect.py from files to files, without its start. Needs `requirements-dev.txt`
+whole of detect.py from files to files, without its start. Needs `requirements/dev.txt`
 for OpenCV; where `benchmarks/requirements.txt` is installed, ONNX Runtime's network is
 timed too.
 """

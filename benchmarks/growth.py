@@ -16,7 +16,7 @@ from pathlib import Path
 
 import common
 
-import samples
+from valohai_step.local import sample
 
 SIZE = 160
 
@@ -58,14 +58,14 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        samples.write_export(folder, samples.NUM_TRAIN, samples.NUM_TEST)
+        sample.write_export(folder, sample.NUM_TRAIN, sample.NUM_TEST)
         from yolov3_tf2.data import records
         from yolov3_tf2.network import checkpoint
         from yolov3_tf2.network.model import build_model
         from yolov3_tf2.network.variants import VARIANTS
 
-        model = build_model(VARIANTS["yolov3-tiny"], len(samples.SHAPES))
-        checkpoint.save_model(folder / "model", model, list(samples.SHAPES), SIZE)
+        model = build_model(VARIANTS["yolov3-tiny"], len(sample.SHAPES))
+        checkpoint.save_model(folder / "model", model, list(sample.SHAPES), SIZE)
         for times in arguments.times:
             multiply(folder, times)
             outputs = folder / f"{times}"

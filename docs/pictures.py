@@ -15,7 +15,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-import step  # noqa: E402
+from valohai_step import runtime  # noqa: E402
 
 COLUMNS, ROWS, TILE, GAP = 4, 2, 300, 10
 # Places of the steps in the picture of the pipeline, and what flows along the arrows.
@@ -65,7 +65,7 @@ def pipeline_picture():
 
 def detections_picture(run):
     """Draws what was found in the first pictures; returns a `PIL.Image.Image`."""
-    step.import_tensorflow()
+    runtime.import_tensorflow()
     import tensorflow as tf
 
     from yolov3_tf2.data import records

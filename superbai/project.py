@@ -1,6 +1,6 @@
 """A project of the Superb AI Suite: what `upload_superbai.py` needs of it.
 
-All goes through the Suite's own SDK, see `suite_sdk.py`. What the SDK does not look at
+All goes through the Suite's own SDK, see `sdk.py`. What the SDK does not look at
 is looked at here: which classes are boxes, whether names break its queries, and whether
 the Suite holds afterwards what was sent.
 """

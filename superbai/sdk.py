@@ -80,7 +80,7 @@ class Sdk:
         if self.package is None:
             raise InputError(
                 "the Suite's SDK is not installed: pip install -r "
-                "requirements-suite.txt, in an environment of its own, or pip install "
+                "requirements/suite.txt, in an environment of its own, or pip install "
                 "superb-ai-label beside the other requirements."
             )
         # Its notes of what it tries again hold the addresses that let anyone in.

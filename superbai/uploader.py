@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from absl import logging
 
-import step
 from superbai import project, sdk
 from yolov3_tf2.errors import InputError
 
@@ -214,7 +213,7 @@ class Uploader:
         return kept, added
 
 
-def upload_all(uploader, items, told):
+def upload_all(uploader, items, told, bar):
     """Does what is to be done for all, some at a time.
 
     Args:
@@ -223,6 +222,7 @@ def upload_all(uploader, items, told):
         told: a `SimpleQueue`, into which None is put for each signal to stop. They are
             to be held: one that broke in could meet a thread that has just been
             started, and that nobody would wait for.
+        bar: a progress bar, with a method `update`.
 
     Returns:
         A list of the `Outcome` of each item, None of those that were not finished; and
@@ -231,29 +231,28 @@ def upload_all(uploader, items, told):
     """
     outcomes, ended_by, in_a_row = [None] * len(items), None, 0
     left, running = deque(enumerate(items)), 0
-    with step.progress(total=len(items), unit=" pictures") as bar:
-        try:
-            while left or running:
-                # No more than are needed: what was not begun need not be taken back.
-                while left and running < PARALLEL:
-                    _start(uploader, *left.popleft(), outcomes, told)
-                    running += 1
-                news = told.get()
-                if news is None:
-                    raise KeyboardInterrupt
-                running -= 1
-                if isinstance(news, BaseException):
-                    raise news
-                bar.update()
-                outcome = outcomes[news]
-                in_a_row = in_a_row + 1 if outcome.is_of_service else 0
-                if in_a_row >= FAILURES_IN_A_ROW:
-                    raise sdk.RefusedError(
-                        f"{in_a_row} pictures failed one after the other, the last as "
-                        f"{outcome.reason}"
-                    )
-        except BaseException as error:  # Given back, see above.
-            ended_by = error
+    try:
+        while left or running:
+            # No more than are needed: what was not begun need not be taken back.
+            while left and running < PARALLEL:
+                _start(uploader, *left.popleft(), outcomes, told)
+                running += 1
+            news = told.get()
+            if news is None:
+                raise KeyboardInterrupt
+            running -= 1
+            if isinstance(news, BaseException):
+                raise news
+            bar.update()
+            outcome = outcomes[news]
+            in_a_row = in_a_row + 1 if outcome.is_of_service else 0
+            if in_a_row >= FAILURES_IN_A_ROW:
+                raise sdk.RefusedError(
+                    f"{in_a_row} pictures failed one after the other, the last as "
+                    f"{outcome.reason}"
+                )
+    except BaseException as error:  # Given back, see above.
+        ended_by = error
     # Those that are under way end with their next failure.
     uploader.suite.stopped.set()
     if running and isinstance(ended_by, KeyboardInterrupt):

@@ -81,13 +81,13 @@ def sample_run(checkout, run_script):
 @pytest.fixture(scope="session")
 def training_inputs(tmp_path_factory, run_script):
     """Arguments of train.py: the sample's drawn pictures and a network for them."""
-    import samples
+    from valohai_step.local import sample
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model import build_model
     from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("training_inputs")
-    samples.write_export(folder, num_train=24, num_test=7)
+    sample.write_export(folder, num_train=24, num_test=7)
     process = run_script(
         "convert_superbai.py",
         *("--images", folder / "images.zip", "--labels", folder / "labels.zip"),

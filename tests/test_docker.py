@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 from project import REPOSITORY
 
 LOCKS = {
-    "requirements.txt": "requirements.lock",
-    "requirements-gpu.txt": "requirements-gpu.lock",
+    "requirements.txt": "requirements/cpu.lock",
+    "requirements/gpu.txt": "requirements/gpu.lock",
 }
 each_lock = pytest.mark.parametrize(("source", "lock"), LOCKS.items())
 
@@ -31,7 +31,8 @@ def required(name):
     for line in read(name).splitlines():
         line = re.sub(r"(^| +)#.*", "", line)
         if line.startswith("-r "):
-            yield from required(line.removeprefix("-r "))
+            included = Path(name).parent / line.removeprefix("-r ")
+            yield from required(os.path.normpath(included))
         elif line:
             yield Requirement(line)
 
@@ -101,7 +102,9 @@ def test_the_header_of_a_lock_makes_it_in_any_clone(source, lock):
     words = command(lock)
     assert words[-3:] == [source, "-o", lock]
     assert "--generate-hashes" in words
-    assert not [word for word in words if "/" in word or "index" in word]
+    paths = [word for word in words if "/" in word]
+    assert all(path.startswith("requirements/") for path in paths)
+    assert not [word for word in words if "index" in word]
 
 
 @each_lock
@@ -130,13 +133,13 @@ def test_the_gpu_lock_adds_cuda_alone():
 
 def test_the_image_and_ci_install_the_lock():
     lock = image(r"ARG REQUIREMENTS=(\S+)")
-    assert lock == "requirements.lock"
-    assert image(r"COPY \$\{REQUIREMENTS\} \./")
+    assert lock == "requirements/cpu.lock"
+    assert image(r"COPY \$\{REQUIREMENTS\} \./requirements/")
     assert image(r'RUN pip install --require-hashes -r "\$\{REQUIREMENTS\}"')
     script = read(".ci/run").splitlines()
     install = "pip install --quiet {}".format
     assert script.index(install(f"--require-hashes -r {lock}")) < script.index(
-        install("-r requirements-dev.txt")
+        install("-r requirements/dev.txt")
     )
 
 
@@ -153,10 +156,10 @@ def test_the_images_install_what_the_steps_do():
 
 @pytest.mark.skipif(
     not os.environ.get("CI"),
-    reason="only CI installs the lock; requirements-dev.txt alone may bring newer ones",
+    reason="only CI installs the lock; requirements/dev.txt alone may bring newer ones",
 )
 def test_what_is_locked_is_what_is_tested():
-    locked = pins("requirements.lock")
+    locked = pins("requirements/cpu.lock")
     assert {name: metadata.version(name) for name in locked} == locked
     cuda = [
         requirement
@@ -164,7 +167,7 @@ def test_what_is_locked_is_what_is_tested():
         if 'extra == "and-cuda"' in str(requirement.marker)
     ]
     assert cuda
-    gpu = pins("requirements-gpu.lock")
+    gpu = pins("requirements/gpu.lock")
     for requirement in cuda:
         assert requirement.specifier.contains(gpu[requirement.name]), requirement
 
@@ -181,8 +184,9 @@ def sent(path):
 
 
 def test_the_image_gets_what_it_runs_and_nothing_else():
-    package = (REPOSITORY / "yolov3_tf2").rglob("*.*")
-    needed = [p for p in package if "__pycache__" not in p.parts]
+    packages = ("superbai", "valohai_step", "yolov3_tf2")
+    files = (p for name in packages for p in (REPOSITORY / name).rglob("*.*"))
+    needed = [p for p in files if "__pycache__" not in p.parts]
     needed += [*REPOSITORY.glob("*.py"), *map(REPOSITORY.joinpath, LOCKS.values())]
     needed += [REPOSITORY / "valohai.yaml", REPOSITORY / "LICENSE"]
     for path in needed:
@@ -196,6 +200,6 @@ def test_the_image_gets_what_it_runs_and_nothing_else():
         "images.zip",
         "tests/conftest.py",
         "venv/bin/python",
-        "yolov3_tf2/__pycache__/grid.cpython-311.pyc",
+        "yolov3_tf2/boxes/__pycache__/geometry.cpython-311.pyc",
     ):
         assert not sent(path), path

@@ -16,9 +16,9 @@ CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="ut
 
 def test_ci_runs_the_readmes_test_command():
     command = "python -m pytest -n 2"
-    assert f"pip install -r requirements-dev.txt && {command}\n" in README
+    assert f"pip install -r requirements/dev.txt && {command}\n" in README
     script = (REPOSITORY / ".ci" / "run").read_text().splitlines()
-    assert command in script and "pip install --quiet -r requirements-dev.txt" in script
+    assert command in script and "pip install --quiet -r requirements/dev.txt" in script
 
 
 @pytest.mark.parametrize("step", CONFIG.steps.values(), ids=lambda step: step.name)

@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from concurrent.futures import Future
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,9 +25,10 @@ from PIL import Image
 from project import REPOSITORY
 from suite_export import box, labelled, polygon, rotated
 
-import samples
-import step
 from superbai.export import Record
+from valohai_step import runtime
+from valohai_step.local import sample
+from valohai_step.outputs import _publish
 from yolov3_tf2.data import records
 from yolov3_tf2.evaluation import coco, draw
 from yolov3_tf2.inference import review
@@ -44,7 +46,7 @@ NAMES = ["circle", "square", "triangle"]
 def files(tmp_path_factory):
     """Small whole inputs of every step."""
     folder = tmp_path_factory.mktemp("files")
-    samples.write_export(folder, num_train=4, num_test=2)
+    sample.write_export(folder, num_train=4, num_test=2)
     (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
     model = build_model(TINY, len(NAMES))
     darknet.write_weights(folder / "tiny.weights", model)
@@ -166,7 +168,7 @@ def test_missing_inputs_name_the_command_that_makes_them(
 ):
     # Run where there are no local outputs.
     shutil.copytree(
-        samples.step.Path(samples.__file__).parent,
+        REPOSITORY,
         tmp_path / "empty",
         ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"),
     )
@@ -391,20 +393,20 @@ def test_outputs_are_replaced_all_or_none(tmp_path, monkeypatch):
         (folder / "train").mkdir(parents=True)
         (folder / "train" / "a").write_text(content)
         (folder / "classes.txt").write_text(content)
-    real = step.Path.replace
+    real = Path.replace
 
     def fail(path, target):
         if path.name == "train" and path.parent == staging:
             raise OSError("no room")
         return real(path, target)
 
-    monkeypatch.setattr(step.Path, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no room"):
-        step._publish(staging, root)
+        _publish(staging, root)
     assert (root / "classes.txt").read_text() == "old"
     assert (root / "train" / "a").read_text() == "old"
-    monkeypatch.setattr(step.Path, "replace", real)
-    step._publish(staging, root)
+    monkeypatch.setattr(Path, "replace", real)
+    _publish(staging, root)
     assert (root / "classes.txt").read_text() == "new"
     assert (root / "train" / "a").read_text() == "new"
     assert sorted(path.name for path in root.iterdir()) == ["classes.txt", "train"]
@@ -416,7 +418,7 @@ def test_a_signal_waits_for_the_outputs(name):
     # Whatever it is here: a process in the background of a shell ignores SIGINT.
     before = signal.signal(number, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), step.signals_held():
+        with pytest.raises(KeyboardInterrupt), runtime.signals_held():
             signal.raise_signal(number)
             seen.append("the block goes on")
         assert seen
@@ -431,7 +433,7 @@ def test_a_signal_after_the_end_changes_nothing(name, status):
     program = (
         "import atexit, signal, step\n"
         f"atexit.register(lambda: signal.raise_signal(signal.{name}))\n"
-        f"step.run(lambda: {status})\n"
+        f"runtime.run_step(lambda: {status})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, stderr=subprocess.PIPE
@@ -441,7 +443,7 @@ def test_a_signal_after_the_end_changes_nothing(name, status):
 
 @pytest.mark.slow
 def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
-    samples.write_export(tmp_path, num_train=3000, num_test=20)
+    sample.write_export(tmp_path, num_train=3000, num_test=20)
     arguments = [
         "--images",
         tmp_path / "images.zip",
@@ -827,7 +829,7 @@ def test_what_ends_a_step(tmp_path, raised, status, words):
         f"        {is_stopped} and signal.raise_signal(signal.SIGINT)\n"
         "    finally:\n"
         f"        raise {raised}\n"
-        "step.run(main)\n"
+        "runtime.run_step(main)\n"
     )
     process = subprocess.run(
         [sys.executable, str(tmp_path / "script.py")],

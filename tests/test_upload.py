@@ -25,18 +25,19 @@ from PIL import Image
 from project import REPOSITORY
 from suite_server import SuiteServer
 
-import step
 from superbai import uploader
 from superbai.export import Export
+from valohai_step import runtime
 from yolov3_tf2.data import records
 
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
 SDKS = ("spb-cli", "superb-ai-label")
-# Runs a script with other values of suite_sdk.py, so that no test waits for minutes.
+# Runs a script with other values of superbai/sdk.py, so that no test waits for minutes.
 HURRIED = (
-    "import ast, runpy, sys, suite_sdk; vars(suite_sdk).update(ast.literal_eval("
-    "sys.argv[1])); del sys.argv[:2]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    "import ast, runpy, sys; from superbai import sdk; "
+    "vars(sdk).update(ast.literal_eval(sys.argv[1])); del sys.argv[:2]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 NO_WAITS = {"RETRY_SECONDS": (0.1, 0.1), "SHORT_TRIES": 1}
 # For what is this project's own, and has little to do with the SDK.
@@ -47,7 +48,7 @@ one_sdk = pytest.mark.parametrize("sdk", SDKS[1:], indirect=True)
 def sdk(request, tmp_path_factory):
     """The Python of an environment with one of the SDKs, as its users install it."""
     folder = tmp_path_factory.mktemp(request.param)
-    lines = (REPOSITORY / "requirements-suite.txt").read_text().splitlines()
+    lines = (REPOSITORY / "requirements/suite.txt").read_text().splitlines()
     # On this Python the file chooses one; it says that the other may take its place.
     chosen = [
         re.sub(r"; python_version [<>=]+ \"[\d.]+\"", "", line)
@@ -793,8 +794,10 @@ def test_a_signal_while_a_thread_starts(monkeypatch):
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     told = SimpleQueue()
     try:
-        with pytest.raises(KeyboardInterrupt), step.signals_held(told):
-            outcomes, ended_by = uploader.upload_all(bring, list(range(100)), told)
+        with pytest.raises(KeyboardInterrupt), runtime.signals_held(told):
+            outcomes, ended_by = uploader.upload_all(
+                bring, list(range(100)), told, SimpleNamespace(update=int)
+            )
     finally:
         signal.signal(signal.SIGTERM, before)
     assert isinstance(ended_by, KeyboardInterrupt)
@@ -1079,4 +1082,4 @@ def test_without_an_sdk(tmp_path):
         cwd=tmp_path,
     )
     assert process.returncode == 1
-    assert "requirements-suite.txt" in process.stderr
+    assert "requirements/suite.txt" in process.stderr

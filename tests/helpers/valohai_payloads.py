@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import valohai_yaml
 
-import local_nodes
+from valohai_step.local import nodes as local_nodes
 from yolov3_tf2.errors import InputError
 
 # The fields of what is posted; it can do without those with a `?`.
@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 class Plan(NamedTuple):
-    """What `local_nodes.run` takes: nodes by name, and the edges between them.
+    """What `nodes.run_nodes` takes: nodes by name, and the edges between them.
 
     `templates` has what was posted for each node.
     """
@@ -116,7 +116,7 @@ def _plan(nodes, edges, parameters, config, data):
             raise Refused(400, {"step": [f"There is no step {step}."]})
     pipeline = _parse(nodes, edges, parameters)
     given = {
-        (local_nodes.PIPELINE, name): [str(value["expression"])]
+        (nodes.PIPELINE, name): [str(value["expression"])]
         for name, value in parameters.items()
     }
     # The parameters of a pipeline go before those of its nodes.
@@ -133,7 +133,7 @@ def _plan(nodes, edges, parameters, config, data):
             if uris or (name, key) not in fed:
                 given[name, key] = [_path(key, uri, data) for uri in uris]
     try:
-        planned = local_nodes.build(config, pipeline, given)
+        planned = local_nodes.build_nodes(config, pipeline, given)
     except InputError as error:
         raise Refused(400, {"non_field_errors": [str(error)]}) from error
     templates = {node["name"]: node["template"] for node in nodes}

@@ -42,7 +42,7 @@ from valohai_worker import (
     now,
 )
 
-import local_nodes
+from valohai_step.local import nodes as local_nodes
 
 PROJECT = "train-superbai"
 # Executions at a time, and what starts them.
@@ -291,7 +291,7 @@ class ValohaiServer:
 
         def run():
             pipeline.status = "started"
-            reason = local_nodes.run(
+            reason = local_nodes.run_nodes(
                 self._worker.state,
                 f"pipeline-{pipeline.counter}",
                 plan.nodes,

@@ -1,6 +1,6 @@
 """Does around a step what Valohai's workers do, for the stand-in for Valohai's API.
 
-The step itself is run by the project's own `local_worker`. Here are what comes before
+The step itself is run by the project's own `local/worker.py`. Here are what comes before
 and after, and besides: a worker fetches the inputs, takes files away that a step wants
 uploaded at once, shows the log, and keeps the outputs with their properties.
 """
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-import local_worker
+from valohai_step.local import worker
 from yolov3_tf2.errors import InputError
 
 POLL_SECONDS = 0.1
@@ -104,7 +104,7 @@ class Execution(Job):
     """One run of a step.
 
     Attributes:
-        node: the `local_worker.Node` that it runs.
+        node: the `worker.Node` that it runs.
         secret: with it the step may tell the API its status.
         events: lines of its log, dicts as the API has them.
         status_details: list of what the step said it was at.
@@ -114,7 +114,7 @@ class Execution(Job):
         signal: that ends it, None otherwise; `is_signalled` once it was sent.
     """
 
-    node: local_worker.Node
+    node: worker.Node
     secret: str = field(default_factory=secrets.token_hex)
     events: list = field(default_factory=list)
     status_details: list = field(default_factory=list)
@@ -150,7 +150,7 @@ class Worker:
     """Runs executions and keeps their outputs.
 
     Attributes:
-        state: the folder of all runs, see `local_run.py`.
+        state: the folder of all runs, see `local/runner.py`.
         data: dict from ids to `Datum`.
         aliases: dict from aliases to the newest `Datum` that was given each.
     """
@@ -179,12 +179,12 @@ class Worker:
         execution.status = "started"
         status = 1
         try:
-            fetched = {n: local_worker.fetch(self.state, node, n) for n in node.inputs}
+            fetched = {n: worker.fetch_files(self.state, node, n) for n in node.inputs}
             node.files = fetched | node.files
             if not execution.signal:
                 execution.log("status", f"starting {node.step.name}")
                 with self._watched(execution, place):
-                    status = local_worker.run_node(
+                    status = worker.run_node(
                         self.state, run, node, edges, execution.repository
                     )
         except InputError as error:

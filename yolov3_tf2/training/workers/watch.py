@@ -1,6 +1,6 @@
 """A process beside a worker, which ends it while no Python runs in it.
 
-    python -m yolov3_tf2.watch PROCESS SECONDS LATE MESSAGES
+    python -m yolov3_tf2.training.workers.watch PROCESS SECONDS LATE MESSAGES
 
 PROCESS is the number of the process that is ended after SECONDS, with the message LATE;
 MESSAGES is a JSON object from the number of an open socket to the message with which it
@@ -20,6 +20,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import yolov3_tf2
 from yolov3_tf2.training.workers.link import Link
 
 # For what a process does itself when it is told to stop, if it can.
@@ -48,7 +49,7 @@ def watched(messages, late, seconds):
     watch = subprocess.Popen(
         [sys.executable, "-m", __name__, str(os.getpid()), str(seconds), late]
         + [json.dumps(numbers)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(yolov3_tf2.__file__).parents[1],
         stdin=subprocess.PIPE,
         pass_fds=list(numbers),
         start_new_session=True,  # A terminal's signals are for all of its session.

@@ -7,7 +7,7 @@ import threading
 import pytest
 import valohai
 
-import on_valohai
+from valohai_step import execution
 from yolov3_tf2.errors import InputError
 
 
@@ -31,14 +31,14 @@ def properties(outputs):
 
 
 def test_nothing_is_written_unless_it_is_asked_for(outputs):
-    on_valohai.add_to_dataset("")
-    on_valohai.add_model("model", "", "", [], "a note")
+    execution.add_to_dataset("")
+    execution.add_model("model", "", "", [], "a note")
     assert not (outputs / "valohai.metadata.jsonl").exists()
 
 
 def test_a_dataset_version_has_all_outputs(outputs, tmp_path):
     (tmp_path / "execution.json").write_text('{"valohai.execution-counter": 12}')
-    on_valohai.add_to_dataset("shapes")
+    execution.add_to_dataset("shapes")
     found = properties(outputs)
     assert sorted(found) == [
         "model/model.json",
@@ -51,7 +51,7 @@ def test_a_dataset_version_has_all_outputs(outputs, tmp_path):
 
 
 def test_a_model_has_a_version_an_alias_and_tags(outputs):
-    on_valohai.add_model("model", "shapes", "best", ["a", "b"], "AP50 0.9")
+    execution.add_model("model", "shapes", "best", ["a", "b"], "AP50 0.9")
     found = properties(outputs)
     aliases = {file: own["valohai.alias"] for file, own in found.items()}
     assert aliases == {
@@ -71,18 +71,18 @@ def test_a_model_has_a_version_an_alias_and_tags(outputs):
 
 
 def test_each_is_apart(outputs):
-    on_valohai.add_model("model", "", "", ["a"], "")
+    execution.add_model("model", "", "", ["a"], "")
     assert properties(outputs)["model/model.json"] == {"valohai.tags": ["a"]}
 
 
 @pytest.mark.parametrize("name", ["a/b", "a b", "dataset://a", "ä", "-a", "a\n"])
 def test_names_that_break_an_address_are_refused(name):
     with pytest.raises(InputError, match="--valohai_model: expected letters, digits"):
-        on_valohai.check_name("valohai_model", name)
+        execution.check_name("valohai_model", name)
     with pytest.raises(InputError, match="--valohai_tags: expected"):
-        on_valohai.split_tags("valohai_tags", f"fine,{name}x/")
-    on_valohai.check_name("valohai_model", "")
-    assert on_valohai.split_tags("valohai_tags", " a, b-1 ,,") == ["a", "b-1"]
+        execution.split_tags("valohai_tags", f"fine,{name}x/")
+    execution.check_name("valohai_model", "")
+    assert execution.split_tags("valohai_tags", " a, b-1 ,,") == ["a", "b-1"]
 
 
 def test_a_status_is_sent(outputs, tmp_path):
@@ -97,33 +97,33 @@ def test_a_status_is_sent(outputs, tmp_path):
         def log_message(self, *arguments):
             pass
 
-    assert not on_valohai.is_here()
-    on_valohai.set_status("to nobody")  # And says nothing of it.
+    assert not execution.is_on_valohai()
+    execution.set_status("to nobody")  # And says nothing of it.
     with http.server.HTTPServer(("127.0.0.1", 0), Api) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
         config = {"set_status_detail": {"url": url, "method": "POST"}}
         (tmp_path / "api.json").write_text(json.dumps(config))
-        on_valohai.set_status("epoch 1/2: AP 0.5")
+        execution.set_status("epoch 1/2: AP 0.5")
         server.shutdown()
     assert [json.loads(body) for body in received] == [
         {"status_detail": "epoch 1/2: AP 0.5"}
     ]
-    assert on_valohai.is_here()
+    assert execution.is_on_valohai()
 
 
 def test_a_status_that_does_not_arrive_holds_nothing_up(outputs, tmp_path, monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(on_valohai, "STATUS_SECONDS", 0.1)
+    monkeypatch.setattr(execution, "STATUS_SECONDS", 0.1)
     monkeypatch.setattr(valohai, "set_status_detail", lambda text: released.wait(30))
-    on_valohai.set_status("epoch 1/2")
+    execution.set_status("epoch 1/2")
     released.set()
 
 
 def test_only_a_worker_takes_outputs_away(outputs, tmp_path):
     path = outputs / "model" / "model.json"
-    on_valohai.upload_now([path])
+    execution.upload_now([path])
     assert path.stat().st_mode & 0o222
     (tmp_path / "api.json").write_text("{}")
-    on_valohai.upload_now([path])
+    execution.upload_now([path])
     assert not path.stat().st_mode & 0o222

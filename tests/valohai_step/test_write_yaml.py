@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import valohai_yaml
 
-import write_yaml
+from valohai_step import write_yaml
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def committed(checkout):
 
 
 def write(checkout, *arguments):
-    command = [sys.executable, "write_yaml.py", *arguments]
+    command = [sys.executable, "-m", "valohai_step.write_yaml", *arguments]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True)
 
 

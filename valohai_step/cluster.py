@@ -49,7 +49,7 @@ class Cluster(NamedTuple):
         return Cluster(addresses, order.index(self.rank))
 
 
-def find():
+def find_cluster():
     """Finds the workers of a Valohai distributed task, or those in `TF_CONFIG`.
 
     Raises:
@@ -100,7 +100,7 @@ def _of_tf_config(text):
     return Cluster(list(addresses.values()), list(addresses).index(task))
 
 
-def facts(given):
+def describe_run(given):
     """What is to be the same on all workers.
 
     Args:
@@ -135,7 +135,7 @@ def facts(given):
     }
 
 
-def agree(cluster, others, facts, epoch):
+def agree_on_master(cluster, others, facts, epoch):
     """Compares what the workers are about to do, and chooses the master.
 
     It is the one with the newest checkpoints, as machines that are started again may

@@ -1,7 +1,7 @@
 """The steps of a pipeline: what each of them gets, in which order, and until when.
 
-What `local_run.py` has of the command line, and any other runner of an API's payload,
-becomes nodes here; `local_worker.py` runs each.
+What `runner.py` has of the command line, and any other runner of an API's payload,
+becomes nodes here; `worker.py` runs each.
 """
 
 import graphlib
@@ -10,8 +10,8 @@ import time
 from leval.excs import NoSuchValue
 from leval.simple import simple_eval
 
-import local_worker
-import step
+from valohai_step.local import worker
+from valohai_step.parameters import check_size, check_size_range, did_you_mean
 from yolov3_tf2.errors import InputError
 
 # Of the node in a key of what is given: the pipeline itself.
@@ -20,7 +20,7 @@ PIPELINE = ""
 _ENDS = ("stop-pipeline", "error-pipeline")
 
 
-def build(config, pipeline, given):
+def build_nodes(config, pipeline, given):
     """Returns the pipeline's nodes by name, in their order.
 
     Args:
@@ -45,15 +45,15 @@ def build(config, pipeline, given):
             inputs[name] = [default] if isinstance(default, str) else list(default)
             if (node.name, name) in fed:
                 inputs[name] = []  # What an edge brings replaces the default.
-        nodes[node.name] = local_worker.Node(
-            node.name, of_step, defaults(of_step), inputs, node.actions
+        nodes[node.name] = worker.Node(
+            node.name, of_step, step_defaults(of_step), inputs, node.actions
         )
     for (node_name, name), values in given.items():
         node = nodes.get(node_name)
         if node is None:
             raise InputError(
                 f"--{node_name}.{name}: the pipeline has no node '{node_name}' "
-                f"({step.did_you_mean(node_name, list(nodes))})."
+                f"({did_you_mean(node_name, list(nodes))})."
             )
         where = f"--{node_name}.{name}"
         if (node_name, name) in fed:
@@ -64,12 +64,14 @@ def build(config, pipeline, given):
         if name in node.inputs:
             node.inputs[name] = values
         elif name in node.step.parameters:
-            node.parameters[name] = typed(node.step.parameters[name], values[-1], where)
+            node.parameters[name] = typed_value(
+                node.step.parameters[name], values[-1], where
+            )
         else:
             known = [*node.step.parameters, *node.inputs]
             raise InputError(
                 f"{where}: the step has no such parameter or input "
-                f"({step.did_you_mean(name, known)})."
+                f"({did_you_mean(name, known)})."
             )
     for node in nodes.values():
         for name, spec in node.step.inputs.items():
@@ -82,7 +84,7 @@ def build(config, pipeline, given):
     return {name: nodes[name] for name in _order(nodes, pipeline.edges)}
 
 
-def defaults(of_step):
+def step_defaults(of_step):
     """The defaults of a step's parameters, those that have one, by name."""
     return {
         name: parameter.default
@@ -101,7 +103,7 @@ def _of_nodes(pipeline, given):
         if name not in shared:
             raise InputError(
                 f"--{name}: the pipeline has no such parameter "
-                f"({step.did_you_mean(name, list(shared))}); those of a step are given "
+                f"({did_you_mean(name, list(shared))}); those of a step are given "
                 "as --NODE.NAME=value."
             )
         for target in shared[name].targets:
@@ -123,7 +125,7 @@ def _order(names, edges):
     return list(graphlib.TopologicalSorter(sources).static_order())
 
 
-def typed(parameter, text, where):
+def typed_value(parameter, text, where):
     """Turns the text of a command line into a value of a step's parameter.
 
     Raises:
@@ -144,7 +146,7 @@ def typed(parameter, text, where):
 
 def _check_range(parameter, value, where):
     if parameter.name == "size":  # What no range can say.
-        check = step.check_size_range if isinstance(value, str) else step.check_size
+        check = check_size_range if isinstance(value, str) else check_size
         check(value)
     if parameter.choices and value not in parameter.choices:
         raise InputError(
@@ -160,15 +162,15 @@ def _check_range(parameter, value, where):
         )
 
 
-def run(state, name, nodes, edges, repository=None, run_node=local_worker.run_node):
+def run_nodes(state, name, nodes, edges, repository=None, run_node=worker.run_node):
     """Runs nodes one after the other, until one fails or ends the pipeline.
 
     Args:
-        state: the folder of all runs, see `local_run.py`.
+        state: the folder of all runs, see `runner.py`.
         name: of this run.
         nodes: the result of `build`, their files fetched.
         edges: of the pipeline.
-        repository: see `local_worker.run_node`.
+        repository: see `worker.run_node`.
         run_node: what runs each of them, called as that is.
 
     Returns:
@@ -178,13 +180,13 @@ def run(state, name, nodes, edges, repository=None, run_node=local_worker.run_no
         place = f"[{number}/{len(nodes)}] {node.name}"
         given = {key: v for key, v in node.parameters.items() if v != ""}
         values = ", ".join(f"{key} {value}" for key, value in given.items())
-        local_worker.say(f"{place}: {values}")
+        worker.say(f"{place}: {values}")
         start = time.monotonic()
         status = run_node(state, name, node, edges, repository)
         seconds = time.monotonic() - start
         if status:
             return f"{place} failed after {seconds:.0f} s with exit status {status}"
-        local_worker.say(f"{place} done in {seconds:.0f} s")
+        worker.say(f"{place} done in {seconds:.0f} s")
         for action in node.actions:
             if "node-complete" in action.when and set(_ENDS) & set(action.then):
                 met = [c for c in action.if_ if _is_met(c, node)]

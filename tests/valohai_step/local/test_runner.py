@@ -8,10 +8,9 @@ import sys
 import pytest
 import valohai_yaml
 
-import downloads
-import local_nodes
-import local_run
-import local_worker
+from valohai_step import downloads
+from valohai_step.local import nodes as local_nodes
+from valohai_step.local import runner, worker
 from yolov3_tf2.errors import InputError
 
 YAML = """
@@ -90,22 +89,22 @@ def handlers():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project of two steps, and local_run told that it lies there."""
+    """A project of two steps, and the runner told that it lies there."""
     (tmp_path / "valohai.yaml").write_text(YAML)
     (tmp_path / "make.py").write_text(MAKE)
     (tmp_path / "use.py").write_text(USE)
     (tmp_path / "in.txt").write_text("in")
-    monkeypatch.setattr(local_run, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(local_run, "STATE", tmp_path / ".valohai")
-    monkeypatch.setattr(local_worker, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(runner, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(runner, "STATE", tmp_path / ".valohai")
+    monkeypatch.setattr(worker, "REPOSITORY", tmp_path)
     # Not the sample: these steps have other names.
-    monkeypatch.setattr(local_run, "_sample_values", lambda *_: {})
-    monkeypatch.setattr(local_run, "_draw_sample", lambda: None)
+    monkeypatch.setattr(runner, "_sample_values", lambda *_: {})
+    monkeypatch.setattr(runner, "_draw_sample", lambda: None)
     return tmp_path
 
 
 def run(*arguments):
-    return local_run.run_command_line("two", arguments)
+    return runner.run_command_line("two", arguments)
 
 
 def test_a_run(project, capsys):
@@ -165,12 +164,12 @@ def test_a_parameter_of_the_pipeline(project, capsys):
 
 
 def test_the_samples_values_give_way_to_a_parameter_of_the_pipeline():
-    text = (local_run.REPOSITORY / "valohai.yaml").read_text()
+    text = (runner.REPOSITORY / "valohai.yaml").read_text()
     config = valohai_yaml.parse(text)
     pipeline = config.pipelines["train-superbai"]
     given = {("", "epochs"): ["3"], ("train", "size"): ["96"]}
-    nodes = local_nodes.build(
-        config, pipeline, local_run._sample_values(pipeline, given) | given
+    nodes = local_nodes.build_nodes(
+        config, pipeline, runner._sample_values(pipeline, given) | given
     )
     values = nodes["train"].parameters
     assert (values["epochs"], values["size"], values["mosaic"]) == (3, "96", 0.0)
@@ -211,24 +210,24 @@ def test_bad_arguments(project, capsys, arguments, message):
 def test_folders_patterns_and_several_values(project):
     for name in ("one.zip", "two.zip"):
         (project / name).write_text(name)
-    node = local_worker.Node(
+    node = worker.Node(
         "make",
         valohai_yaml.parse(YAML).steps["make"],
         {},
         {"file": [str(project / "*.zip"), str(project / "in.txt")], "extra": []},
     )
-    found = local_worker.fetch(project, node, "file")
+    found = worker.fetch_files(project, node, "file")
     assert [name for _, name in found] == ["one.zip", "two.zip", "in.txt"]
     (project / "folder" / "sub").mkdir(parents=True)
     for name in ("a.txt", "sub/a.txt"):
         (project / "folder" / name).write_text(name)
     node.inputs["file"] = [str(project / "folder")]
-    found = local_worker.fetch(project, node, "file")
+    found = worker.fetch_files(project, node, "file")
     assert [name for _, name in found] == ["a.txt", "sub/a.txt"]
-    links = [local_worker._link(*pair, project / "inputs" / "file") for pair in found]
+    links = [worker._link(*pair, project / "inputs" / "file") for pair in found]
     assert [link["name"] for link in links] == ["a.txt", "sub/a.txt"]
     assert (project / "inputs" / "file" / "sub" / "a.txt").read_text() == "sub/a.txt"
-    given = local_run.parse_arguments(["--a.b=1", "--a.b=2", "--a.c=x=y"])
+    given = runner.parse_arguments(["--a.b=1", "--a.b=2", "--a.c=x=y"])
     assert given == {("a", "b"): ["1", "2"], ("a", "c"): ["x=y"]}
 
 
@@ -238,13 +237,13 @@ def test_an_edge_that_carries_nothing(project):
         [
             sys.executable,
             "-c",
-            "import local_run, local_worker, pathlib;"
+            "import pathlib; from valohai_step.local import runner, worker;"
             f"root = pathlib.Path({str(project)!r});"
-            "local_run.REPOSITORY = local_worker.REPOSITORY = root;"
-            "local_run.STATE = root / '.valohai';"
-            "local_run._sample_values = lambda *_: {};"
-            "local_run._draw_sample = lambda: None;"
-            f"raise SystemExit(local_run.run_command_line('two', "
+            "runner.REPOSITORY = worker.REPOSITORY = root;"
+            "runner.STATE = root / '.valohai';"
+            "runner._sample_values = lambda *_: {};"
+            "runner._draw_sample = lambda: None;"
+            f"raise SystemExit(runner.run_command_line('two', "
             f"['--make.file={project / 'in.txt'}']))",
         ],
         capture_output=True,
@@ -256,21 +255,21 @@ def test_an_edge_that_carries_nothing(project):
 
 def test_downloads_are_kept(project):
     source = (project / "in.txt").as_uri()
-    one = downloads.fetch(source, project / ".valohai", "--make.file=FILE")
+    one = downloads.download(source, project / ".valohai", "--make.file=FILE")
     (project / "in.txt").write_text("changed")
-    two = downloads.fetch(source, project / ".valohai", "--make.file=FILE")
+    two = downloads.download(source, project / ".valohai", "--make.file=FILE")
     assert one == two and two.read_text() == "in"
 
 
 def test_two_files_of_one_name(project):
     folder = project / "inputs"
-    local_worker._link(project / "in.txt", "in.txt", folder)
+    worker._link(project / "in.txt", "in.txt", folder)
     with pytest.raises(InputError, match="two files of the input 'inputs' are named"):
-        local_worker._link(project / "in.txt", "in.txt", folder)
+        worker._link(project / "in.txt", "in.txt", folder)
 
 
 def test_help_lists_what_can_be_set(capsys):
-    assert local_run.run_command_line("train-superbai", ["--help"]) == 0
+    assert runner.run_command_line("train-superbai", ["--help"]) == 0
     printed = capsys.readouterr().out
     assert "  --train.epochs  (15)\n      Passes over" in printed
     assert "  --convert-superbai.images  (no default)" in printed
@@ -278,9 +277,9 @@ def test_help_lists_what_can_be_set(capsys):
 
 def test_sizes_are_checked_before_anything_runs(capsys):
     for value in ("--detect.size=100", "--train.size=320-600", "--train.size=big"):
-        assert local_run.run_command_line("train-superbai", [value]) == 1
+        assert runner.run_command_line("train-superbai", [value]) == 1
         assert "--size: expected" in capsys.readouterr().err
-    assert local_run.run_command_line("train-superbai", ["--detect.size=100"]) == 1
+    assert runner.run_command_line("train-superbai", ["--detect.size=100"]) == 1
     assert "expected a multiple of 32, got 100" in capsys.readouterr().err
 
 

@@ -5,11 +5,11 @@ import urllib.error
 import urllib.request
 import uuid
 
-import step
+from valohai_step.outputs import progress_bar
 from yolov3_tf2.errors import InputError
 
 
-def fetch(url, folder, option):
+def download(url, folder, option):
     """Downloads a file, unless an earlier call has.
 
     Args:
@@ -41,7 +41,7 @@ def fetch(url, folder, option):
         with (
             urllib.request.urlopen(url, timeout=60) as response,
             partial.open("wb") as file,
-            step.progress(
+            progress_bar(
                 total=int(response.headers.get("Content-Length") or 0) or None,
                 unit="B",
                 unit_scale=True,

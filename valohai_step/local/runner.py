@@ -17,13 +17,12 @@ from pathlib import Path
 
 import valohai_yaml
 
-import local_nodes
-import local_worker
-import step
-import step_inputs
+from valohai_step import runtime
+from valohai_step.inputs import REPOSITORY, SAMPLE_SUFFIX
+from valohai_step.local import nodes as local_nodes
+from valohai_step.local import worker
 from yolov3_tf2.errors import InputError
 
-REPOSITORY = Path(__file__).resolve().parent
 STATE = REPOSITORY / ".valohai"
 
 # Without images and labels the pipeline runs on a drawn sample, small enough for a
@@ -50,7 +49,7 @@ def run_command_line(pipeline_name, arguments):
         pipeline_name: of the pipeline that is run without `--pipeline=NAME`.
         arguments: of the command line.
     """
-    received = step.exit_when_stopped()  # And its step with it.
+    received = runtime.exit_when_stopped()  # And its step with it.
     try:
         return _run(pipeline_name, arguments)
     except (InputError, OSError) as error:
@@ -85,30 +84,30 @@ def _run(pipeline_name, arguments):
     )
     if is_sample:
         given = _sample_values(pipeline, given) | given
-    nodes = local_nodes.build(config, pipeline, given)
+    nodes = local_nodes.build_nodes(config, pipeline, given)
     if is_sample:
         _draw_sample()
     # Before the first step: a file that is missing for the last one ends nothing.
     for node in nodes.values():
-        node.files = {key: local_worker.fetch(STATE, node, key) for key in node.inputs}
+        node.files = {key: worker.fetch_files(STATE, node, key) for key in node.inputs}
 
     # The form of valohai-utils' own local runs, so that steps find these outputs too.
     run = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     if is_sample:
-        run += step_inputs.SAMPLE_SUFFIX
+        run += SAMPLE_SUFFIX
     start = time.monotonic()
-    ended = local_nodes.run(STATE, run, nodes, pipeline.edges)
+    ended = local_nodes.run_nodes(STATE, run, nodes, pipeline.edges)
     outputs = (STATE / "outputs" / run).relative_to(REPOSITORY)
     if ended:
         log = (STATE / "runs" / run).relative_to(REPOSITORY)
-        local_worker.say(f"{ended}; what each step printed: {log}/*/log.txt")
-        local_worker.say(f"what was written: {outputs}")
+        worker.say(f"{ended}; what each step printed: {log}/*/log.txt")
+        worker.say(f"what was written: {outputs}")
         return 1
-    local_worker.say(f"{pipeline_name} done in {time.monotonic() - start:.0f} s")
+    worker.say(f"{pipeline_name} done in {time.monotonic() - start:.0f} s")
     for node in nodes.values():
-        local_worker.say(f"  {outputs / node.name}")
+        worker.say(f"  {outputs / node.name}")
         if node.metadata:
-            local_worker.say(f"    {local_worker.summary(node.metadata[-1])}")
+            worker.say(f"    {worker.summary(node.metadata[-1])}")
     return 0
 
 
@@ -154,7 +153,7 @@ def _sample_values(pipeline, given):
 
     Args:
         pipeline: whose parameters go before the sample's, where they are given.
-        given: what is, see `local_nodes.build`.
+        given: what is, see `nodes.build_nodes`.
     """
     folder = STATE / "sample"
     files = {key: [str(folder / name)] for key, name in SAMPLE_FILES.items()}
@@ -175,12 +174,17 @@ def _draw_sample():
     """
     folder = STATE / "sample"
     shown = folder.relative_to(REPOSITORY)
-    local_worker.say(f"no images and labels given: using a sample, {shown}")
+    worker.say(f"no images and labels given: using a sample, {shown}")
     if folder.is_dir():
         return
     STATE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sample-", dir=STATE) as partial:
-        command = [sys.executable, str(REPOSITORY / "samples.py"), f"{partial}/sample"]
+        command = [
+            sys.executable,
+            "-m",
+            "valohai_step.local.sample",
+            f"{partial}/sample",
+        ]
         try:
             subprocess.run(command, check=True, cwd=REPOSITORY)
         except subprocess.CalledProcessError as error:

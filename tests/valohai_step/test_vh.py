@@ -15,8 +15,8 @@ from PIL import Image
 from project import REPOSITORY
 from valohai_server import PROJECT, ValohaiServer
 
-import samples
-import write_yaml
+from valohai_step import write_yaml
+from valohai_step.local import sample
 
 NUM_TRAIN, NUM_TEST, SIZE = 12, 5, 64
 # A training of seconds, that keeps nothing of a network of random numbers.
@@ -118,7 +118,7 @@ def export(server, tmp_path_factory):
     from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("export")
-    samples.write_export(folder, NUM_TRAIN, NUM_TEST)
+    sample.write_export(folder, NUM_TRAIN, NUM_TEST)
     model = build_model(VARIANTS["yolov3-tiny"], num_classes=80)
     darknet.write_weights(folder / "yolov3-tiny.weights", model)
     return {path.name: server.add_file(path.name, path) for path in folder.iterdir()}
@@ -215,7 +215,9 @@ def test_the_commands_that_write_valohai_yaml(vh, project):
     assert whole.tasks and not left.tasks  # It deletes them.
     whole.tasks = {}
     assert left.serialize() == whole.serialize()
-    subprocess.run([sys.executable, "write_yaml.py"], cwd=project, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "valohai_step.write_yaml"], cwd=project, check=True
+    )
     assert path.read_bytes() == committed
     changed = ["git", "status", "--porcelain", "--untracked-files=no"]
     assert subprocess.check_output(changed, cwd=project) == b""
@@ -238,7 +240,7 @@ def test_the_package_has_what_steps_need(vh, server, project):
     assert sent == {
         name for name in known.split() if not name.startswith((".", "docs/", "tests/"))
     }
-    assert {*write_yaml.STEPS, "valohai.yaml", "yolov3_tf2/coco.names"} <= sent
+    assert {*write_yaml.STEPS, "valohai.yaml", "yolov3_tf2/network/coco.names"} <= sent
     for config in commit.config.steps.values():
         assert config.command[0].split()[-1] in sent
     # The same without git, and what was sent once is not sent again.
@@ -435,7 +437,7 @@ def check_pictures(execution, folder):
     for image in result["images"]:
         with Image.open(folder / image["output"]) as picture:
             picture.load()
-            assert picture.size == (samples.PICTURE_SIZE, samples.PICTURE_SIZE)
+            assert picture.size == (sample.IMAGE_SIZE, sample.IMAGE_SIZE)
 
 
 def test_names_that_vh_has_too(vh, project):

@@ -13,10 +13,11 @@ import valohai
 import valohai_yaml
 from absl import logging
 
-import downloads
+from valohai_step import downloads
 from yolov3_tf2.errors import InputError
 
-REPOSITORY = Path(__file__).resolve().parent
+# The folder of the step scripts: the one place that says where the project lies.
+REPOSITORY = Path(__file__).resolve().parents[1]
 # Of steps run by hand, wherever that was, and of `python pipeline.py`.
 LOCAL_OUTPUTS = (Path(".valohai/outputs"), REPOSITORY / ".valohai" / "outputs")
 
@@ -79,7 +80,7 @@ def input_paths(name, optional=False, folders=False):
 def _given(value, step_name, name):
     """The files and folders that a value of the command line stands for."""
     if "://" in value:
-        return [downloads.fetch(value, DOWNLOADS, f"--{name} FILE")]
+        return [downloads.download(value, DOWNLOADS, f"--{name} FILE")]
     return _existing(value, step_name, name)
 
 
@@ -124,7 +125,7 @@ def _files_in(path):
 
 
 def _existing(value, step_name, name):
-    paths = glob(value)
+    paths = glob_paths(value)
     if not paths:
         raise _missing_files([value], step_name, name)
     return paths
@@ -196,7 +197,7 @@ def _given_on_command_line(name):
     return values
 
 
-def glob(pattern):
+def glob_paths(pattern):
     """Returns the paths that a pattern fits, or the path that it is, in order."""
     path = Path(pattern).expanduser()
     if path.exists():

@@ -12,7 +12,7 @@ import tensorflow as tf
 import valohai
 from project import free_addresses, start_training
 
-import cluster
+from valohai_step import cluster
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.training import devices
@@ -59,35 +59,35 @@ def test_the_members_of_a_distributed_task(on_valohai):
     # More than ten: their numbers are no text to sort.
     ips = [f"10.0.0.{number}" for number in range(12)]
     on_valohai(11, ips)
-    found = cluster.find()
+    found = cluster.find_cluster()
     assert found.rank == 11 and not found.is_master
     assert found.addresses[0] == f"10.0.0.0:{cluster.FIRST_PORT}"
     assert found.addresses[11] == f"10.0.0.11:{cluster.FIRST_PORT + 11}"
     on_valohai(0, ips)
-    assert cluster.find().is_master
+    assert cluster.find_cluster().is_master
     on_valohai(0, ["fd00::1", "10.0.0.2"])
-    assert cluster.find().addresses == ["[fd00::1]:23450", "10.0.0.2:23451"]
+    assert cluster.find_cluster().addresses == ["[fd00::1]:23450", "10.0.0.2:23451"]
 
 
 def test_a_distributed_task_that_is_not_complete(on_valohai):
     on_valohai(0, ["10.0.0.1"], required=2)
     with pytest.raises(InputError, match="expected 2 workers, got 1"):
-        cluster.find()
+        cluster.find_cluster()
 
 
 def test_tf_config(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert cluster.find() == cluster.Cluster([], 0)
+    assert cluster.find_cluster() == cluster.Cluster([], 0)
     monkeypatch.setenv("TF_CONFIG", tf_config(["a:1", "b:2"], 1))
-    assert cluster.find() == cluster.Cluster(["a:1", "b:2"], 1)
+    assert cluster.find_cluster() == cluster.Cluster(["a:1", "b:2"], 1)
     # A chief is the first of the workers; one alone is no cluster to wait for.
     chief = {"cluster": {"worker": ["b:2"], "chief": ["a:1"]}}
     chief["task"] = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
-    assert cluster.find() == cluster.Cluster(["a:1", "b:2"], 1)
+    assert cluster.find_cluster() == cluster.Cluster(["a:1", "b:2"], 1)
     chief = {"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
-    assert cluster.find() == cluster.Cluster(["a:1"], 0)
+    assert cluster.find_cluster() == cluster.Cluster(["a:1"], 0)
     with_ps = json.loads(tf_config(["a:1"], 0))
     with_ps["cluster"]["ps"] = ["b:2"]
     for text in (
@@ -102,7 +102,7 @@ def test_tf_config(monkeypatch):
     ):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(InputError, match="TF_CONFIG: expected"):
-            cluster.find()
+            cluster.find_cluster()
 
 
 def tf_config(addresses, rank):
@@ -219,17 +219,19 @@ def change_test_file(given, monkeypatch):
 def test_workers_that_are_not_alike(given, monkeypatch, change, words):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(devices, "choose_precision", lambda wish: "bfloat16")
-    ours = cluster.facts(given)
-    assert cluster.agree(TWO, Others([ours, -1]), ours, -1) == TWO
+    ours = cluster.describe_run(given)
+    assert cluster.agree_on_master(TWO, Others([ours, -1]), ours, -1) == TWO
     change(given, monkeypatch)
     with pytest.raises(InputError, match=f"^the workers differ in {words}"):
-        cluster.agree(TWO, Others([cluster.facts(given), -1]), ours, -1)
+        cluster.agree_on_master(
+            TWO, Others([cluster.describe_run(given), -1]), ours, -1
+        )
 
 
 def test_something_that_only_one_knows_is_a_difference():
     for ours, theirs in (({"a": 1, "b": 2}, {"a": 1}), ({"a": 1}, {"a": 1, "b": 2})):
         with pytest.raises(InputError, match="differ in b: .*nothing on worker"):
-            cluster.agree(TWO, Others([theirs, -1]), ours, -1)
+            cluster.agree_on_master(TWO, Others([theirs, -1]), ours, -1)
 
 
 def test_what_a_long_list_differs_in_is_shown():
@@ -237,7 +239,7 @@ def test_what_a_long_list_differs_in_is_shown():
     theirs = {"files": [*ours["files"][:900], "shard", *ours["files"][901:]]}
     words = "files, number 901: .* got shard 900 on .* and shard on"
     with pytest.raises(InputError, match=words):
-        cluster.agree(TWO, Others([theirs, -1]), ours, -1)
+        cluster.agree_on_master(TWO, Others([theirs, -1]), ours, -1)
 
 
 # What TensorFlow 2.21 raises where another worker has ended.
@@ -278,7 +280,10 @@ def test_the_cause_of_an_end_has_no_graph(said, cause):
         cluster.joined(TWO),
     ):
         raise error
-    with pytest.raises(tf.errors.UnavailableError), cluster.joined(cluster.find()):
+    with (
+        pytest.raises(tf.errors.UnavailableError),
+        cluster.joined(cluster.find_cluster()),
+    ):
         raise error
 
 

@@ -1,7 +1,7 @@
 """Writes what follows from the scripts: valohai.yaml, and the page of parameters.
 
-    python write_yaml.py            writes both anew
-    python write_yaml.py --check    tells whether that would change them
+    python -m valohai_step.write_yaml            writes both anew
+    python -m valohai_step.write_yaml --check    tells whether that would change them
 
 Parameters and inputs are those of each script's `valohai.prepare`, pipelines those of
 the pipeline files, as `vh yaml step` and `vh yaml pipeline` read them. What these two
@@ -12,7 +12,6 @@ which `vh yaml pipeline` even deletes.
 import argparse
 import ast
 import sys
-from pathlib import Path
 
 from valohai.internals.pipeline import get_pipeline_from_source
 from valohai.internals.yaml import parse_config_from_source
@@ -21,18 +20,19 @@ from valohai_yaml.objs import Config
 from valohai_yaml.objs.environment_variable import EnvironmentVariable
 from valohai_yaml.objs.task import Task
 
-REPOSITORY = Path(__file__).resolve().parent
+from valohai_step.inputs import REPOSITORY
+
 YAML = REPOSITORY / "valohai.yaml"
 PAGE = REPOSITORY / "docs" / "parameters.md"
 
 LOCK = "pip install --require-hashes -r {}"
 # Each step's script, and what it installs.
 STEPS = {
-    "convert_superbai.py": LOCK.format("requirements.lock"),
-    "weights.py": LOCK.format("requirements.lock"),
-    "train.py": LOCK.format("requirements-gpu.lock"),
-    "detect.py": LOCK.format("requirements.lock"),
-    "upload_superbai.py": "pip install -r requirements-suite.txt",
+    "convert_superbai.py": LOCK.format("requirements/cpu.lock"),
+    "weights.py": LOCK.format("requirements/cpu.lock"),
+    "train.py": LOCK.format("requirements/gpu.lock"),
+    "detect.py": LOCK.format("requirements/cpu.lock"),
+    "upload_superbai.py": "pip install -r requirements/suite.txt",
 }
 ENVIRONMENT = {
     "train.py": [
@@ -74,11 +74,11 @@ TASKS = [
 PAGE_HEAD = """\
 # Parameters and inputs
 
-All of each step, as `python write_yaml.py` takes them from the scripts. On one's own
-machine they are `--NAME=value` of the script, and `--STEP.NAME=value` of
-`python pipeline.py`; on Valohai they are fields in the web app, `--STEP.NAME=value` of
-`vh pipeline run`, and with dashes in place of underscores `--NAME=value` of
-`vh exec run` and `vh task run`.
+All of them, step by step, as `python -m valohai_step.write_yaml` reads them from the scripts.
+On your own machine they are `--NAME=value` for a script and `--STEP.NAME=value` for
+`python pipeline.py`. On Valohai they are fields of the web form, `--STEP.NAME=value` for
+`vh pipeline run`, and `--NAME=value`, with dashes instead of underscores, for `vh exec run`
+and `vh task run`.
 """
 
 

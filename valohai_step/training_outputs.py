@@ -5,8 +5,8 @@ import math
 
 from absl import logging
 
-import on_valohai
-import step
+from valohai_step import execution
+from valohai_step.outputs import log_metadata, outputs_folder, staged_outputs
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
@@ -30,7 +30,7 @@ class Checkpoints:
     @property
     def _folder(self):
         # Not before it is needed: only the master of several workers has outputs.
-        return step.outputs_folder() / "checkpoints"
+        return outputs_folder() / "checkpoints"
 
     def resume(self, path):
         """Puts the trainer where an earlier training ended.
@@ -53,9 +53,9 @@ class Checkpoints:
                     f"{facts[name]}; are these the checkpoints of another training?"
                 )
         training_state.restore_state(path, self._trainer.state())
-        on_valohai.upload_now(training_state.copy_state(path, self._folder))
+        execution.upload_now(training_state.copy_state(path, self._folder))
         self._best = facts["best_epoch"]
-        with step.staged_outputs(quiet=True) as folder:
+        with staged_outputs(quiet=True) as folder:
             training_state.restore_best(path, self._best, folder / "model")
         logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
         return facts["history"]
@@ -65,7 +65,7 @@ class Checkpoints:
         best = best_epoch(history)
         written = []
         if best != self._best:
-            model = step.outputs_folder() / "model"
+            model = outputs_folder() / "model"
             written += training_state.save_best(self._folder, best, model)
             self._best = best
         facts = {
@@ -80,14 +80,14 @@ class Checkpoints:
             self._trainer.state(),
             facts,
             # On Valohai they may still be on their way, and it takes them away itself.
-            keep_older=on_valohai.is_here(),
+            keep_older=execution.is_on_valohai(),
         )
-        on_valohai.upload_now(written)
+        execution.upload_now(written)
 
 
 def save_model(trainer, class_names, size, train_boxes):
     """Writes the model, the best one so far."""
-    with step.staged_outputs(quiet=True) as folder:
+    with staged_outputs(quiet=True) as folder:
         checkpoint.save_model(
             folder / "model", trainer.averaged, class_names, size, train_boxes
         )
@@ -95,7 +95,7 @@ def save_model(trainer, class_names, size, train_boxes):
 
 def load_shipped(trainer):
     """Puts the weights of the model that is shipped, as its files have them, back."""
-    folder = step.outputs_folder() / "model"
+    folder = outputs_folder() / "model"
     checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
 
 
@@ -125,7 +125,7 @@ def draw_batch(dataset, class_names):
         )
     ]
     mosaic = plots.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
-    with step.staged_outputs(quiet=True) as folder:
+    with staged_outputs(quiet=True) as folder:
         mosaic.save(folder / "train_batch.jpg", quality=90)
 
 
@@ -142,7 +142,7 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
     Returns:
         How it is, in words.
     """
-    with step.staged_outputs() as folder:
+    with staged_outputs() as folder:
         (folder / "plots").mkdir()
         draw_plots(folder / "plots", history, tested, test_paths, class_names)
     best = best_epoch(history)
@@ -156,13 +156,13 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
         logging.warning("%s", outcome)
     else:
         logging.info("%s", outcome)
-    step.log_metadata(
+    log_metadata(
         best_epoch=best,
         best_AP=results["AP"],
         best_AP50=results["AP50"],
         below_min_ap50=below,
     )
-    on_valohai.set_status(outcome)
+    execution.set_status(outcome)
     return outcome
 
 

@@ -1,7 +1,7 @@
 """Runs one step on this machine as a Valohai worker would.
 
 The step is a process with the folders, config files and environment of a worker; what
-the edges of the pipeline name lies in its inputs. See `local_run.py` for the folders.
+the edges of the pipeline name lies in its inputs. See `runner.py` for the folders.
 """
 
 import fnmatch
@@ -18,11 +18,9 @@ from pathlib import Path
 import valohai_yaml
 import yaml
 
-import downloads
-import step_inputs
+from valohai_step import downloads
+from valohai_step.inputs import REPOSITORY, glob_paths
 from yolov3_tf2.errors import InputError
-
-REPOSITORY = Path(__file__).resolve().parent
 
 
 @dataclass
@@ -59,7 +57,7 @@ def run_node(state, run, node, edges, repository=None):
     """Runs one step to its end; returns its exit status.
 
     Args:
-        state: the folder of all runs, see `local_run.py`.
+        state: the folder of all runs, see `runner.py`.
         run: the name of this one.
         node: a `Node`.
         edges: of its pipeline.
@@ -169,7 +167,7 @@ def _metadata(line):
         return None
 
 
-def fetch(state, node, name):
+def fetch_files(state, node, name):
     """Returns the files of a node's own input; URLs are downloaded once.
 
     Returns:
@@ -182,12 +180,12 @@ def fetch(state, node, name):
     found = []
     for value in node.inputs[name]:
         if "://" in value:
-            path = downloads.fetch(
+            path = downloads.download(
                 value, state / "downloads", f"--{node.name}.{name}=FILE"
             )
             found.append((path, path.name))
             continue
-        matches = step_inputs.glob(value)
+        matches = glob_paths(value)
         paths = [(path, path.name) for path in matches if path.is_file()]
         for folder in matches:
             if folder.is_dir():

@@ -1,6 +1,6 @@
 """Draws the built-in sample: a Suite export of coloured shapes, and random weights.
 
-    python samples.py FOLDER
+    python -m valohai_step.local.sample FOLDER
 
 Writes `images.zip` and `labels.zip`, laid out as the Suite exports them, and
 `yolov3-tiny.weights`, a darknet weights file of random numbers. Needs no network.
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-import step
+from valohai_step import runtime
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = ((226, 78, 66), (62, 142, 222), (92, 178, 90), (240, 186, 62), (150, 98, 200))
-PICTURE_SIZE = 160
+IMAGE_SIZE = 160
 NUM_TRAIN, NUM_TEST = 480, 60
 DATASET = "shapes"
 
@@ -30,7 +30,7 @@ def main():
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     write_export(folder, NUM_TRAIN, NUM_TEST)
-    step.import_tensorflow()
+    runtime.import_tensorflow()
     import keras
 
     from yolov3_tf2.network import darknet
@@ -76,7 +76,7 @@ def write_export(folder, num_train, num_test, seed=0):
         labels.writestr("project.json", json.dumps(project))
         for number in range(num_train + num_test):
             key = f"{number:04d}.jpg"
-            image, things = draw_picture(rng)
+            image, things = draw_image(rng)
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=90)
             # As the Suite does it: one extension more than the key has.
@@ -102,9 +102,9 @@ def write_export(folder, num_train, num_test, seed=0):
             labels.writestr(f"labels/{label_id}.json", json.dumps(label))
 
 
-def draw_picture(rng):
+def draw_image(rng):
     """Draws one picture; returns it and its things, pairs of name and xyxy pixels."""
-    size = PICTURE_SIZE
+    size = IMAGE_SIZE
     grey = rng.randint(200, 240)
     image = Image.new("RGB", (size, size), (grey, grey, grey))
     canvas = ImageDraw.Draw(image)

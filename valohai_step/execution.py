@@ -12,7 +12,7 @@ from pathlib import Path
 import valohai
 from absl import logging
 
-import step
+from valohai_step.outputs import outputs_folder
 from yolov3_tf2.errors import InputError
 
 # What can stand in the address of a dataset, a model or an alias.
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 STATUS_SECONDS = 10
 
 
-def is_here():
+def is_on_valohai():
     """Whether a worker of Valohai runs this process."""
     # `VH_JOB_ID` is set in local runs too; only a worker can reach Valohai.
     return Path(valohai.paths.get_api_config_path()).is_file()
@@ -45,7 +45,7 @@ def upload_now(paths):
         paths: list of `pathlib.Path` below the step's outputs, which nobody writes to
             any more. Their names must be new ones in this execution.
     """
-    if is_here():
+    if is_on_valohai():
         for path in paths:
             valohai.outputs().live_upload(str(path))
 
@@ -84,7 +84,7 @@ def add_to_dataset(name):
     if execution and execution.counter is not None:
         version += f"-{execution.counter}"
     uri = f"dataset://{name}/{version}"
-    root = step.outputs_folder()
+    root = outputs_folder()
     _add_properties(
         {
             path.relative_to(root).as_posix(): {"valohai.dataset-versions": [uri]}
@@ -110,7 +110,7 @@ def add_model(folder, name, alias, tags, note):
     if not (name or alias or tags):
         return
     properties = {}
-    root = step.outputs_folder()
+    root = outputs_folder()
     for path in sorted((root / folder).iterdir()):
         own = properties[path.relative_to(root).as_posix()] = {}
         if tags:
