@@ -84,7 +84,6 @@ def training_inputs(tmp_path_factory, run_script):
     from valohai_step.local import sample
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model import build_model
-    from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("training_inputs")
     sample.write_export(folder, num_train=24, num_test=7)
@@ -103,3 +102,52 @@ def training_inputs(tmp_path_factory, run_script):
         *("--test", *(folder / "test").iterdir()),
         *("--model", *(folder / "model" / name for name in checkpoint.FILES)),
     ]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Small whole inputs of every step."""
+    import tensorflow as tf
+    from steps import NAMES, TINY
+
+    from superbai.export import Record
+    from valohai_step.local import sample
+    from yolov3_tf2.data import records
+    from yolov3_tf2.network import darknet
+    from yolov3_tf2.network.model import build_model
+
+    folder = tmp_path_factory.mktemp("files")
+    sample.write_export(folder, num_train=4, num_test=2)
+    (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
+    model = build_model(TINY, len(NAMES))
+    darknet.write_weights(folder / "tiny.weights", model)
+    checkpoint.save_model(folder / "model", model, NAMES, 64)
+    image = Image.new("RGB", (64, 48), (9, 9, 200))
+    image.save(folder / "picture.png")
+    with tf.io.TFRecordWriter(str(folder / "two.tfrecord")) as writer:
+        for number in range(2):
+            record = Record(
+                f"ds/{number}.png",
+                (folder / "picture.png").read_bytes(),
+                "png",
+                64,
+                48,
+                [(5, 5, 30, 30)],
+                [number],
+            )
+            writer.write(records.serialize_example(record, NAMES))
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def without_tensorflow(tmp_path):
+    """An environment in which the import of TensorFlow fails."""
+    package = tmp_path / "path" / "tensorflow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('imported too early')")
+    return {"PYTHONPATH": str(package.parent)}

@@ -9,41 +9,44 @@ from project import REPOSITORY
 PACKAGES = ("yolov3_tf2", "superbai", "valohai_step")
 PIPELINES = ("pipeline.py", "label_pipeline.py")
 
+# What every room may import.
+BASE = ("yolov3_tf2.errors", "yolov3_tf2.names")
 # Each room, and what of the project it may import besides itself. The longest name that
 # begins a module's is its room.
 ROOMS = {
     "yolov3_tf2.errors": (),
-    "yolov3_tf2.files": ("yolov3_tf2.errors",),
-    "yolov3_tf2.network.variants": (),
-    "yolov3_tf2.boxes": ("yolov3_tf2.errors", "yolov3_tf2.network.variants"),
+    "yolov3_tf2.names": (),
+    "yolov3_tf2.files": BASE,
+    "yolov3_tf2.network.variants": BASE,
+    "yolov3_tf2.boxes": (*BASE, "yolov3_tf2.network.variants"),
     "yolov3_tf2.network": (
-        "yolov3_tf2.errors",
+        *BASE,
         "yolov3_tf2.network.variants",
         "yolov3_tf2.boxes",
     ),
     "yolov3_tf2.data": (
-        "yolov3_tf2.errors",
+        *BASE,
         "yolov3_tf2.network.variants",
         "yolov3_tf2.boxes",
     ),
     "yolov3_tf2.inference": (
-        "yolov3_tf2.errors",
+        *BASE,
         "yolov3_tf2.files",
         "yolov3_tf2.network",
         "yolov3_tf2.boxes",
         "yolov3_tf2.data",
     ),
     "yolov3_tf2.evaluation": (
-        "yolov3_tf2.errors",
+        *BASE,
         "yolov3_tf2.files",
         "yolov3_tf2.network",
         "yolov3_tf2.boxes",
         "yolov3_tf2.data",
         "yolov3_tf2.inference",
     ),
-    "yolov3_tf2.training.workers": ("yolov3_tf2.errors",),
+    "yolov3_tf2.training.workers": BASE,
     "yolov3_tf2.training": (
-        "yolov3_tf2.errors",
+        *BASE,
         "yolov3_tf2.files",
         "yolov3_tf2.network",
         "yolov3_tf2.boxes",
@@ -52,8 +55,8 @@ ROOMS = {
         "yolov3_tf2.evaluation",
         "yolov3_tf2.training.workers",
     ),
-    "superbai": ("yolov3_tf2.errors", "yolov3_tf2.files", "yolov3_tf2.data.records"),
-    "valohai_step": ("yolov3_tf2.errors",),
+    "superbai": (*BASE, "yolov3_tf2.files", "yolov3_tf2.data.records"),
+    "valohai_step": BASE,
     "valohai_step.training_outputs": ("yolov3_tf2", "valohai_step"),
     "valohai_step.cluster": ("yolov3_tf2", "valohai_step"),
     "valohai_step.local.sample": ("yolov3_tf2", "valohai_step"),

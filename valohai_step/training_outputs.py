@@ -167,7 +167,7 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
 
 
 def draw_plots(folder, history, tested, test_paths, class_names):
-    """Draws curves and errors; `tested` is a list of `coco.TestedImage`."""
+    """Draws curves and errors; `tested` is a list of `coco.EvaluatedImage`."""
     plots.curves(history).savefig(folder / "curves.png")
     plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
     plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")

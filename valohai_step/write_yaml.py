@@ -74,11 +74,11 @@ TASKS = [
 PAGE_HEAD = """\
 # Parameters and inputs
 
-All of them, step by step, as `python -m valohai_step.write_yaml` reads them from the scripts.
-On your own machine they are `--NAME=value` for a script and `--STEP.NAME=value` for
-`python pipeline.py`. On Valohai they are fields of the web form, `--STEP.NAME=value` for
-`vh pipeline run`, and `--NAME=value`, with dashes instead of underscores, for `vh exec run`
-and `vh task run`.
+All of them, step by step, as `python -m valohai_step.write_yaml` reads them from the
+scripts. On your own machine they are `--NAME=value` for a script and
+`--STEP.NAME=value` for `python pipeline.py`. On Valohai they are fields of the web
+form, `--STEP.NAME=value` for `vh pipeline run`, and `--NAME=value`, with dashes instead
+of underscores, for `vh exec run` and `vh task run`.
 """
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from yolov3_tf2.evaluation import coco, matching
-from yolov3_tf2.evaluation.coco import TestedImage
+from yolov3_tf2.evaluation.coco import EvaluatedImage
 from yolov3_tf2.inference.detector import Detections
 
 NAMES = ["cat", "dog"]
@@ -15,7 +15,7 @@ def picture(number, labelled, found):
     boxes, labels, scores = (
         np.array([row[i] for row in found], float) for i in range(3)
     )
-    return TestedImage(
+    return EvaluatedImage(
         number,
         np.array([box for box, _ in labelled], float).reshape(-1, 4),
         np.array([label for _, label in labelled], int),

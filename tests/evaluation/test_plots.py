@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from yolov3_tf2.evaluation import draw, plots
-from yolov3_tf2.evaluation.coco import TestedImage
+from yolov3_tf2.evaluation.coco import EvaluatedImage
 from yolov3_tf2.inference.detector import Detections
 
 NAMES = ["자동차", "dog"]
 
 
 def picture(number, boxes, labels, found=(), scores=(), found_labels=()):
-    return TestedImage(
+    return EvaluatedImage(
         number,
         np.array(boxes, float).reshape(-1, 4),
         np.array(labels, int),

@@ -264,11 +264,11 @@ cases = st.lists(
     st.tuples(
         st.text(
             st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1
-        ).filter(lambda name: annotations.archives.normalise(name).strip()),
+        ).filter(lambda name: annotations.archives.normalise_path(name).strip()),
         st.lists(st.tuples(finite, finite, sides, sides, st.floats(0, 1)), max_size=4),
     ),
     max_size=5,
-    unique_by=lambda case: annotations.archives.normalise(case[0]),
+    unique_by=lambda case: annotations.archives.normalise_path(case[0]),
 )
 
 
@@ -291,7 +291,7 @@ def test_coco_files_are_read_back_as_they_were_written(pictures):
         found, report = read_coco(Path(folder), file)
     assert [(picture.name, picture.boxes) for picture in found] == [
         (
-            annotations.archives.normalise(name),
+            annotations.archives.normalise_path(name),
             tuple(
                 Box("cat", (x, y, x + w, y + h), score) for x, y, w, h, score in all_
             ),
@@ -683,8 +683,8 @@ def test_damage_is_an_input_error_or_none(data):
 
 def test_it_needs_no_tensorflow():
     code = (
-        "import sys, yolov3_tf2.annotations; print(*sorted({'tensorflow', 'keras', "
-        "'valohai', 'tqdm', 'absl', 'pycocotools'} & set(sys.modules)))"
+        "import sys, yolov3_tf2.files.annotations; print(*sorted({'tensorflow', "
+        "'keras', 'valohai', 'tqdm', 'absl', 'pycocotools'} & set(sys.modules)))"
     )
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True

@@ -116,7 +116,7 @@ def _plan(nodes, edges, parameters, config, data):
             raise Refused(400, {"step": [f"There is no step {step}."]})
     pipeline = _parse(nodes, edges, parameters)
     given = {
-        (nodes.PIPELINE, name): [str(value["expression"])]
+        (local_nodes.PIPELINE, name): [str(value["expression"])]
         for name, value in parameters.items()
     }
     # The parameters of a pipeline go before those of its nodes.

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from yolov3_tf2.inference.detector import Detections
 
 
-class TestedImage(NamedTuple):
+class EvaluatedImage(NamedTuple):
     """What is true of a picture and what was found in it.
 
     Attributes:

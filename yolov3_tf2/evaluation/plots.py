@@ -84,7 +84,7 @@ def worst_mosaic(worst, images, class_names, tile=400):
     """Draws pictures with their labels on the left and what was found on the right.
 
     Args:
-        worst: list of `coco.TestedImage`, at least one.
+        worst: list of `coco.EvaluatedImage`, at least one.
         images: a `PIL.Image.Image` for each.
         class_names: list of strings.
         tile: side of the square that each is fitted into, pixels.
@@ -150,7 +150,7 @@ def precision_recall(images, class_names):
     """Plots precision over recall at an IoU of 0.5, a curve a class.
 
     Args:
-        images: list of `coco.TestedImage`.
+        images: list of `coco.EvaluatedImage`.
         class_names: list of strings.
 
     Returns:
@@ -176,7 +176,7 @@ def confusion_matrix(images, class_names):
     """Plots which class was found where which was labelled.
 
     Args:
-        images: list of `coco.TestedImage`.
+        images: list of `coco.EvaluatedImage`.
         class_names: list of strings.
 
     Returns:

@@ -59,7 +59,7 @@ class Row(NamedTuple):
     file_name: str
     score: float
     uncertainty: float
-    class_rarity: float
+    rarity: float
     conflict: float
     missed: float
     boxes: int

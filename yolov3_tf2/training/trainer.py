@@ -14,7 +14,7 @@ from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.evaluation import coco
-from yolov3_tf2.evaluation.coco import TestedImage
+from yolov3_tf2.evaluation.coco import EvaluatedImage
 from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.network import folding
 from yolov3_tf2.network import model as network
@@ -199,7 +199,7 @@ class Trainer:
 
         Returns:
             A dict: `val_loss`, its parts, and those of `average_precision`; and a
-            list of `coco.TestedImage`.
+            list of `coco.EvaluatedImage`.
 
         Raises:
             InputError: the loss is not finite, or a record cannot be used.
@@ -217,7 +217,7 @@ class Trainer:
                     continue
                 is_box = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
                 pictures.append(
-                    TestedImage(
+                    EvaluatedImage(
                         int(number),
                         detector.boxes_to_pixels(boxes[is_box], size_px, size),
                         labels[is_box],

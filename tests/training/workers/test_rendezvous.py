@@ -299,7 +299,7 @@ CONNECTS = """
     import signal
     import sys
     import time
-    from yolov3_tf2.rendezvous import Rendezvous
+    from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
     ending, seconds, rank, *addresses = sys.argv[1:]
 

@@ -20,7 +20,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import yolov3_tf2
 from yolov3_tf2.training.workers.link import Link
 
 # For what a process does itself when it is told to stop, if it can.
@@ -49,7 +48,7 @@ def watched(messages, late, seconds):
     watch = subprocess.Popen(
         [sys.executable, "-m", __name__, str(os.getpid()), str(seconds), late]
         + [json.dumps(numbers)],
-        cwd=Path(yolov3_tf2.__file__).parents[1],
+        cwd=Path(__file__).parents[3],
         stdin=subprocess.PIPE,
         pass_fds=list(numbers),
         start_new_session=True,  # A terminal's signals are for all of its session.

@@ -1,0 +1,187 @@
+"""train.py as a user runs it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from steps import (
+    NAMES,
+    TINY,
+    detect,
+    model_files,
+    on_a_full_disk,
+    refused,
+    train,
+)
+
+from yolov3_tf2.network import checkpoint
+
+
+@pytest.mark.parametrize(
+    "transfer, kept",
+    # Of 8,680,864: the outputs have 24 filters of 512 and of 256 weights and a bias.
+    [
+        ("darknet", "6,298,480"),
+        ("no_output", "8,662,384"),
+        ("heads", "8,680,864"),
+        ("none", "0"),
+    ],
+)
+def test_train(run_script, outputs, files, transfer, kept):
+    process = train(run_script, outputs, files, f"--transfer={transfer}")
+    assert process.returncode == 0, process.stderr
+    assert f"transfer {transfer}: {kept}" in process.stderr
+    lines = [json.loads(line) for line in process.stdout.split("\n") if line]
+    assert [line.get("epoch") for line in lines] == [0, 1, None]
+    assert lines[1]["images_per_second"] > 0
+    trained, info = checkpoint.load_model(outputs / "model")
+    boxes = {"circle": 1, "square": 1, "triangle": 0}
+    assert info == (TINY, NAMES, 64, boxes)
+    best = lines[2]["best_epoch"]
+    assert f"model/ is of epoch {best}" in process.stderr
+    if transfer == "heads" and best == 0:
+        before, _ = checkpoint.load_model(files / "model")
+        for ours, theirs in zip(trained.variables, before.variables, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def moved(outputs, files):
+    """The parts of the network that the last epoch has left other than they were."""
+    (path,) = (outputs / "checkpoints").glob("epoch-*.json")
+    reader = tf.train.load_checkpoint(str(path.with_suffix(".tf")))
+    before, _ = checkpoint.load_model(files / "model")
+    keys = [key for key in reader.get_variable_to_shape_map() if "model.S" in key]
+    assert len(keys) == len(before.variables)
+    parts = set()
+    for variable in before.variables:
+        (key,) = [k for k in keys if variable.path.replace("/", ".S") + "/" in k]
+        if (reader.get_tensor(key) != variable.numpy()).any():
+            parts.add(variable.path.split("_")[0])
+    return parts
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--freeze_epochs=1"], {"output"}),
+        (["--transfer=no_output", "--kept_rate=0"], {"output"}),
+        (["--epochs=2", "--freeze_epochs=1"], {"backbone", "neck", "output"}),
+        (["--transfer=darknet", "--freeze_epochs=9"], {"neck", "output"}),
+    ],
+)
+def test_kept_layers_can_wait_or_stay(run_script, outputs, files, arguments, expected):
+    process = train(run_script, outputs, files, *arguments)
+    assert process.returncode == 0, process.stderr
+    assert moved(outputs, files) >= expected
+    if "--epochs=2" not in arguments:
+        assert "backbone" not in moved(outputs, files)
+
+
+def test_nothing_to_train(run_script, outputs, files):
+    process = train(run_script, outputs, files, "--kept_rate=0")
+    refused(process, outputs, "--kept_rate=0", "nothing would be trained")
+
+
+def test_a_range_of_sizes(run_script, outputs, files):
+    process = train(run_script, outputs, files, "--size=64-128", "--epochs=3")
+    assert process.returncode == 0, process.stderr
+    assert checkpoint.read_info(outputs / "model").size == 128
+
+
+def test_patience_ends_a_training(run_script, outputs, files):
+    # Too small a rate to change anything: the untrained model stays the best.
+    process = train(
+        run_script,
+        outputs,
+        files,
+        *("--epochs=9", "--patience=2", "--learning_rate=1e-8", "--freeze_epochs=9"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "no better AP for 2 epochs: stopped" in process.stderr
+    assert "no epoch has made the model better" in process.stderr
+    lines = [json.loads(line) for line in process.stdout.split("\n") if line]
+    assert [line.get("epoch") for line in lines] == [0, 1, 2, None]
+
+
+def test_train_refuses_a_class_that_the_class_file_lacks(
+    run_script, outputs, files, tmp_path
+):
+    (tmp_path / "classes.txt").write_text("circle\ntriangle\n")
+    process = train(run_script, outputs, files, classes=[tmp_path / "classes.txt"])
+    refused(process, outputs, "not in the class file", "square", "ds/1.png")
+
+
+def test_train_refuses_a_file_of_other_classes_at_once(
+    run_script, outputs, files, tmp_path
+):
+    (tmp_path / "classes.txt").write_text("cat\n")
+    process = train(run_script, outputs, files, classes=[tmp_path / "classes.txt"])
+    words = ("two.tfrecord: its first record has the classes circle", "not (cat)")
+    refused(process, outputs, *words)
+
+
+def other_records(folder):
+    """TFRecord files that are not of the schema: of another, and of no example."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
+    features = tf.train.Features(feature={"image/encoded": feature})
+    example = tf.train.Example(features=features).SerializeToString()
+    for name, content in (
+        ("other.tfrecord", example),
+        ("junk.tfrecord", b"hello world"),
+    ):
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            writer.write(content)
+    return [
+        (folder / "other.tfrecord", "Feature: image/height"),
+        (folder / "junk.tfrecord", "Could not parse example input"),
+    ]
+
+
+def test_records_of_another_schema_are_refused(run_script, outputs, files, tmp_path):
+    for path, words in other_records(tmp_path):
+        for split in ("train", "test"):
+            process = train(run_script, outputs, files, **{split: [path]})
+            message = f"{path}: its first record cannot be used: {words}"
+            refused(process, outputs, message)
+        process = detect(run_script, outputs, files, path)
+        refused(process, outputs, f"{path}: a record cannot be read: {words}")
+
+
+def test_train_on_a_full_disk(outputs, files):
+    records_file = files / "two.tfrecord"
+    stderr = on_a_full_disk(
+        "train.py",
+        outputs,
+        2**20,
+        *("--classes", files / "classes.txt", "--train", records_file),
+        *("--test", records_file, "--model", *model_files(files / "model")),
+        *("--size=64", "--epochs=1", "--batch_size=1"),
+    )
+    assert "cannot be written: " in stderr
+    assert not [path for path in outputs.rglob("*") if path.name == "model.json"]
+
+
+def test_train_refuses_a_truncated_record_file(run_script, outputs, files, tmp_path):
+    short = tmp_path / "short.tfrecord"
+    short.write_bytes((files / "two.tfrecord").read_bytes()[:-5])
+    process = train(run_script, outputs, files, train=[short])
+    refused(process, outputs, str(short), "breaks off in record 1")
+
+
+def test_train_refuses_a_model_with_a_file_missing(run_script, outputs, files):
+    process = train(
+        run_script, outputs, files, model=[files / "model" / "model.tf.index"]
+    )
+    refused(process, outputs, "input 'model'", "model.json")
+
+
+def test_train_refuses_a_checkpoint_of_another_variant(
+    run_script, outputs, files, tmp_path
+):
+    folder = shutil.copytree(files / "model", tmp_path / "model")
+    info = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(info | {"variant": "yolov3"}))
+    process = train(run_script, outputs, files, model=model_files(folder))
+    refused(process, outputs, str(folder), "for yolov3, got", "another variant")
