@@ -22,7 +22,7 @@ from queue import SimpleQueue
 import valohai
 from absl import logging
 
-from superbai import image_matching, project, sdk, uploader
+from superbai import image_matching, sdk, uploader
 from superbai.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
@@ -31,6 +31,7 @@ from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations, archives
 from yolov3_tf2.files.images import prepare_image
+from yolov3_tf2.names import normalise_name, normalise_path
 
 PARAMETERS = {
     "project": {
@@ -197,7 +198,7 @@ def read_review(values, paths):
             f"{paths[0]}: expected a column file_name, got {', '.join(rows[0])}; is it "
             "the review.csv of detect.py?"
         )
-    return {archives.normalise_path(row["file_name"]) for row in rows[:number]}
+    return {normalise_path(row["file_name"]) for row in rows[:number]}
 
 
 def identify_all(annotated, dataset):
@@ -262,7 +263,7 @@ def make_items(annotated, identities, values, review, left_out):
                 continue
             left, top, right, bottom = box.xyxy
             size = (left, top, right - left, bottom - top)
-            name = project.class_name(box.class_name)
+            name = normalise_name(box.class_name)
             identity = uploader.object_id(dataset, key, name, size)
             if identity in boxes:
                 left_out["boxes that are there twice"] += 1

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files import archives
+from yolov3_tf2.names import normalise_path
 
 # The newest version whose form is known, major and minor.
 KNOWN_VERSION = (0, 9)
@@ -224,16 +224,14 @@ def label_name(meta, root, where):
     paths = [paths] if isinstance(paths, str) else _list(paths, where)
     if not paths or not isinstance(paths[0], str):
         return ""
-    return root + archives.normalise_path(paths[0]).removeprefix("./")
+    return root + normalise_path(paths[0]).removeprefix("./")
 
 
 def identity(meta, path, where):
     """Returns (dataset, data_key) of a meta whose own path below meta/ is `path`."""
     folder, _, rest = path.partition("/") if "/" in path else ("", "", path)
-    dataset = archives.normalise_path(str(meta.get("dataset") or folder))
-    key = archives.normalise_path(
-        str(meta.get("data_key") or rest.removesuffix(".json"))
-    )
+    dataset = normalise_path(str(meta.get("dataset") or folder))
+    key = normalise_path(str(meta.get("data_key") or rest.removesuffix(".json")))
     for name, value in (("dataset", dataset), ("data_key", key)):
         if ".." in value.split("/"):
             raise InputError(f"{where}: {name} '{value}' leaves the archive.")

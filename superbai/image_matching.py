@@ -6,8 +6,9 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.archives import Folder, Zip, normalise_path
+from yolov3_tf2.files.archives import Folder, Zip
 from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.names import normalise_path
 
 
 class Entry(NamedTuple):

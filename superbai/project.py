@@ -16,7 +16,7 @@ import requests
 
 from superbai import sdk
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files import archives
+from yolov3_tf2.names import normalise_name, normalise_path
 
 # The SDK pastes names into its query without escaping them.
 _UNSAFE = re.compile(r'["\\\x00-\x1f\x7f\u2028\u2029]')
@@ -50,7 +50,7 @@ class Project:
     """A project of the Suite.
 
     Attributes:
-        boxes: dict from the name of a class, see `class_name`, to its id, of those that
+        boxes: dict from the name of a class, see `names.py`, to its id, of those that
             are boxes.
         others: dict from the name of a class to its type, of those that are none.
         stopped: a `threading.Event`; once it is set, nothing is tried again.
@@ -99,17 +99,17 @@ class Project:
             )
         classes = interface["object_detection"]["object_classes"]
         boxes = [c for c in classes if c["annotation_type"] == "box"]
-        self._spelled = {class_name(c["name"]): c["name"] for c in boxes}
-        self.boxes = {class_name(c["name"]): c["id"] for c in boxes}
+        self._spelled = {normalise_name(c["name"]): c["name"] for c in boxes}
+        self.boxes = {normalise_name(c["name"]): c["id"] for c in boxes}
         self.others = {
-            class_name(c["name"]): c["annotation_type"]
+            normalise_name(c["name"]): c["annotation_type"]
             for c in classes
-            if class_name(c["name"]) not in self.boxes
+            if normalise_name(c["name"]) not in self.boxes
         }
         self._known = {(c["name"], c["annotation_type"]) for c in classes}
         # spb-cli knows classes by their names alone.
         alike = classes if self._sdk.package == "spb" else boxes
-        names = [class_name(c["name"]) for c in alike]
+        names = [normalise_name(c["name"]) for c in alike]
         self._ambiguous = {name for name in names if names.count(name) > 1}
 
     def check_classes(self, names):
@@ -299,11 +299,6 @@ class Project:
         self._sdk.call(action, lambda: label.handle.update_status(status))
 
 
-def class_name(name):
-    """One spelling of a class's name: composed characters, no blanks around it."""
-    return unicodedata.normalize("NFC", name).strip()
-
-
 def check_names(dataset, key):
     """Checks that a picture of these names can be uploaded.
 
@@ -331,7 +326,7 @@ def box_of(stored):
     sides = tuple(coord.get(side) for side in _COORD)
     if not all(isinstance(side, int | float) for side in sides):
         return None
-    return class_name(name), sides
+    return normalise_name(name), sides
 
 
 def _class_of(stored):
@@ -367,4 +362,4 @@ def _spellings(dataset, key):
 
 
 def _normal(names):
-    return tuple(map(archives.normalise_path, names))
+    return tuple(map(normalise_path, names))

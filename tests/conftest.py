@@ -84,6 +84,7 @@ def training_inputs(tmp_path_factory, run_script):
     from valohai_step.local import sample
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("training_inputs")
     sample.write_export(folder, num_train=24, num_test=7)
@@ -108,12 +109,13 @@ def training_inputs(tmp_path_factory, run_script):
 def files(tmp_path_factory):
     """Small whole inputs of every step."""
     import tensorflow as tf
+    from PIL import Image
     from steps import NAMES, TINY
 
     from superbai.export import Record
     from valohai_step.local import sample
     from yolov3_tf2.data import records
-    from yolov3_tf2.network import darknet
+    from yolov3_tf2.network import checkpoint, darknet
     from yolov3_tf2.network.model import build_model
 
     folder = tmp_path_factory.mktemp("files")

@@ -28,6 +28,7 @@ from yolov3_tf2.evaluation.coco import (
 )
 from yolov3_tf2.files import annotations
 from yolov3_tf2.files.annotations import AnnotatedImage, Box
+from yolov3_tf2.names import normalise_path
 
 KOREAN = "사진/고양이 1.jpg"
 VOC = """<?xml version="1.0" encoding="utf-8"?>
@@ -264,11 +265,11 @@ cases = st.lists(
     st.tuples(
         st.text(
             st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1
-        ).filter(lambda name: annotations.archives.normalise_path(name).strip()),
+        ).filter(lambda name: normalise_path(name).strip()),
         st.lists(st.tuples(finite, finite, sides, sides, st.floats(0, 1)), max_size=4),
     ),
     max_size=5,
-    unique_by=lambda case: annotations.archives.normalise_path(case[0]),
+    unique_by=lambda case: normalise_path(case[0]),
 )
 
 
@@ -291,7 +292,7 @@ def test_coco_files_are_read_back_as_they_were_written(pictures):
         found, report = read_coco(Path(folder), file)
     assert [(picture.name, picture.boxes) for picture in found] == [
         (
-            annotations.archives.normalise_path(name),
+            normalise_path(name),
             tuple(
                 Box("cat", (x, y, x + w, y + h), score) for x, y, w, h, score in all_
             ),

@@ -11,6 +11,7 @@ import suite_export
 
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
+from yolov3_tf2.names import normalise_path
 
 KOREAN = "고양이/사진.jpg"
 NFC, NFD = (unicodedata.normalize(form, KOREAN) for form in ("NFC", "NFD"))
@@ -295,5 +296,5 @@ def test_200_000_entries(tmp_path):
     ],
 )
 def test_normalise(path, expected):
-    assert archives.normalise_path(path) == expected
-    assert archives.normalise_path(expected) == expected
+    assert normalise_path(path) == expected
+    assert normalise_path(expected) == expected

@@ -1,7 +1,7 @@
 """Darknet `.cfg` text of the three networks, for OpenCV's importer to read.
 
-Written from darknet's layer tables and independent of `network/model.py`: here layers are
- numbered and routed as darknet does it.
+Written from darknet's layer tables and independent of `network/model.py`: here layers
+are numbered and routed as darknet does it.
 """
 
 _NET = "[net]\nwidth={size}\nheight={size}\nchannels=3\n"

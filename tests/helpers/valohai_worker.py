@@ -1,7 +1,7 @@
 """Does around a step what Valohai's workers do, for the stand-in for Valohai's API.
 
 The step itself is run by the project's own `local/worker.py`. Here are what comes
-before and after, and besides: a worker fetches the inputs, takes files away that a step wants
+before and after: a worker fetches the inputs, takes files away that a step wants
 uploaded at once, shows the log, and keeps the outputs with their properties.
 """
 

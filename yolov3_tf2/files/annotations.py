@@ -19,6 +19,7 @@ from lxml import etree
 
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
+from yolov3_tf2.names import normalise_path
 
 # What has a thinner side is a line: detections.json rounds to three decimals.
 MIN_SIDE_PX = 1e-3
@@ -53,7 +54,7 @@ class AnnotatedImage(NamedTuple):
     """One picture and its objects.
 
     Attributes:
-        name: its file's name or path, see `archives.normalise_path`.
+        name: its file's name or path, see `normalise_path`.
         size: (width, height) in pixels; None where the file does not say it.
         boxes: tuple of `Box` in the file's order; empty where there is nothing.
         where: what to call it in an error.
@@ -388,7 +389,7 @@ def _text(value, place):
 
 
 def _picture_name(value, place):
-    return _text(archives.normalise_path(_text(value, place)), place)
+    return _text(normalise_path(_text(value, place)), place)
 
 
 def _size(sides, place):

@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from contextlib import suppress
@@ -263,12 +262,6 @@ class Folder:
             raise InputError(
                 f"{self.name}: cannot read '{name}': {error.strerror or error}."
             ) from error
-
-
-def normalise_path(path):
-    """One spelling of a path: forward slashes, none in front, composed characters."""
-    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
-    return "/".join(part for part in path.split("/") if part)
 
 
 def _check_size(archive, name, size, limit):
