@@ -91,7 +91,7 @@ def test_all_have_the_same_python():
         assert step.image == f"python:{python}-slim", step.name
     ruff = tomllib.loads(read("pyproject.toml"))["tool"]["ruff"]
     assert ruff["target-version"] == "py" + python.replace(".", "")
-    assert f"Python {python}." in read("requirements.txt").splitlines()[0]
+    assert f"Python {python} to " in read("requirements.txt").splitlines()[0]
     for lock in LOCKS.values():
         words = command(lock)
         assert words[words.index("--python-version") + 1] == python, lock

@@ -11,6 +11,8 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 OTHER_OPTIONS = {"adhoc", "reuse", "environment", "pipeline", "help", "check"}
 OTHER_OPTIONS |= {"autorestart", "rm", "user", "gpus", "build-arg"}
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+# Rows of the map of folders: folder, what it is, names of its files.
+MAP_ROW = r"^\| `([\w/]+/)` \|.*\| (.*) \|$"
 CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="utf-8"))
 
 
@@ -50,16 +52,24 @@ def test_commands_have_options_that_there_are(page):
 
 
 def test_every_file_that_is_named_exists():
-    for name in re.findall(r"`((?:yolov3_tf2/)?\w+\.(?:py|yaml))`", README):
-        assert (REPOSITORY / name).is_file() or (
-            REPOSITORY / "yolov3_tf2" / name
-        ).is_file(), name
+    text = re.sub(MAP_ROW, "", README, flags=re.MULTILINE)
+    for name in re.findall(r"`([\w/]+\.(?:py|yaml|lock|txt))`", text):
+        if name != "classes.txt":  # A step writes it.
+            assert (REPOSITORY / name).is_file(), name
     for page in PAGES:
         for name in re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / name).is_file(), f"{page.name}: {name}"
 
 
-def test_every_module_is_described():
-    for path in [*REPOSITORY.glob("*.py"), *(REPOSITORY / "yolov3_tf2").glob("*.py")]:
-        if path.name not in ("__init__.py", "errors.py"):
-            assert f"{path.name}`" in README, path.name
+def test_every_module_is_on_the_map():
+    rows = re.findall(MAP_ROW, README, re.MULTILINE)
+    listed = {
+        f"{room}{name}" for room, names in rows for name in re.findall("`(.*?)`", names)
+    }
+    modules = {
+        path.relative_to(REPOSITORY).as_posix()
+        for package in ("yolov3_tf2", "superbai", "valohai_step")
+        for path in (REPOSITORY / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert listed == modules

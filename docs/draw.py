@@ -1,7 +1,7 @@
-"""Makes the pictures of the README out of a run of the pipeline on the sample.
+"""Draws the images of the README from a run of the pipeline on the sample.
 
-python pipeline.py
-python docs/pictures.py .valohai/outputs/RUN
+    python pipeline.py
+    python docs/draw.py .valohai/outputs/RUN
 """
 
 import argparse
@@ -18,7 +18,7 @@ sys.path.insert(0, str(REPOSITORY))
 from valohai_step import runtime  # noqa: E402
 
 COLUMNS, ROWS, TILE, GAP = 4, 2, 300, 10
-# Places of the steps in the picture of the pipeline, and what flows along the arrows.
+# Where the diagram of the pipeline has its steps, and what flows along its arrows.
 PLACES = {
     "convert-superbai": (0, 1),
     "weights": (0, 0),
@@ -34,7 +34,7 @@ FLOWS = [
 ]
 
 
-def pipeline_picture():
+def pipeline_diagram():
     """Draws the steps and what flows between them; returns a matplotlib figure."""
     figure = Figure(figsize=(11, 2.6), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -63,8 +63,8 @@ def pipeline_picture():
     return figure
 
 
-def detections_picture(run):
-    """Draws what was found in the first pictures; returns a `PIL.Image.Image`."""
+def detections_mosaic(run):
+    """Draws the detections of the first images; returns a `PIL.Image.Image`."""
     runtime.import_tensorflow()
     import tensorflow as tf
 
@@ -81,11 +81,11 @@ def detections_picture(run):
     }
     side = TILE + GAP
     mosaic = Image.new("RGB", (COLUMNS * side - GAP, ROWS * side - GAP), "white")
-    for place, picture in enumerate(found["images"][: COLUMNS * ROWS]):
-        name = picture["file_name"]
+    for place, entry in enumerate(found["images"][: COLUMNS * ROWS]):
+        name = entry["file_name"]
         image = load_rgb(encoded[name], name)
         scale = TILE / image.width
-        own = [a for a in found["annotations"] if a["image_id"] == picture["id"]]
+        own = [a for a in found["annotations"] if a["image_id"] == entry["id"]]
         tile = draw.draw_boxes(
             image.resize((TILE, round(image.height * scale))),
             [
@@ -106,8 +106,8 @@ def main():
     parser.add_argument("run", type=Path, help="outputs of a run of the pipeline")
     run = parser.parse_args().run
     docs = REPOSITORY / "docs"
-    pipeline_picture().savefig(docs / "pipeline.png")
-    detections_picture(run).save(docs / "detections.png")
+    pipeline_diagram().savefig(docs / "pipeline.png")
+    detections_mosaic(run).save(docs / "detections.png")
     for name, source in (
         ("preview.jpg", run / "convert-superbai" / "preview.jpg"),
         ("curves.png", run / "train" / "plots" / "curves.png"),
