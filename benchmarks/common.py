@@ -20,8 +20,8 @@ sys.path.insert(0, str(_REPOSITORY))
 WIDTH, HEIGHT, BOXES = 640, 480, 9
 CLASSES = ["person", "car"]
 
-# Between a benchmark and a step: a process counts the peak of the one that starts it as
-# its own, and that of a benchmark may be the larger.
+# Runs between a benchmark and a step: a process inherits the peak memory of the process that
+# starts it, and the benchmark's may be the larger.
 _WATCH = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:])
@@ -31,7 +31,7 @@ sys.exit(status)
 
 
 def photographs(number=50, seed=0):
-    """Returns JPEGs of the size, the detail and the weight of photographs of COCO."""
+    """Returns JPEGs with the size, the detail and the bytes of COCO photographs."""
     chance = np.random.default_rng(seed)
     encoded = []
     for _ in range(number):
@@ -49,9 +49,9 @@ def photographs(number=50, seed=0):
 
 def add_export_arguments(parser):
     """Adds `--images` and `--labels` to a command line."""
-    hint = "of an export of one's own, in place of generated pictures"
-    parser.add_argument("--images", type=Path, help=f"the pictures' zip {hint}")
-    parser.add_argument("--labels", type=Path, help="the labels' zip of it")
+    hint = "of your own export, instead of generated images"
+    parser.add_argument("--images", type=Path, help=f"zip of the images {hint}")
+    parser.add_argument("--labels", type=Path, help="zip of the labels of that export")
 
 
 def own_export(parser, arguments):
@@ -79,14 +79,14 @@ def boxes(chance):
 
 
 def side_by_side(functions, rounds):
-    """Times functions in turn, so that what else the machine does meets all alike.
+    """Times functions in alternation, so that other load affects all of them alike.
 
     Args:
-        functions: a dict from a name to a function without arguments.
-        rounds: how often each is called.
+        functions: dict from a name to a function without arguments.
+        rounds: how often each function is called.
 
     Returns:
-        A dict from name to the median of its seconds.
+        A dict from name to the median of the seconds.
     """
     seconds = {name: [] for name in functions}
     for _ in range(rounds):
@@ -98,9 +98,9 @@ def side_by_side(functions, rounds):
 
 
 def run(script, outputs, *arguments):
-    """Runs a step; returns its seconds and the peak of its memory in bytes.
+    """Runs a step; returns its seconds and its peak memory in bytes.
 
-    The peak is that of its largest process, as it waits for those it starts.
+    The peak is that of the step's largest process.
     """
     command = [sys.executable, "-c", _WATCH, sys.executable, _REPOSITORY / script]
     start = time.perf_counter()
@@ -119,7 +119,7 @@ def run(script, outputs, *arguments):
 
 
 def print_table(title, columns, rows):
-    """Prints a table in Markdown, the machine in its title."""
+    """Prints a Markdown table with the machine in its title."""
     cores = os.cpu_count()
     print(f"\n{title}; {cores} cores, {platform.machine()}, {processor()}\n")
     print("| " + " | ".join(columns) + " |")
@@ -129,7 +129,7 @@ def print_table(title, columns, rows):
 
 
 def processor():
-    """The name of the processor, as the system gives it."""
+    """Returns the name of the processor."""
     path = Path("/proc/cpuinfo")
     if path.is_file():
         for line in path.read_text().splitlines():
@@ -139,7 +139,7 @@ def processor():
 
 
 def write_zip(path, entries):
-    """Writes a zip as the Suite does, deflated, from pairs of name and content."""
+    """Writes a deflated zip, as the Suite does, from pairs of name and content."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries:
             archive.writestr(name, content)
