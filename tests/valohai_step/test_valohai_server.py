@@ -141,16 +141,16 @@ def test_what_is_refused(server, ask, payload):
         ({"commit": "~unknown"}, "Invalid commit."),
         ({"step": "wright"}, "There is no step wright."),
         ({"colour": "red"}, "This field is not known."),
-        ({"inputs": {}}, "the input 'file' of write is missing"),
+        ({"inputs": {}}, "input 'file' of write is missing"),
         ({"inputs": {"file": ["datum://unknown"]}}, "there is no such file"),
         ({"inputs": {"file": ["own.txt"]}}, "there is no such file"),
         (
             {"inputs": payload["inputs"] | {"files": ["http://a/b"]}},
-            "no such parameter",
+            "unknown option --write.files",
         ),
         ({"parameters": {"number": 11}}, "expected a value from 0 to 10, got 11"),
-        ({"parameters": {"number": "many"}}, "expected integer, got 'many'"),
-        ({"parameters": {"numbers": 1}}, "no such parameter or input"),
+        ({"parameters": {"number": "many"}}, "expected an integer, got 'many'"),
+        ({"parameters": {"numbers": 1}}, "unknown option --write.numbers"),
     ):
         answer = ask("post", "api/v0/executions/", 400, json=payload | change)
         assert message in json.dumps(answer)
