@@ -370,7 +370,7 @@ def test_checkpoints_are_uploaded_while_the_step_runs(vh, trained):
 @pytest.mark.slow
 def test_a_restarted_training_resumes(server, trained):
     interrupted, restarted = trained
-    (last,) = re.findall(r"after epoch (\d) from ", restarted.text)
+    (last,) = re.findall(r"after epoch (\d),? from ", restarted.text)
     assert 1 <= int(last) < EPOCHS
     before = [line["epoch"] for line in interrupted.node.metadata if "epoch" in line]
     after = [line["epoch"] for line in restarted.node.metadata if "epoch" in line]
