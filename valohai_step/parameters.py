@@ -91,9 +91,10 @@ def read_parameters(declared, inputs):
     # message where a number is malformed or missing, only warns of unknown options, and
     # takes any word for true. So its values are used only where the command line has
     # none: it knows Valohai's config files.
-    values = _read_command_line(declared, inputs)
+    of_command_line = _read_command_line(declared, inputs)
+    values = {}
     for name, spec in declared.items():
-        value = values.get(name)
+        value = of_command_line.get(name)
         if value is None:
             value = valohai.parameters(name).value
         if value is None:  # Switched off in Valohai's web form.
@@ -112,7 +113,7 @@ def _read_command_line(declared, inputs):
         elif name in inputs:
             check_not_empty(name, option.values)
         else:
-            raise unknown_option(name, [*declared, *inputs])
+            raise unknown_option(option.name, [*declared, *inputs])
         if name != option.name:
             logging.warning("--%s is now called --%s", option.name, name)
     return values

@@ -142,6 +142,7 @@ def test_what_is_rejected(server, ask, payload):
         ({"step": "wright"}, "There is no step wright."),
         ({"colour": "red"}, "This field is not known."),
         ({"inputs": {}}, "input 'file' of write is missing"),
+        ({"inputs": {"file": []}}, "input 'file' of write is missing"),
         ({"inputs": {"file": ["datum://unknown"]}}, "there is no such file"),
         ({"inputs": {"file": ["own.txt"]}}, "there is no such file"),
         (

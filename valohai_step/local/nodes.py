@@ -12,7 +12,6 @@ from leval.simple import simple_eval
 
 from valohai_step.local import worker
 from valohai_step.parameters import (
-    check_not_empty,
     current_name,
     parse_value,
     suggest_name,
@@ -34,7 +33,7 @@ def build_nodes(config, pipeline, texts):
         pipeline: the `valohai_yaml.objs.Pipeline`.
         texts: dict from (node, name) to a list of values, as texts. The name is that of
             an input or of a parameter; with the node `PIPELINE`, that of a parameter of
-            the pipeline.
+            the pipeline. An input's list may be empty.
 
     Raises:
         InputError: a value is not valid, a name is unknown, or a required input is
@@ -82,15 +81,15 @@ def _set_value(node, name, texts):
     """Sets an input or a parameter of a node from texts."""
     parameters = node.step.parameters
     if name in node.inputs:
-        check_not_empty(f"{node.name}.{name}", texts)
         node.inputs[name] = texts
         return
-    name = current_name(name, parameters)
-    if name not in parameters:
+    declared_name = current_name(name, parameters)
+    if declared_name not in parameters:
         raise unknown_option(name, [*parameters, *node.inputs], f"{node.name}.")
-    spec = parameters[name].serialize()
-    # The last one counts where an option is repeated.
-    node.parameters[name] = parse_value(f"{node.name}.{name}", spec, texts[-1:])
+    spec = parameters[declared_name].serialize()
+    # The last value counts where an option is repeated.
+    value = parse_value(f"{node.name}.{declared_name}", spec, texts[-1:])
+    node.parameters[declared_name] = value
 
 
 def _parameter_defaults(step):

@@ -253,7 +253,7 @@ def test_a_former_name_of_a_parameter(project, capsys):
     assert node.parameters == {"number": 3, "review_images": 0.25, "loud": False}
     # It is a former name only where the step has the present one.
     assert run("--make.review_pictures=1") == 1
-    assert "unknown option --make.review_images" in capsys.readouterr().err
+    assert "unknown option --make.review_pictures" in capsys.readouterr().err
 
 
 def test_an_edge_without_files(project):
