@@ -72,7 +72,7 @@ def test_parameters(run_script, outputs, without_tensorflow, script, arguments, 
 @pytest.mark.parametrize(
     "script, name, words",
     [
-        ("convert_superbai.py", "images", ["Give it with --images FILE."]),
+        ("convert_superbai.py", "images", ["give it with --images FILE."]),
         (
             "train.py",
             "classes",
@@ -91,7 +91,7 @@ def test_missing_inputs_name_the_command_that_makes_them(
         ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"),
     )
     process = run_script(script, outputs=outputs, cwd=tmp_path / "empty")
-    refused(process, outputs, f"input '{name}' is missing", *words)
+    refused(process, outputs, f"input '{name}' of ", " is missing; ", *words)
 
 
 @pytest.mark.parametrize(

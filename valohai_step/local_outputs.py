@@ -60,10 +60,10 @@ def find_newest_outputs(step_name, input_name, optional):
     for other, other_name in _input_by_folder.items():
         if _is_of_sample(other) != _is_of_sample(folder):
             raise InputError(
-                f"{step_name}: the newest local outputs for '{input_name}' ({folder}) "
-                f"and for '{other_name}' ({other}) do not belong together: one of them "
-                "is from the built-in sample. Run the earlier steps on your data "
-                f"first, or give --{input_name}."
+                f"inputs of {step_name}: the newest local outputs for '{input_name}' "
+                f"({folder}) and for '{other_name}' ({other}) do not belong together: "
+                "one of them is from the built-in sample; run the earlier steps on "
+                f"your data first, or give --{input_name}."
             )
     logging.info(
         "%s: taken from the newest local outputs, %s (%d %s)",
@@ -78,7 +78,7 @@ def find_newest_outputs(step_name, input_name, optional):
 def describe_missing_input(step_name, input_name):
     """Returns an error message with the command that makes a missing input."""
     message = (
-        f"{step_name}: input '{input_name}' is missing. Give it with "
+        f"input '{input_name}' of {step_name} is missing; give it with "
         f"--{input_name} FILE"
     )
     config = read_config()

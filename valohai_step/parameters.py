@@ -260,8 +260,10 @@ def unknown_option(name, known, prefix=""):
         known: list of the names that exist.
         prefix: what stands before each name, such as `train.`.
     """
-    hint = suggest_name(name, known, f"--{prefix}")
-    return InputError(f"unknown option --{prefix}{name}; {hint}")
+    message = f"unknown option --{prefix}{name}"
+    if known:
+        message += f"; {suggest_name(name, known, f'--{prefix}')}"
+    return InputError(message)
 
 
 def suggest_name(name, known, prefix=""):
@@ -269,8 +271,7 @@ def suggest_name(name, known, prefix=""):
     close = difflib.get_close_matches(name, known, 1)
     if close:
         return f"did you mean {prefix}{close[0]}?"
-    names = ", ".join(f"{prefix}{each}" for each in known)
-    return f"expected one of {names}." if names else "there are none."
+    return f"expected one of {', '.join(f'{prefix}{each}' for each in known)}."
 
 
 def _unexpected_value(value):

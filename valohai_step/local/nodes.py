@@ -116,8 +116,8 @@ def _pass_to_nodes(pipeline, texts):
             continue
         if name not in declared:
             raise InputError(
-                f"{unknown_option(name, declared)} An option of a step is written "
-                "--NODE.NAME=value."
+                f"{unknown_option(name, declared)} (an option of a step is written "
+                "--NODE.NAME=value)"
             )
         for target in declared[name].targets:
             target_node, _, target_name = target.split(".")
