@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from valohai_step import runtime
 
-# Set before TensorFlow is imported. Its C++ code logs as errors what are none, such as
-# a slower implementation that it uses; real errors are raised in Python.
+# Set before TensorFlow is imported. Its C++ code logs harmless events as errors, such
+# as the use of a slower implementation; real errors are raised in Python.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
