@@ -21,7 +21,7 @@ from absl import logging
 from valohai_step import runtime
 from valohai_step.inputs import input_folder, input_paths, read_class_names
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
-from valohai_step.parameters import check_size, read_parameters
+from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -121,7 +121,6 @@ FIRST_TO_REVIEW = 3  # Pictures that the log names.
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
-    check_size(values["size"])
     model_folder = input_folder("model", "model.json")
     image_paths = input_paths("image", folders=True)
     classes = input_paths("classes", optional=True)

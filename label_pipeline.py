@@ -1,10 +1,14 @@
-"""The `label-superbai` pipeline: detect, then upload-superbai.
+"""The pipeline `label-superbai`: detect, then upload-superbai.
 
-    python -m valohai_step.write_yaml                     writes it into valohai.yaml
-    python pipeline.py --pipeline=label-superbai …        runs it on this machine
+    python -m valohai_step.write_yaml                writes it into valohai.yaml
+    python pipeline.py --pipeline=label-superbai …   runs it on this machine
 
-What the model finds in pictures goes to a project of the Suite, to be corrected there.
+The boxes that the model detects are uploaded to a project of the Suite, where people
+correct them.
 """
+
+# `vh yaml pipeline` runs this file without the repository on Python's path, so nothing
+# of the project is imported at the top.
 
 import valohai
 

@@ -1,14 +1,17 @@
-"""The `train-superbai` pipeline: convert-superbai and weights, train, detect.
+"""The pipeline `train-superbai`: convert-superbai and weights, then train, then detect.
 
     python -m valohai_step.write_yaml   writes it into valohai.yaml
-    python pipeline.py                  runs it on this machine, on a built-in sample
+    python pipeline.py                  runs it on this machine with a built-in sample
     python pipeline.py --model=yolov3-tiny --epochs=20 \\
         --convert-superbai.images=images.zip --convert-superbai.labels=labels.zip
     python pipeline.py --pipeline=label-superbai …   runs that of label_pipeline.py
 
-Its own parameters are `--NAME=value`; every input and parameter of a step is
-`--NODE.NAME=value`, as in `vh pipeline run`.
+`--NAME=value` sets a parameter of the pipeline, `--NODE.NAME=value` an input or a
+parameter of a step, as in `vh pipeline run`.
 """
+
+# `vh yaml pipeline` runs this file without the repository on Python's path, so nothing
+# of the project is imported at the top.
 
 import sys
 
@@ -18,32 +21,32 @@ from valohai_yaml.objs.pipelines.pipeline_parameter import PipelineParameter
 
 
 class Pipeline(valohai.Pipeline):
-    """A pipeline with parameters of its own and conditions, which papi leaves out."""
+    """A pipeline with parameters and conditions, which `valohai.Pipeline` lacks."""
 
     def __init__(self, config, *, name):
         super().__init__(config, name=name)
         self._parameters, self._actions = [], {}
 
     def share(self, name, *nodes):
-        """Makes a parameter of nodes one of the pipeline, as the first of them has it.
+        """Adds a parameter to the pipeline that sets the same parameter of nodes.
 
         Args:
             name: of the parameter.
-            nodes: those that have it.
+            nodes: that have it; the default and the description are those of the first.
         """
-        of_step = nodes[0].step.parameters[name]
+        declared = nodes[0].step.parameters[name]
         targets = [f"{node.name}.parameters.{name}" for node in nodes]
         parameter = PipelineParameter(
             name=name,
-            default=of_step.default,
+            default=declared.default,
             targets=targets,
-            category=of_step.category,
-            description=of_step.description,
+            category=declared.category,
+            description=declared.description,
         )
         self._parameters.append(parameter)
 
     def stop_after(self, node, condition):
-        """Ends the pipeline after a node, where a condition on its metadata holds."""
+        """Stops the pipeline after a node if a condition on its metadata holds."""
         action = NodeAction(when="node-complete", if_=condition, then="stop-pipeline")
         self._actions[node.name] = [action]
 
@@ -60,7 +63,7 @@ def main(old_config):
     """Returns the pipeline's definition; `vh yaml pipeline` calls this."""
     pipeline = Pipeline(old_config, name="train-superbai")
 
-    # Named, as each would be called <step>_1 otherwise.
+    # Without a name each node would be called <step>_1.
     convert = pipeline.execution("convert-superbai", name="convert-superbai")
     weights = pipeline.execution("weights", name="weights")
     train = pipeline.execution("train", name="train")
@@ -77,7 +80,7 @@ def main(old_config):
 
     pipeline.share("model", weights)
     pipeline.share("epochs", train)
-    pipeline.share("size", train)  # And detect's, which takes that of the model.
+    pipeline.share("size", train)  # detect takes its size from the model.
     pipeline.share("precision", train, detect)
     pipeline.share("min_ap50", train)
     pipeline.stop_after(train, "metadata.below_min_ap50 == 1")

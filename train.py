@@ -23,7 +23,7 @@ from valohai_step.inputs import (
     restart_paths,
 )
 from valohai_step.outputs import finite_values, log_metadata, progress_bar
-from valohai_step.parameters import check_size_range, read_parameters
+from valohai_step.parameters import parse_sizes, read_parameters
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
@@ -325,7 +325,7 @@ def read_given():
         execution.check_name(option, values[option])
     return Given(
         values,
-        check_size_range(values["size"]),
+        parse_sizes(values["size"]),
         read_class_names(input_paths("classes")[0]),
         # Whatever order they come in: shares and the order of an epoch follow from it.
         sorted(input_paths("train"), key=lambda path: path.name),

@@ -11,7 +11,8 @@ import valohai
 from absl import logging
 
 from valohai_step import downloads, runtime
-from valohai_step.inputs import DOWNLOADS, REPOSITORY, input_paths, read_class_names
+from valohai_step.inputs import DOWNLOADS, input_paths, read_class_names
+from valohai_step.local_outputs import REPOSITORY
 from valohai_step.outputs import log_metadata, staged_outputs
 from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError

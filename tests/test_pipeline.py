@@ -1,4 +1,4 @@
-"""The whole way: the pipeline on the built-in sample, and what it leaves behind."""
+"""Whole pipelines: on the built-in sample, on real images, and back to the Suite."""
 
 import fnmatch
 import json
@@ -26,25 +26,25 @@ def metadata(run, node):
 
 
 def labels(path, class_names):
-    """COCO images and annotations of a TFRecord file."""
-    images, found = [], []
+    """Returns the COCO images and annotations of a TFRecord file."""
+    images, annotations = [], []
     for serialized in tf.data.TFRecordDataset(str(path)):
         record = records.parse_example(serialized)
         width, height = int(record["width"]), int(record["height"])
         name = record["source_id"].numpy().decode()
         images.append({"id": len(images) + 1, "file_name": name})
-        found.append(
+        annotations.append(
             coco.coco_annotations(
                 len(images),
                 record["boxes"].numpy() * [width, height, width, height],
                 [class_names.index(n.decode()) for n in record["class_names"].numpy()],
             )
         )
-    return images, coco.number_annotations(found)
+    return images, coco.number_annotations(annotations)
 
 
-def average_precision(images, class_names, truth, found):
-    evaluation = coco.coco_evaluation(images, class_names, truth, found)
+def average_precision(images, class_names, truth, detections):
+    evaluation = coco.coco_evaluation(images, class_names, truth, detections)
     return coco.average_precision(evaluation, class_names)
 
 
@@ -74,12 +74,12 @@ def test_the_sample_is_learned(sample_run):
     assert all(line["gradient_norm"] > 0 for line in lines)
     best = max(lines, key=lambda line: line["AP"])
     assert shipped["best_epoch"] == best["epoch"]
-    # As read back from the files.
+    # Measured again on the saved model.
     assert shipped["best_AP"] == pytest.approx(best["AP"], abs=1e-4)
     assert shipped["best_AP50"] >= 0.5
 
 
-def test_the_plots_are_pictures(sample_run):
+def test_the_plots_are_images(sample_run):
     _, run = sample_run
     folder = run / "train" / "plots"
     for path in [*folder.iterdir(), run / "train" / "train_batch.jpg"]:
@@ -97,9 +97,9 @@ def test_detections_sit_on_the_shapes(sample_run):
     images, truth = labels(path, names)
     for ours, theirs in zip(images, result["images"], strict=True):
         assert ours["file_name"] == theirs["file_name"]
-    found = result["annotations"]
-    assert average_precision(images, names, truth, found)["AP50"] >= 0.5
-    assert all(0.5 <= annotation["score"] <= 1 for annotation in found)
+    detections = result["annotations"]
+    assert average_precision(images, names, truth, detections)["AP50"] >= 0.5
+    assert all(0.5 <= detection["score"] <= 1 for detection in detections)
     for image in result["images"]:
         with Image.open(run / "detect" / image["output"]) as drawn:
             assert drawn.size == (image["width"], image["height"])
@@ -139,18 +139,18 @@ def test_the_files_of_the_contract(sample_run):
     assert len(checkpoint.read_info(run / "weights" / "model").class_names) == 80
 
 
-def test_a_step_alone_takes_the_newest_outputs(sample_run, checkout, run_script):
+def test_a_single_step_takes_the_newest_outputs(sample_run, checkout, run_script):
     _, run = sample_run
     process = run_script("detect.py", "--size=160", cwd=checkout)
     assert process.returncode == 0, process.stderr
     taken = f"taken from the newest local outputs, .valohai/outputs/{run.name}"
     assert f"model: {taken}/train/model (3 files)" in process.stderr
     assert f"image: {taken}/convert-superbai/test (1 file)" in process.stderr
-    # And with the pictures, the class names of the same run.
+    # The class names come from the same run as the images.
     assert f"classes: {taken}/convert-superbai (1 file)" in process.stderr
-    (own,) = (p for p in run.parent.iterdir() if p != run)
-    assert f"written to .valohai/outputs/{own.name}/detect" in process.stderr
-    assert (own / "detect" / "detections.json").is_file()
+    (new,) = (p for p in run.parent.iterdir() if p != run)
+    assert f"written to .valohai/outputs/{new.name}/detect" in process.stderr
+    assert (new / "detect" / "detections.json").is_file()
 
 
 def test_a_failing_step_is_reported(sample_run, checkout, run_script):
@@ -163,7 +163,7 @@ def test_a_failing_step_is_reported(sample_run, checkout, run_script):
     assert "[3/4]" not in process.stdout
 
 
-def test_random_weights_of_the_sample_are_not_taken_for_real_ones(
+def test_weights_of_the_sample_are_not_used_for_real_data(
     sample_run, checkout, run_script
 ):
     sample = checkout / ".valohai" / "sample"
@@ -175,10 +175,10 @@ def test_random_weights_of_the_sample_are_not_taken_for_real_ones(
     assert process.returncode == 0, process.stderr
     process = run_script("train.py", cwd=checkout)
     assert process.returncode == 1
-    assert "do not belong together: one is of the built-in sample" in process.stderr
+    assert "do not belong together: one of them is from the built-in" in process.stderr
 
 
-def test_the_chain_on_real_photographs(checkout, run_script, shared, tiny_weights):
+def test_the_pipeline_on_real_images(checkout, run_script, shared, tiny_weights):
     before = set((checkout / ".valohai" / "outputs").glob("*"))
     data = shared / "data" / "coco-mini"
     process = run_script(
@@ -237,15 +237,15 @@ def test_official_weights_find_what_they_should(
         )
         assert process.returncode == 0, process.stderr
         assert f"yolov3-tiny: 80 classes, in {precision}" in process.stderr
-        found = json.loads((tmp_path / precision / "detections.json").read_text())
-        category = {c["id"]: c["name"] for c in found["categories"]}
+        result = json.loads((tmp_path / precision / "detections.json").read_text())
+        category = {c["id"]: c["name"] for c in result["categories"]}
         annotations = [
             {**a, "category_id": names.index(category[a["category_id"]]) + 1}
-            for a in found["annotations"]
+            for a in result["annotations"]
             if category[a["category_id"]] in names
         ]
         results.append(average_precision(images, names, truth, annotations)["AP50"])
-    # OpenCV's importer on the same pictures: 0.289 letterboxed, 0.312 stretched.
+    # OpenCV's importer reaches on the same images: 0.289 letterboxed, 0.312 stretched.
     assert results[0] >= 0.30
     assert abs(results[1] - results[0]) < 0.005, results
 
@@ -266,14 +266,14 @@ def suite():
 
 
 def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
-    """What the sample's network finds arrives in the Suite, with tags for a review."""
+    """Detections of the sample's network arrive in the Suite, tagged for a review."""
     _, run = sample_run
     (path,) = (run / "convert-superbai" / "test").iterdir()
     suite.add_project("Shapes", [(n, "box") for n in ("circle", "square", "triangle")])
     for row in map(records.parse_example, tf.data.TFRecordDataset(str(path))):
         name = row["source_id"].numpy().decode()
         suite.add_asset("Shapes", *name.split("/", 1), row["encoded"].numpy())
-    # Beside TensorFlow, as on one's own machine.
+    # Installed next to TensorFlow, as on a user's machine.
     packages = ["superb-ai-label==0.22.2", "phy-credit", "semver"]
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-qq", "--no-deps"]
@@ -294,11 +294,11 @@ def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
     output = process.stdout + process.stderr
     assert process.returncode == 0, output
     assert "label-superbai done" in output and suite.key not in output
-    (own,) = set((checkout / ".valohai" / "outputs").iterdir()) - before
-    facts = json.loads((own / "upload-superbai" / "upload.json").read_text())
-    detections = json.loads((own / "detect" / "detections.json").read_text())
+    (new,) = set((checkout / ".valohai" / "outputs").iterdir()) - before
+    facts = json.loads((new / "upload-superbai" / "upload.json").read_text())
+    detections = json.loads((new / "detect" / "detections.json").read_text())
     labels = list(suite.labels.values())
     assert facts["failed"] == 0 and facts["created"] > len(labels) / 2
     assert sum(len(x.objects) for x in labels) == len(detections["annotations"]) > 0
     assert sum(x.tags == ["review"] for x in labels) == 3
-    shutil.rmtree(own)  # The newest outputs are to be those of the sample.
+    shutil.rmtree(new)  # So that the newest outputs are those of the sample again.

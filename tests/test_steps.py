@@ -1,4 +1,4 @@
-"""What all steps have in common, as a user runs them."""
+"""What all steps have in common: parameters, inputs, outputs, signals, errors."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from valohai_step.outputs import _publish
 from yolov3_tf2.network import checkpoint
 
 
-def test_the_import_of_tensorflow_can_be_seen(
+def test_a_failed_import_of_tensorflow_is_shown(
     run_script, outputs, files, without_tensorflow
 ):
     process = run_script(
@@ -39,10 +39,14 @@ def test_the_import_of_tensorflow_can_be_seen(
         ("train.py", ["--size=large"], ["a range such as 320-608", "got 'large'"]),
         ("train.py", ["--size=0-64"], ["32 to 4096", "got 0"]),
         ("train.py", ["--transfer=all"], ["darknet, no_output, heads, none", "'all'"]),
-        ("train.py", ["--epoch=3"], ["no parameter or input 'epoch'", "--epochs"]),
-        ("detect.py", ["photo.jpg"], ["option before it, as in", "photo.jpg"]),
-        ("train.py", ["--epochs", "3", "4"], ["4: expected an option before it"]),
-        ("convert_superbai.py", ["--images="], ["--images=: expected a value"]),
+        ("train.py", ["--epoch=3"], ["unknown option --epoch; did you mean --epochs?"]),
+        (
+            "detect.py",
+            ["a.jpg"],
+            ["unexpected value 'a.jpg': expected an"],
+        ),
+        ("train.py", ["--epochs", "3", "4"], ["unexpected value '4': expected an"]),
+        ("convert_superbai.py", ["--images="], ["missing value for --images"]),
         ("detect.py", ["--iou_threshold=1.5"], ["from 0 to 1", "got 1.5"]),
         ("detect.py", ["--score_threshold=-1"], ["from 0 to 1", "got -1"]),
         ("weights.py", ["--model=yolov4"], ["yolov3-tiny", "'yolov4'"]),
@@ -68,7 +72,7 @@ def test_parameters(run_script, outputs, without_tensorflow, script, arguments, 
 @pytest.mark.parametrize(
     "script, name, words",
     [
-        ("convert_superbai.py", "images", ["Give it with --images FILE."]),
+        ("convert_superbai.py", "images", ["give it with --images FILE."]),
         (
             "train.py",
             "classes",
@@ -87,7 +91,7 @@ def test_missing_inputs_name_the_command_that_makes_them(
         ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"),
     )
     process = run_script(script, outputs=outputs, cwd=tmp_path / "empty")
-    refused(process, outputs, f"input '{name}' is missing", *words)
+    refused(process, outputs, f"input '{name}' of ", " is missing; ", *words)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +139,12 @@ def test_outputs_are_replaced_all_or_none(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_waits_for_the_outputs(name):
     number, seen = getattr(signal, name), []
-    # Whatever it is here: a process in the background of a shell ignores SIGINT.
+    # Set here, as a shell's background process ignores SIGINT.
     before = signal.signal(number, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), runtime.signals_held():
             signal.raise_signal(number)
-            seen.append("the block goes on")
+            seen.append("the block continues")
         assert seen
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
@@ -178,7 +182,7 @@ def test_inputs_may_be_archives_and_are_named_in_the_log(
     size = (tmp_path / "model.zip").stat().st_size / 1e6
     assert f"model: model.zip, {size:.1f} MB" in process.stderr
     assert "train: data.tar.gz, " in process.stderr
-    assert "2 training and 2 test pictures" in process.stderr
+    assert "2 training and 2 test " in process.stderr
     assert checkpoint.read_info(outputs / "model").class_names == NAMES
 
 
@@ -188,7 +192,7 @@ def test_a_damaged_archive_is_refused(run_script, outputs, files, tmp_path):
     for name, content in (("half.zip", data[: len(data) // 2]), ("not.tar", data)):
         (tmp_path / name).write_bytes(content)
         process = train(run_script, outputs, files, model=[tmp_path / name])
-        refused(process, outputs, f"{name}: cannot be unpacked (", "downloaded whole?")
+        refused(process, outputs, f"{name}: cannot be unpacked (", "download complete?")
 
 
 @pytest.mark.parametrize(
@@ -214,14 +218,14 @@ def test_class_files_of_any_editor(run_script, outputs, files, tmp_path, content
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"\n \n", ["names.txt: expected one class name a line, got none"]),
-        (b"circle\ncircle \nsquare\n", ["names.txt", "circle occur twice"]),
+        (b"\n \n", ["names.txt: expected one class name per line, got none"]),
+        (b"circle\ncircle \nsquare\n", ["names.txt", "got circle more than once"]),
         ("고양이\n".encode("cp949"), ["names.txt", "save it as UTF-8"]),
         ("cat\n".encode("utf-16"), ["names.txt", "save it as UTF-8"]),
     ],
     ids=["empty", "twice", "cp949", "UTF-16"],
 )
-def test_class_files_that_are_none(
+def test_class_files_that_are_rejected(
     run_script, outputs, files, tmp_path, without_tensorflow, content, words
 ):
     (tmp_path / "names.txt").write_bytes(content)
@@ -266,7 +270,7 @@ def test_a_model_with_a_file_missing_is_refused(
     ],
 )
 def test_what_ends_a_step(tmp_path, raised, status, words):
-    # What a signal in the midst of TensorFlow's C++ becomes is not always its own.
+    # TensorFlow's C++ code can turn a signal into another exception.
     is_stopped = status == 130
     (tmp_path / "script.py").write_text(
         "import signal, tensorflow as tf\n"

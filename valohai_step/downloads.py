@@ -1,4 +1,4 @@
-"""Downloads files from the web, once each, whole or not at all."""
+"""Downloading files: each one once, and never a part of it."""
 
 import http.client
 import urllib.error
@@ -10,15 +10,15 @@ from yolov3_tf2.errors import InputError
 
 
 def download(url, folder, option):
-    """Downloads a file, unless an earlier call has.
+    """Downloads a file, unless an earlier call has done so.
 
     Args:
-        url: where it is.
-        folder: where downloads are kept, a `pathlib.Path`; made where it is missing.
-        option: what gives a file of one's own in place of it, for the error.
+        url: of the file.
+        folder: where downloads are kept, a `pathlib.Path`; created if it is missing.
+        option: how to give your own file instead, for the error.
 
     Returns:
-        The path of the file, of the name that it has in the URL.
+        The path of the file; its name is that of the URL.
 
     Raises:
         InputError: it cannot be downloaded.
@@ -26,9 +26,9 @@ def download(url, folder, option):
     scheme = url.partition("://")[0]
     if scheme not in ("http", "https", "file"):
         raise InputError(
-            f"{url}: expected a file or an http:// or https:// address, got one of "
-            f"{scheme}://, which Valohai alone can open; download the file there, and "
-            f"give it with {option}."
+            f"{url}: expected a file or an http:// or https:// address, got "
+            f"{scheme}://, which only Valohai can open; download the file from there "
+            f"and give it with {option}."
         )
     folder = folder / uuid.uuid5(uuid.NAMESPACE_URL, url).hex
     path = folder / (url.partition("?")[0].rpartition("/")[2] or "download")
@@ -51,12 +51,11 @@ def download(url, folder, option):
                 file.write(chunk)
                 bar.update(len(chunk))
             if bar.total and bar.n != bar.total:
-                raise urllib.error.URLError(f"{bar.n:,} of {bar.total:,} bytes came")
+                raise urllib.error.URLError(f"got {bar.n:,} of {bar.total:,} bytes")
     except (OSError, ValueError, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
         raise InputError(
-            f"{url} cannot be downloaded ({error}); give a file of your own with "
-            f"{option}."
+            f"{url}: cannot be downloaded ({error}); give your own file with {option}."
         ) from error
     partial.rename(path)
     return path

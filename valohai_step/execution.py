@@ -1,7 +1,7 @@
-"""What a step does for Valohai alone: versions of its outputs, uploads, its status.
+"""What only Valohai has: versions and aliases of outputs, live uploads, a status.
 
-All of it is safe elsewhere: properties are a file that nothing else reads, and the rest
-does nothing.
+All of it can be called elsewhere too: the properties of outputs are written to a file
+that nothing else reads, and the rest does nothing.
 """
 
 import re
@@ -15,21 +15,21 @@ from absl import logging
 from valohai_step.outputs import outputs_folder
 from yolov3_tf2.errors import InputError
 
-# What can stand in the address of a dataset, a model or an alias.
+# What the address of a dataset, a model or an alias can contain.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 STATUS_SECONDS = 10
 
 
 def is_on_valohai():
-    """Whether a worker of Valohai runs this process."""
-    # `VH_JOB_ID` is set in local runs too; only a worker can reach Valohai.
+    """Whether this process runs on a Valohai worker."""
+    # `VH_JOB_ID` is set in local runs too; only a worker has the config of the API.
     return Path(valohai.paths.get_api_config_path()).is_file()
 
 
 def set_status(text):
-    """Shows a line beside the execution in Valohai's lists.
+    """Shows a line next to the execution in Valohai's lists.
 
-    A status that does not arrive ends nothing, and holds nothing up for long.
+    If it cannot be sent, the step continues after `STATUS_SECONDS` at most.
     """
     sender = threading.Thread(
         target=valohai.set_status_detail, args=(text,), daemon=True
@@ -39,11 +39,11 @@ def set_status(text):
 
 
 def upload_now(paths):
-    """Has Valohai upload outputs at once, and take them away once it has.
+    """Makes Valohai upload outputs now instead of at the end, and then delete them.
 
     Args:
-        paths: list of `pathlib.Path` below the step's outputs, which nobody writes to
-            any more. Their names must be new ones in this execution.
+        paths: list of `pathlib.Path` of finished files below the step's outputs. An
+            execution must not upload the same name twice.
     """
     if is_on_valohai():
         for path in paths:
@@ -51,23 +51,24 @@ def upload_now(paths):
 
 
 def check_name(option, value):
-    """Raises an `InputError` unless `value` can name something in Valohai, or is empty.
+    """Raises an `InputError` unless `value` is empty or a valid name in Valohai.
 
     Args:
-        option: what it was given as.
+        option: name of the option that has the value.
+        value: a dataset, model, alias or tag.
     """
     if value and not _NAME.fullmatch(value):
         raise InputError(
             f"--{option}: expected letters, digits, '.', '_' and '-', got {value!r}; "
-            "it becomes part of an address in Valohai."
+            "it is used in an address in Valohai."
         )
 
 
 def split_tags(option, text):
-    """Returns the tags of a text with commas between them, a list.
+    """Returns a comma-separated text as a list of tags.
 
     Raises:
-        InputError: one of them cannot be a tag.
+        InputError: a tag is not a valid name.
     """
     tags = [tag.strip() for tag in text.split(",") if tag.strip()]
     for tag in tags:
@@ -76,7 +77,7 @@ def split_tags(option, text):
 
 
 def add_to_dataset(name):
-    """Makes all outputs of the step a new version of a dataset; none without a name."""
+    """Makes all outputs of the step a new version of a dataset, if it has a name."""
     if not name:
         return
     version = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -92,54 +93,53 @@ def add_to_dataset(name):
             if path.is_file() and not path.name.startswith(("valohai.", "."))
         }
     )
-    logging.info("the outputs become %s on Valohai", uri)
+    logging.info("dataset version on Valohai: %s", uri)
 
 
 def add_model(folder, name, alias, tags, note):
-    """Gives the files of a model a place in Valohai's history, where it is asked for.
+    """Registers the files of a model in Valohai as far as its arguments are not empty.
 
     Args:
-        folder: of the model, a name below the step's outputs.
-        name: of the model in Valohai that they become a version of; empty: of none.
-        alias: by which they can be given as inputs, `datum://ALIAS-json` and the like,
-            as an alias is of one file: it moves from the last files that had it. Empty:
-            none.
+        folder: of the model, relative to the step's outputs.
+        name: of the model in Valohai; the files become a new version of it.
+        alias: the files get the aliases `ALIAS-json`, `ALIAS-index` and `ALIAS-data`,
+            as an alias stands for one file. Earlier files lose them.
         tags: list of tags of the files and of the version.
-        note: what the version says of itself.
+        note: release note of the version.
     """
     if not (name or alias or tags):
         return
     properties = {}
     root = outputs_folder()
     for path in sorted((root / folder).iterdir()):
-        own = properties[path.relative_to(root).as_posix()] = {}
+        values = properties[path.relative_to(root).as_posix()] = {}
         if tags:
-            own["valohai.tags"] = tags
+            values["valohai.tags"] = tags
         if alias:
-            own["valohai.alias"] = f"{alias}-{_part(path.name)}"
+            values["valohai.alias"] = f"{alias}-{_file_kind(path.name)}"
         if name:
             version = {"model_uri": f"model://{name}/", "model_release_note": note}
             if tags:
                 version["model_version_tags"] = tags
-            own["valohai.model-versions"] = [version]
+            values["valohai.model-versions"] = [version]
     _add_properties(properties)
     logging.info(
-        "on Valohai the files of %s/ get: %s",
+        "on Valohai, %s/ gets: %s",
         folder,
         ", ".join(
             text
-            for text, is_given in (
+            for text, value in (
                 (f"a version of model://{name}", name),
                 (f"the aliases datum://{alias}-…", alias),
                 (f"the tags {', '.join(tags)}", tags),
             )
-            if is_given
+            if value
         ),
     )
 
 
-def _part(name):
-    """What tells the files of a model apart: `json`, `index` or `data`."""
+def _file_kind(name):
+    """Returns the part of a model's file name that differs: `json`, `index`, `data`."""
     return re.sub(r".*\.(json|index|data).*", r"\1", name)
 
 

@@ -1,4 +1,4 @@
-"""What the step scripts share: parameters, outputs, metadata, readable errors."""
+"""What a step writes: its output files, its metadata and its progress."""
 
 import math
 import os
@@ -14,27 +14,26 @@ from tqdm import tqdm
 
 from valohai_step import runtime
 
-# Before TensorFlow is imported. Its C++ code calls errors what is none, such as a
-# slower way that it takes; what fails is raised in Python.
+# Set before TensorFlow is imported. Its C++ code logs harmless events as errors, such
+# as the use of a slower implementation; real errors are raised in Python.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextmanager
 def staged_outputs(quiet=False):
-    """Gives a folder whose contents become the step's outputs when the block succeeds.
+    """Yields a folder whose contents become the step's outputs if the block succeeds.
 
-    Files and folders at its top move to the outputs under their names at the end, each
-    in one move: no later step can take a half-written one for a whole one. Where the
-    block fails, nothing of it is left.
+    Its files and folders are moved to the outputs at the end, each in one move, so a
+    later step never sees a half-written one. If the block fails, nothing is left.
 
     Args:
-        quiet: say nothing in the log.
+        quiet: whether to log nothing.
     """
     root = Path(valohai.outputs().path(".keep", makedirs=False)).parent
     made = [folder for folder in (root, root.parent) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     for left in root.glob(".partial-*"):
-        shutil.rmtree(left)  # Of a run that was killed.
+        shutil.rmtree(left)  # From a run that was killed.
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     try:
         yield staging
@@ -43,7 +42,7 @@ def staged_outputs(quiet=False):
             logging.info("written to %s", _short(root))
     except BaseException:
         shutil.rmtree(staging)
-        # The folders that a local run makes for its outputs, where still empty.
+        # The folders made above, if they are still empty.
         with suppress(OSError):
             for folder in made:
                 folder.rmdir()
@@ -51,8 +50,8 @@ def staged_outputs(quiet=False):
 
 
 def _publish(staging, root):
-    """Moves what lies in `staging` to `root`, all of it or nothing."""
-    # What was there before waits beside, in case that a move fails.
+    """Moves the contents of `staging` to `root`, all of it or nothing."""
+    # Replaced outputs are kept until the end, in case a move fails.
     before = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     moved = []
     with runtime.signals_held():
@@ -76,26 +75,29 @@ def _publish(staging, root):
 
 
 def outputs_folder():
-    """Returns the folder that the step's outputs go to; makes it."""
+    """Creates the folder of the step's outputs; returns its path."""
     return Path(valohai.outputs().path(".keep")).parent
 
 
 def _short(path):
-    """A path as seen from here, where it lies below."""
+    """Returns a path relative to the current folder, if it is below it."""
     with suppress(ValueError):
         return path.resolve().relative_to(Path.cwd())
     return path
 
 
 def log_metadata(**values):
-    """Prints one JSON line of metadata; what is not finite is left out."""
+    """Prints one JSON line of metadata, without values that are not finite."""
     with valohai.logger() as logger:
         logger.log(**finite_values(values))
     sys.stdout.flush()
 
 
 def finite_values(values):
-    """Returns a dict without the numbers that are not finite, all Python's own."""
+    """Returns a dict with its numbers as Python's, without those that are not finite.
+
+    NumPy's numbers would be printed as strings, and NaN is no valid JSON.
+    """
     clean = {}
     for name, value in values.items():
         if not isinstance(value, str):
@@ -107,6 +109,6 @@ def finite_values(values):
 
 
 def progress_bar(iterable=None, **options):
-    """A tqdm bar: live on a terminal, a line every ten seconds in a log."""
+    """Returns a tqdm bar: live on a terminal, a line every ten seconds in a log."""
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(iterable, mininterval=interval, dynamic_ncols=True, **options)

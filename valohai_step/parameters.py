@@ -1,122 +1,278 @@
-"""TODO docstring."""
+"""Options of the steps: splitting a command line, typing the values, checking them.
+
+The step scripts (`--name value`, `--name=value`) and the local runner
+(`--node.name=value`) both use it, so the same values are accepted everywhere, and
+rejected in the same words.
+"""
 
 import difflib
 import math
 import sys
+from typing import NamedTuple
 
 import valohai
+from absl import logging
 
 from yolov3_tf2.errors import InputError
+
+# Renamed options, from the former name to the present one. Both are accepted.
+FORMER_NAMES = {"review_pictures": "review_images"}
+
+# The types of parameters as valohai.yaml names them: Python's, and what errors say.
+_TYPES = {
+    "flag": (bool, "true or false"),
+    "integer": (int, "an integer"),
+    "float": (float, "a number"),
+    "string": (str, "a text"),
+}
+
+
+class Option(NamedTuple):
+    """An option of a command line.
+
+    Attributes:
+        name: without the dashes.
+        values: list of texts; empty where the option has none.
+    """
+
+    name: str
+    values: list[str]
+
+
+def split_options(arguments):
+    """Splits the arguments of a command line into options and their values.
+
+    Returns:
+        A list of `Option`, in the order of the arguments.
+
+    Raises:
+        InputError: a value follows no option, or one that has its value behind a `=`.
+
+    Example:
+        >>> split_options(["--image", "a.jpg", "b.jpg", "--size=416"])[0]
+        Option(name='image', values=['a.jpg', 'b.jpg'])
+    """
+    options, takes_values = [], False
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            options.append(Option(name, [value] if equals else []))
+            takes_values = not equals
+        elif takes_values:
+            options[-1].values.append(argument)
+        else:
+            raise _unexpected_value(argument)
+    return options
+
+
+def read_option(name):
+    """Returns the values of an option of this program's command line, a list."""
+    options = split_options(sys.argv[1:])
+    return [value for each in options if each.name == name for value in each.values]
 
 
 def read_parameters(declared, inputs):
     """Returns the values of the step's parameters, checked against their declaration.
 
+    The command line comes first, then Valohai's config files, then the defaults.
+
     Args:
-        declared: the dict that the script gave to `valohai.prepare`.
-        inputs: the dict of inputs that it gave.
+        declared: the dict of parameters that the script passes to `valohai.prepare`.
+        inputs: the dict of inputs that it passes.
 
     Returns:
         A dict from name to value.
 
     Raises:
-        InputError: a value is of the wrong type, out of its range or none of its
-            choices, or the command line has a name that the step does not know.
+        InputError: a value has the wrong type, is out of range or not among the
+            choices, or the command line has an option that the step does not have.
     """
-    _check_arguments(declared, inputs)
+    # `valohai.prepare` parses the command line before this does. It exits with a usage
+    # message where a number is malformed or missing, only warns of unknown options, and
+    # takes any word for true. So its values are used only where the command line has
+    # none: it knows Valohai's config files.
+    of_command_line = _read_command_line(declared, inputs)
     values = {}
     for name, spec in declared.items():
-        value, default = valohai.parameters(name).value, spec["default"]
-        if value is None:  # Switched off in Valohai's form.
-            value = default
-        if isinstance(default, float) and isinstance(value, int):
-            value = float(value)
-        if type(value) is not type(default):
-            raise InputError(
-                f"--{name}: expected {type(default).__name__}, got {value!r}."
-            )
-        if "choices" in spec and value not in spec["choices"]:
-            raise InputError(
-                f"--{name}: expected one of {', '.join(spec['choices'])}, "
-                f"got {value!r}."
-            )
-        low, high = spec.get("min", -math.inf), spec.get("max", math.inf)
-        # Written so that NaN fails it too.
-        if isinstance(value, int | float) and not low <= value <= high:
-            raise InputError(
-                f"--{name}: expected a value from {low:g} to {high:g}, got {value:g}."
-            )
-        values[name] = value
+        value = of_command_line.get(name)
+        if value is None:
+            value = valohai.parameters(name).value
+        if value is None:  # Switched off in Valohai's web form.
+            value = spec["default"]
+        values[name] = check_value(name, spec, value)
     return values
 
 
-def _check_arguments(declared, inputs):
-    """Raises an `InputError` for an argument that valohai-utils would only warn of."""
-    known = [*declared, *inputs]
-    follows_input, follows_parameter = False, None
-    for argument in sys.argv[1:]:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and name not in known:
-            raise InputError(
-                f"{argument}: there is no parameter or input '{name}' "
-                f"({did_you_mean(name, known)})."
-            )
-        if argument.startswith("--"):
-            may_be_empty = name in declared and declared[name]["default"] == ""
-            if "=" in argument and not value and not may_be_empty:
-                raise InputError(f"{argument}: expected a value behind it, got none.")
-            follows_input = name in inputs and not value
-            follows_parameter = name if name in declared and not value else None
-            if name in declared and value:
-                _check_flag(name, declared[name], value)
-        elif follows_parameter:
-            _check_flag(follows_parameter, declared[follows_parameter], argument)
-            follows_parameter = None
-        elif not follows_input:
-            raise InputError(
-                f"{argument}: expected an option before it, as in "
-                f"--{next(iter(inputs))} {argument}."
-            )
+def _read_command_line(declared, inputs):
+    """Returns the parameters that this program's command line sets, by name."""
+    values = {}
+    for option in split_options(sys.argv[1:]):
+        name = current_name(option.name, declared)
+        if name in declared:
+            values[name] = parse_value(name, declared[name], option.values)
+        elif name in inputs:
+            check_not_empty(name, option.values)
+        else:
+            raise unknown_option(option.name, [*declared, *inputs])
+        if name != option.name:
+            logging.warning("--%s is now called --%s", option.name, name)
+    return values
 
 
-def _check_flag(name, spec, value):
-    """Raises an `InputError` where valohai-utils would take any word for true."""
-    if isinstance(spec["default"], bool) and value.lower() not in ("true", "false"):
-        raise InputError(f"--{name}: expected true or false, got {value!r}.")
+def current_name(name, declared):
+    """Returns the name under which a parameter is declared, for a former name too."""
+    return name if name in declared else FORMER_NAMES.get(name, name)
 
 
-def did_you_mean(name, known):
-    """A hint at the name that was meant, or a list of those that there are."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean --{close[0]}?" if close else f"known: {', '.join(known)}"
+def parse_value(option, spec, texts):
+    """Turns what a command line has for a parameter into its value, checked.
+
+    Args:
+        option: name of the option, for errors, such as `epochs` or `train.epochs`.
+        spec: dict with the parameter's `default` or `type`, and with its `choices`,
+            `min` and `max` where it has them, as `valohai.prepare` takes it.
+        texts: list of the texts that follow the option.
+
+    Raises:
+        InputError: there is not exactly one text, or it is not a valid value.
+    """
+    type_name = _type_name(spec)
+    if type_name == "flag" and not texts:
+        return True
+    is_empty = texts == [""] == [spec.get("default")]
+    text = "" if is_empty else only_value(option, texts)
+    convert, expected = _TYPES[type_name]
+    try:
+        if type_name == "flag":
+            value = {"true": True, "false": False}[text.lower()]
+        else:
+            value = convert(text)
+    except (ValueError, KeyError):
+        raise InputError(f"--{option}: expected {expected}, got {text!r}.") from None
+    return check_value(option, spec, value)
 
 
-def check_size(size):
-    """Raises an `InputError` unless `size` suits the network's strides."""
+def check_value(option, spec, value):
+    """Checks the type, the choices and the range of a value; returns it.
+
+    Args:
+        option: see `parse_value`.
+        spec: see `parse_value`.
+        value: a bool, int, float or str. An int is turned into a float where the
+            parameter is one.
+
+    Raises:
+        InputError: the value is not valid.
+    """
+    type_name = _type_name(spec)
+    expected_type, expected = _TYPES[type_name]
+    if type_name == "float" and type(value) is int:
+        value = float(value)
+    if type(value) is not expected_type:
+        raise InputError(f"--{option}: expected {expected}, got {value!r}.")
+    if spec.get("choices") and value not in spec["choices"]:
+        choices = ", ".join(map(str, spec["choices"]))
+        raise InputError(f"--{option}: expected one of {choices}, got {value!r}.")
+    low, high = spec.get("min", -math.inf), spec.get("max", math.inf)
+    # Written so that NaN fails it too.
+    if type_name in ("integer", "float") and not low <= value <= high:
+        low, high, value = map(_format_number, (low, high, value))
+        raise InputError(
+            f"--{option}: expected a value from {low} to {high}, got {value}."
+        )
+    # A multiple of 32 is what no range can say.
+    if option.rpartition(".")[2] == "size":
+        check = parse_sizes if type_name == "string" else _check_size
+        check(value, option)
+    return value
+
+
+def _format_number(number):
+    return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+def _type_name(spec):
+    """Returns the type of a parameter as valohai.yaml names it."""
+    if "type" in spec:
+        return spec["type"]
+    names = {python_type: name for name, (python_type, _) in _TYPES.items()}
+    return names[type(spec["default"])]
+
+
+def _check_size(size, option):
+    """Raises an `InputError` unless the network's strides divide a size in pixels."""
     if size % 32:
         raise InputError(
-            f"--size: expected a multiple of 32, got {size}; "
-            f"{size // 32 * 32 or 32} and {(size // 32 + 1) * 32} are the nearest."
+            f"--{option}: expected a multiple of 32, got {size}; the nearest are "
+            f"{size // 32 * 32 or 32} and {(size // 32 + 1) * 32}."
         )
 
 
-def check_size_range(text):
+def parse_sizes(text, option="size"):
     """Returns the sizes of `416`, or of a range such as `320-608`, smallest first.
 
     Raises:
-        InputError: it is neither, or an end is no multiple of 32 from 32 to 4096.
+        InputError: it is neither, or an end is not a multiple of 32 from 32 to 4096.
+
+    Example:
+        >>> parse_sizes("320-384")
+        [320, 352, 384]
     """
     ends = text.split("-")
     if len(ends) > 2 or not all(end.strip().isdecimal() for end in ends):
         raise InputError(
-            f"--size: expected a number of pixels or a range such as 320-608, "
+            f"--{option}: expected a number of pixels or a range such as 320-608, "
             f"got {text!r}."
         )
     low, high = int(ends[0]), int(ends[-1])
     for end in (low, high):
         if not 32 <= end <= 4096:
-            raise InputError(f"--size: expected 32 to 4096 pixels, got {end}.")
-        check_size(end)
+            raise InputError(f"--{option}: expected 32 to 4096 pixels, got {end}.")
+        _check_size(end, option)
     if low > high:
-        raise InputError(f"--size: expected the smaller end first, got {text}.")
+        raise InputError(f"--{option}: expected the smaller end first, got {text}.")
     return list(range(low, high + 1, 32))
+
+
+def only_value(option, values):
+    """Returns the value of an option that takes exactly one.
+
+    Raises:
+        InputError: it has none, an empty one, or several.
+    """
+    check_not_empty(option, values)
+    if len(values) > 1:
+        raise _unexpected_value(values[1])
+    return values[0]
+
+
+def check_not_empty(option, values):
+    """Raises an `InputError` where an option has no value, or an empty one."""
+    if not values or not all(values):
+        raise InputError(f"missing value for --{option}")
+
+
+def unknown_option(name, known, prefix=""):
+    """Returns the `InputError` for an option that does not exist.
+
+    Args:
+        name: of the option, without its prefix.
+        known: list of the names that exist.
+        prefix: what stands before each name, such as `train.`.
+    """
+    message = f"unknown option --{prefix}{name}"
+    if known:
+        message += f"; {suggest_name(name, known, f'--{prefix}')}"
+    return InputError(message)
+
+
+def suggest_name(name, known, prefix=""):
+    """Returns a hint at the known name that is closest, or at all of them."""
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return f"expected one of {', '.join(f'{prefix}{each}' for each in known)}."
+
+
+def _unexpected_value(value):
+    return InputError(f"unexpected value {value!r}: expected an option before it.")

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Running a step's `main`: logging, signals, exit status, importing TensorFlow."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from yolov3_tf2.errors import InputError, reason
 
-# The signals that tell a process to stop. Windows has no SIGHUP.
-_STOPPING = [
+# Windows has no SIGHUP.
+_STOP_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP")
     if hasattr(signal, name)
@@ -20,16 +20,16 @@ _STOPPING = [
 
 
 def run_step(main):
-    """Runs a step's `main` and ends the process.
+    """Runs a step's `main` and exits.
 
-    With the status that `main` returns, 0 if none; 1 and one clear message where an
-    input cannot be used; 128 and the number of the signal that stopped it.
+    The exit status is what `main` returns, or 0 if that is None; 1 with one line for an
+    `InputError` or `OSError`; 128 plus the number of the signal that stopped the step.
     """
-    flags.FLAGS(sys.argv[:1])  # absl writes a warning where its flags are not parsed.
+    flags.FLAGS(sys.argv[:1])  # absl warns if its flags are not parsed.
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(
-        # TensorFlow's own notes, such as how long it took to shard a checkpoint.
+        # Hides TensorFlow's notes, such as how long it took to shard a checkpoint.
         lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
     )
     _write_above_bars(logging.get_absl_handler().python_handler)
@@ -37,32 +37,32 @@ def run_step(main):
     received = exit_when_stopped()
     try:
         status = main() or 0
-        for number in _STOPPING:
-            # Too late: all is written, and TensorFlow takes its time to go.
+        for number in _STOP_SIGNALS:
+            # Everything is written, but TensorFlow takes a while to exit.
             signal.signal(number, signal.SIG_IGN)
         sys.exit(status)
     except KeyboardInterrupt:
         _end_interrupted(received)
     except Exception as error:
         if received:
-            # A signal in the midst of TensorFlow's C++ arrives as whatever it makes of
-            # the exception, such as a SystemError.
+            # TensorFlow's C++ code can turn the KeyboardInterrupt into another
+            # exception, such as a SystemError.
             _end_interrupted(received)
         message = str(error)
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's.
             message = (
                 f"out of memory: {reason(error)}; lower --batch_size or --size, or "
-                "take a machine with more memory."
+                "use a machine with more memory."
             )
         elif not isinstance(error, InputError | OSError):
             raise
-        # An OSError is the machine's: a full disk, a folder that may not be written.
+        # An OSError comes from the machine, such as a full disk or a read-only folder.
         logging.error("error: %s", message)
         sys.exit(1)
 
 
 def _write_above_bars(handler):
-    """Gives messages a line of their own, where a progress bar stands on the last."""
+    """Makes a handler write its messages above a progress bar, not into it."""
     emit = handler.emit
 
     def emit_above(record):
@@ -73,10 +73,10 @@ def _write_above_bars(handler):
 
 
 def exit_when_stopped():
-    """Lets a process that is told to stop clean up, as one that is interrupted does.
+    """Makes all stop signals raise a `KeyboardInterrupt`, so that cleanup code runs.
 
     Returns:
-        A list to which the numbers of the signals are added that it receives.
+        A list to which the number of each received signal is added.
     """
     received = []
 
@@ -84,7 +84,7 @@ def exit_when_stopped():
         received.append(number)
         raise KeyboardInterrupt
 
-    for number in _STOPPING:
+    for number in _STOP_SIGNALS:
         signal.signal(number, stop)
     return received
 
@@ -96,10 +96,10 @@ def _end_interrupted(received):
 
 
 def import_tensorflow():
-    """Imports TensorFlow without the lines on CPU features that its start prints.
+    """Imports TensorFlow without the messages that it prints when it starts.
 
-    They come from C++ before any log level applies, six to each step, an "error" for
-    every machine without a GPU among them. What a failing import has written is shown.
+    They come from C++ before any log level applies: CPU features, and "errors" on every
+    machine without a GPU. If the import fails, its messages are shown.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -108,7 +108,7 @@ def import_tensorflow():
         try:
             import tensorflow
 
-            # Looks for GPUs, and complains where there are none.
+            # Searches for GPUs, and complains if there are none.
             tensorflow.config.list_physical_devices()
         except BaseException:
             hidden.seek(0)
@@ -120,24 +120,24 @@ def import_tensorflow():
 
 
 @contextmanager
-def signals_held(told=None):
-    """Lets the signals that stop a process wait for the end of the block.
+def signals_held(events=None):
+    """Delays stop signals until the end of the block.
 
     Args:
-        told: a `SimpleQueue`; gets None at once for each that comes.
+        events: a `SimpleQueue`; None is put into it for each signal, immediately.
     """
     held = []
 
     def hold(number, frame):
         held.append(number)
-        if told:
-            told.put(None)
+        if events:
+            events.put(None)
 
-    handlers = {number: signal.signal(number, hold) for number in _STOPPING}
+    handlers = {number: signal.signal(number, hold) for number in _STOP_SIGNALS}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if held:  # Also where the block has failed.
+        if held:  # Also if the block has failed.
             signal.raise_signal(held[0])

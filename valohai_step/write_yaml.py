@@ -1,12 +1,12 @@
-"""Writes what follows from the scripts: valohai.yaml, and the page of parameters.
+"""Generates valohai.yaml and docs/parameters.md from the scripts.
 
-    python -m valohai_step.write_yaml            writes both anew
-    python -m valohai_step.write_yaml --check    tells whether that would change them
+    python -m valohai_step.write_yaml            writes both
+    python -m valohai_step.write_yaml --check    fails if that would change them
 
-Parameters and inputs are those of each script's `valohai.prepare`, pipelines those of
-the pipeline files, as `vh yaml step` and `vh yaml pipeline` read them. What these two
-commands do not know stands here: what a step installs, its environment, and the tasks,
-which `vh yaml pipeline` even deletes.
+Parameters and inputs come from each script's `valohai.prepare`, pipelines from the
+pipeline files, as `vh yaml step` and `vh yaml pipeline` read them. This file adds what
+those commands do not know: what a step installs, its environment, and the tasks, which
+`vh yaml pipeline` deletes.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from valohai_yaml.objs import Config
 from valohai_yaml.objs.environment_variable import EnvironmentVariable
 from valohai_yaml.objs.task import Task
 
-from valohai_step.inputs import REPOSITORY
+from valohai_step.local_outputs import REPOSITORY
 
 YAML = REPOSITORY / "valohai.yaml"
 PAGE = REPOSITORY / "docs" / "parameters.md"
 
 LOCK = "pip install --require-hashes -r {}"
-# Each step's script, and what it installs.
+# The command that installs the packages of each step, by its script.
 STEPS = {
     "convert_superbai.py": LOCK.format("requirements/cpu.lock"),
     "weights.py": LOCK.format("requirements/cpu.lock"),
@@ -64,7 +64,7 @@ TASKS = [
         "name": "train-distributed",
         "step": "train",
         "type": "distributed",
-        "description": "Trains on several machines at once, as one.",
+        "description": "Trains one model on several machines.",
         "execution-count": 2,
         "on-child-error": "stop-all-and-error",
         "parameters": [],
@@ -74,16 +74,18 @@ TASKS = [
 PAGE_HEAD = """\
 # Parameters and inputs
 
-All of them, step by step, as `python -m valohai_step.write_yaml` reads them from the
-scripts. On your own machine they are `--NAME=value` for a script and
-`--STEP.NAME=value` for `python pipeline.py`. On Valohai they are fields of the web
-form, `--STEP.NAME=value` for `vh pipeline run`, and `--NAME=value`, with dashes instead
-of underscores, for `vh exec run` and `vh task run`.
+This page lists the parameters and inputs of each step. It is generated from the scripts
+by `python -m valohai_step.write_yaml`.
+
+On your own machine, pass them as `--NAME=value` to a script or as `--STEP.NAME=value`
+to `python pipeline.py`. On Valohai, they are fields of the web form; in a terminal,
+pass them as `--STEP.NAME=value` to `vh pipeline run`, or as `--NAME=value`, with dashes
+instead of underscores, to `vh exec run` and `vh task run`.
 """
 
 
 def build_config():
-    """Returns the `valohai_yaml.objs.Config` that the scripts stand for."""
+    """Returns the `valohai_yaml.objs.Config` of all scripts."""
     config = Config()
     for script, install in STEPS.items():
         path = REPOSITORY / script
@@ -99,41 +101,48 @@ def build_config():
     return config
 
 
-def parameters_page(config):
-    """Returns the Markdown of the tables of all parameters and inputs."""
+def build_page(config):
+    """Returns docs/parameters.md: tables of all parameters and inputs."""
     parts = [PAGE_HEAD]
     for step in config.steps.values():
         parts.append(f"\n## {step.name}\n\n{step.description}\n\n")
         rows = [
-            (f"`{p.name}`", p.category, _default(p), _range(p), p.description)
+            (
+                f"`{p.name}`",
+                p.category,
+                _format_default(p),
+                _format_values(p),
+                p.description,
+            )
             for p in step.parameters.values()
         ]
-        columns = ("parameter", "group", "default", "values", "")
+        columns = ("parameter", "group", "default", "values", "description")
         parts.append(_table(columns, rows))
         rows = [
             (f"`{i.name}`", "optional" if i.optional else "required", i.description)
             for i in step.inputs.values()
         ]
-        parts.append("\n" + _table(("input", "", ""), rows))
+        parts.append("\n" + _table(("input", "", "description"), rows))
     for pipeline in config.pipelines.values():
         if pipeline.parameters:
             parts.append(f"\n## Pipeline {pipeline.name}\n\n")
             rows = [
-                (f"`{p.name}`", _default(p), ", ".join(p.targets))
+                (f"`{p.name}`", _format_default(p), ", ".join(p.targets))
                 for p in pipeline.parameters
             ]
             parts.append(_table(("parameter", "default", "sets"), rows))
     return "".join(parts)
 
 
-def _default(parameter):
+def _format_default(parameter):
     text = str(parameter.default)
     if isinstance(parameter.default, bool):
         text = text.lower()
     return f"`{text}`" if text else ""
 
 
-def _range(parameter):
+def _format_values(parameter):
+    """Returns the values that a parameter accepts, as Markdown."""
     if parameter.type == "flag":
         return "`true`, `false`"
     if parameter.choices:
@@ -152,10 +161,10 @@ def _table(columns, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
     config = build_config()
-    texts = {YAML: config_to_yaml(config), PAGE: parameters_page(config)}
+    texts = {YAML: config_to_yaml(config), PAGE: build_page(config)}
     changed = [
         path
         for path, text in texts.items()
@@ -163,11 +172,11 @@ def main():
     ]
     for path in changed:
         name = path.relative_to(REPOSITORY)
-        print(f"{name}: not what the scripts say" if check else f"{name} written")
+        print(f"{name}: out of date" if check else f"{name} written")
         if not check:
             path.write_text(texts[path], encoding="utf-8")
     if not changed:
-        print("valohai.yaml and docs/parameters.md are what the scripts say")
+        print("valohai.yaml and docs/parameters.md are up to date")
     return int(check and bool(changed))
 
 

@@ -1,4 +1,4 @@
-"""What is posted to the stand-in for Valohai's API: checked, and made into nodes."""
+"""Payloads posted to the stand-in for Valohai's API: checking them, building nodes."""
 
 import copy
 import itertools
@@ -9,7 +9,7 @@ import valohai_yaml
 from valohai_step.local import nodes as local_nodes
 from yolov3_tf2.errors import InputError
 
-# The fields of what is posted; it can do without those with a `?`.
+# The fields of each payload; those with a `?` are optional.
 _COMMON = "environment? image? title? environment_variables? tags? priority?"
 FIELDS = {
     "package": "data description yaml_path",
@@ -29,8 +29,8 @@ FIELDS = {
 }
 
 
-class Refused(Exception):
-    """A request that is answered with `status` and `content`."""
+class Rejected(Exception):
+    """A rejected request; the answer has `status` and `content`."""
 
     def __init__(self, status, content):
         super().__init__(status, content)
@@ -38,9 +38,9 @@ class Refused(Exception):
 
 
 class Plan(NamedTuple):
-    """What `nodes.run_nodes` takes: nodes by name, and the edges between them.
+    """The nodes to run, by name, and the edges between them, see `nodes.run_nodes`.
 
-    `templates` has what was posted for each node.
+    `templates` is a dict with the payload of each node.
     """
 
     nodes: dict
@@ -49,18 +49,18 @@ class Plan(NamedTuple):
 
 
 def check_fields(content, kind):
-    """Refuses content that lacks a field, or has one that is not known."""
+    """Rejects content that lacks a field or has an unknown one."""
     names = FIELDS[kind].split()
     required = {name for name in names if not name.endswith("?")}
-    known = {name.removesuffix("?") for name in names}
+    allowed = {name.removesuffix("?") for name in names}
     errors = {name: ["This field is required."] for name in required - set(content)}
-    errors |= {name: ["This field is not known."] for name in set(content) - known}
+    errors |= {name: ["This field is not known."] for name in set(content) - allowed}
     if errors:
-        raise Refused(400, errors)
+        raise Rejected(400, errors)
 
 
 def plan_execution(payload, config, data):
-    """Plans one run of a step, see `plan_pipeline`; `payload` is of an execution."""
+    """Returns the `Plan` of an execution, see `plan_pipeline`."""
     template = {"parameters": {}, "inputs": {}} | payload
     node = {"name": payload["step"], "type": "execution", "template": template}
     return _plan([node], [], {}, config, data)
@@ -69,8 +69,8 @@ def plan_execution(payload, config, data):
 def plan_task(payload, config, data):
     """Returns a list with the `Plan` of each execution of a task.
 
-    A grid search has one for each combination of values, a distributed task as many as
-    it has workers.
+    A grid search has one for each combination of values, a distributed task one for
+    each worker.
     """
     kind, parameters = payload["type"], payload.get("parameters", {})
     values = [_values(name, rule) for name, rule in parameters.items()]
@@ -80,7 +80,7 @@ def plan_task(payload, config, data):
     if kind == "distributed" and len(combinations) == 1:
         combinations *= payload["configuration"]["execution_count"]
     elif kind != "grid_search":
-        raise Refused(400, {"type": [f"{kind}: {len(combinations)} combinations."]})
+        raise Rejected(400, {"type": [f"{kind}: {len(combinations)} combinations."]})
     return [
         plan_execution(payload | {"parameters": each}, config, data)
         for each in combinations
@@ -88,15 +88,15 @@ def plan_task(payload, config, data):
 
 
 def plan_pipeline(payload, config, data):
-    """Plans a pipeline; returns its `Plan`.
+    """Returns the `Plan` of a pipeline.
 
     Args:
-        payload: what was posted.
+        payload: of the request.
         config: the `valohai_yaml.objs.Config` of the package.
         data: dict from ids and aliases to `Datum`.
 
     Raises:
-        Refused: it names what the package or the data do not have, or is not whole.
+        Rejected: the payload is incomplete, or names something that does not exist.
     """
     nodes, edges, parameters = (payload[n] for n in ("nodes", "edges", "parameters"))
     for edge in edges:
@@ -113,13 +113,13 @@ def _plan(nodes, edges, parameters, config, data):
     for node in nodes:
         step = node["template"]["step"]
         if step not in config.steps:
-            raise Refused(400, {"step": [f"There is no step {step}."]})
+            raise Rejected(400, {"step": [f"There is no step {step}."]})
     pipeline = _parse(nodes, edges, parameters)
-    given = {
+    texts = {
         (local_nodes.PIPELINE, name): [str(value["expression"])]
         for name, value in parameters.items()
     }
-    # The parameters of a pipeline go before those of its nodes.
+    # Parameters of the pipeline override those of its nodes.
     targets = [t for parameter in pipeline.parameters for t in parameter.targets]
     targets = {(node, key) for node, _, key in (t.split(".") for t in targets)}
     fed = {(edge.target_node, edge.target_key) for edge in pipeline.edges}
@@ -127,20 +127,20 @@ def _plan(nodes, edges, parameters, config, data):
         name, template = node["name"], node["template"]
         for key, value in template["parameters"].items():
             if (name, key) not in targets:
-                given[name, key] = [str(value)]
+                texts[name, key] = [str(value)]
         for key, value in template["inputs"].items():
             uris = [value] if isinstance(value, str) else value
             if uris or (name, key) not in fed:
-                given[name, key] = [_path(key, uri, data) for uri in uris]
+                texts[name, key] = [_path(key, uri, data) for uri in uris]
     try:
-        planned = local_nodes.build_nodes(config, pipeline, given)
+        planned = local_nodes.build_nodes(config, pipeline, texts)
     except InputError as error:
-        raise Refused(400, {"non_field_errors": [str(error)]}) from error
+        raise Rejected(400, {"non_field_errors": [str(error)]}) from error
     templates = {node["name"]: node["template"] for node in nodes}
     for name, template in templates.items():
-        of_step = copy.copy(planned[name].step)
-        of_step.command = template.get("command", of_step.command)
-        planned[name].step = of_step
+        step = copy.copy(planned[name].step)
+        step.command = template.get("command", step.command)
+        planned[name].step = step
         planned[name].environment = dict(
             template.get("environment_variables")
             or template.get("environment-variables")
@@ -150,7 +150,7 @@ def _plan(nodes, edges, parameters, config, data):
 
 
 def _parse(nodes, edges, parameters):
-    """Makes what was posted a pipeline again, as valohai.yaml has one."""
+    """Returns the `valohai_yaml.objs.Pipeline` of a payload."""
     return valohai_yaml.objs.Pipeline.parse(
         {
             "name": "posted",
@@ -176,17 +176,17 @@ def _parse(nodes, edges, parameters):
 
 
 def _path(key, uri, data):
-    """The path of the file of a `datum://`, or any other address as it is."""
+    """Returns the path of the file of a `datum://` URI, or any other URI unchanged."""
     scheme, separator, rest = uri.partition("://")
     if not separator or (scheme == "datum" and rest not in data):
-        raise Refused(400, {"inputs": {key: [f"{uri}: there is no such file."]}})
+        raise Rejected(400, {"inputs": {key: [f"{uri}: there is no such file."]}})
     return str(data[rest].path) if scheme == "datum" else uri
 
 
 def _values(name, rule):
-    """The values that a parameter of a task takes."""
+    """Returns the values of a parameter of a task."""
     if rule["style"] == "multiple":
         return rule["rules"]["items"]
     if rule["style"] == "single":
         return [rule["rules"]["value"]]
-    raise Refused(400, {"parameters": {name: [f"{rule['style']}: unknown style."]}})
+    raise Rejected(400, {"parameters": {name: [f"{rule['style']}: unknown style."]}})

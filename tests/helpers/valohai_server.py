@@ -1,8 +1,8 @@
 """A stand-in for Valohai's API on this machine, for tests with the real `vh`.
 
-It answers what valohai-cli 0.37 asks for, and refuses what it does not know. Packages
-that it gets are unpacked, and what is started runs, with the project's own runner, out
-of these; see `valohai_worker`.
+It answers the requests of valohai-cli 0.37, and rejects all others. It unpacks the
+packages that it receives, and runs steps from them with the project's own runner; see
+`valohai_worker`.
 
     with ValohaiServer(folder) as server:
         datum = server.add_file("images.zip", path)
@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import valohai_payloads
 import valohai_yaml
-from valohai_payloads import Refused, check_fields
+from valohai_payloads import Rejected, check_fields
 from valohai_worker import (
     Datum,
     Execution,
@@ -45,10 +45,10 @@ from valohai_worker import (
 from valohai_step.local import nodes as local_nodes
 
 PROJECT = "train-superbai"
-# Executions at a time, and what starts them.
+# For executions that run at the same time, and for what waits for them.
 _THREADS = 16
 
-# What is asked for by which path; an ID is any part of one.
+# The method that answers each request. ID stands for any part of a path.
 _KIND = "(executions|pipelines|tasks)"
 _ROUTES = {
     "POST /api/v0/get-token/": "_log_in",
@@ -67,8 +67,8 @@ _ROUTES = {
     "GET /files/ID/[^/]+": "_read_file",
     "POST /worker/ID/status-detail/": "_set_status_detail",
 }
-# Those do without the user's token: a file is open to who knows its address, and an
-# execution has a token of its own.
+# They need no token of the user: the address of a file is secret, and an execution has
+# its own token.
 _OPEN = ("_log_in", "_read_file", "_set_status_detail")
 
 
@@ -76,10 +76,10 @@ class Commit(NamedTuple):
     """A package that was sent.
 
     Attributes:
-        identifier: `~` and its SHA-256.
+        identifier: `~` and the package's SHA-256.
         folder: where it is unpacked.
-        description: of the state of the repository that it is of.
-        config: its parsed valohai.yaml.
+        description: of the repository's state.
+        config: the parsed valohai.yaml.
     """
 
     identifier: str
@@ -89,7 +89,7 @@ class Commit(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What was asked: `query` is a dict from names to lists."""
+    """A request; `query` is a dict from names to lists of values."""
 
     method: str
     path: str
@@ -99,7 +99,7 @@ class Request(NamedTuple):
 
     def json(self):
         if self.headers.get("Content-Type") != "application/json":
-            raise Refused(415, {"detail": "Unsupported media type in request."})
+            raise Rejected(415, {"detail": "Unsupported media type in request."})
         return json.loads(self.body)
 
 
@@ -108,11 +108,11 @@ class ValohaiServer:
 
     Attributes:
         url: of the API.
-        token, username, password: what it lets in.
+        token, username, password: the accepted ones.
         project: dict of its project.
         commits: dict from identifiers to `Commit`.
         executions, pipelines, tasks: lists of `Job`, counter 1 first.
-        errors: texts of errors of its own; where there are any, it is broken.
+        errors: tracebacks of defects of the stand-in.
     """
 
     def __init__(self, folder):
@@ -149,50 +149,50 @@ class ValohaiServer:
         self._http.server_close()
 
     def add_file(self, name, path):
-        """Keeps a file as one that somebody has uploaded; returns its `Datum`."""
+        """Adds a file as if a user had uploaded it; returns its `Datum`."""
         datum = Datum(name, path)
         self._worker.data[datum.id] = datum
         return datum
 
     def address(self, datum):
-        """Where anybody can download the file of a `Datum`."""
+        """Returns the URL of the file of a `Datum`."""
         return f"{self.url}/files/{datum.id}/{datum.path.name}"
 
     def restart(self, counter):
-        """Takes the machine of an execution away, and starts it again on another.
+        """Kills an execution as if its machine were lost, and restarts it.
 
-        What it has not had uploaded is lost; the rest is the input `_restart` of the
-        new one, which is returned.
+        Outputs that were not uploaded are lost; the others are the input `_restart` of
+        the new execution, which is returned.
         """
-        lost = self.executions[counter - 1]
-        if not lost.payload.get("runtime_config", {}).get("autorestart"):
-            raise ValueError(f"execution {counter} is not to be started again")
-        lost.kill(signal.SIGKILL)
-        lost.wait(60)
-        files = [(datum.path, datum.path.name) for datum in lost.outputs]
+        interrupted = self.executions[counter - 1]
+        if not interrupted.payload.get("runtime_config", {}).get("autorestart"):
+            raise ValueError(f"execution {counter} was started without autorestart")
+        interrupted.kill(signal.SIGKILL)
+        interrupted.wait(60)
+        files = [(datum.path, datum.path.name) for datum in interrupted.outputs]
         node = dataclasses.replace(
-            lost.node, metadata=[], process=None, files={"_restart": files}
+            interrupted.node, metadata=[], process=None, files={"_restart": files}
         )
-        return self._start(self._add(lost.payload, node, lost.repository))
+        return self._start(self._add(interrupted.payload, node, interrupted.repository))
 
     def answer(self, request):
-        """Returns the content for a `Request`: bytes, or what JSON knows."""
-        asked = f"{request.method} {request.path}"
+        """Returns the content for a `Request`: bytes, or what JSON can express."""
+        line = f"{request.method} {request.path}"
         for route, name in _ROUTES.items():
-            found = re.fullmatch(route.replace("ID", "([^/]+)"), asked)
-            if found is None:
+            match = re.fullmatch(route.replace("ID", "([^/]+)"), line)
+            if match is None:
                 continue
-            given = request.headers.get("Authorization")
-            if name not in _OPEN and given != f"Token {self.token}":
-                raise Refused(401, {"detail": "Invalid token."})
-            return getattr(self, name)(request, *found.groups())
-        raise Refused(404, {"detail": "Not found."})
+            authorization = request.headers.get("Authorization")
+            if name not in _OPEN and authorization != f"Token {self.token}":
+                raise Rejected(401, {"detail": "Invalid token."})
+            return getattr(self, name)(request, *match.groups())
+        raise Rejected(404, {"detail": "Not found."})
 
     def _log_in(self, request):
         form = parse_qs(request.body.decode())
         if form != {"username": [self.username], "password": [self.password]}:
             message = "Unable to log in with provided credentials."
-            raise Refused(400, {"non_field_errors": [message]})
+            raise Rejected(400, {"non_field_errors": [message]})
         return {"token": self.token}
 
     def _show_user(self, request):
@@ -225,7 +225,7 @@ class ValohaiServer:
                 tar.extractall(folder, filter="data")
             config = valohai_yaml.parse((folder / yaml_path.decode()).read_text())
         except (tarfile.TarError, OSError, valohai_yaml.ValidationErrors) as error:
-            raise Refused(400, {"data": [str(error)]}) from error
+            raise Rejected(400, {"data": [str(error)]}) from error
         commit = Commit(identifier, folder, description.decode(), config)
         self.commits[identifier] = commit
         return self._show_commit(request, identifier)
@@ -246,7 +246,7 @@ class ValohaiServer:
         nodes = [node for node in nodes if node.get("type") != "mimic"]
         identifiers = {node["template"]["commit"] for node in nodes}
         if len(identifiers) > 1 or not identifiers <= set(self.commits):
-            raise Refused(400, {"commit": ["Invalid commit."]})
+            raise Rejected(400, {"commit": ["Invalid commit."]})
         commit = self.commits[identifiers.pop()]
         return self._describe(kind, create[kind](payload, commit))
 
@@ -258,7 +258,7 @@ class ValohaiServer:
         return self._start(self._add(payload, node, commit.folder))
 
     def _start(self, execution):
-        """Runs an execution that belongs to nothing larger; returns it."""
+        """Starts an execution outside of pipelines and tasks; returns it."""
         run = f"execution-{execution.counter}"
         execution.future = self._pool.submit(self._worker.run, execution, run)
         return execution
@@ -266,7 +266,7 @@ class ValohaiServer:
     def _create_pipeline(self, payload, commit):
         reused = {}
         for node in payload["nodes"]:
-            if node["type"] == "mimic":  # Of an earlier run: its outputs serve again.
+            if node["type"] == "mimic":  # Reuses the outputs of an earlier run.
                 check_fields(node, "mimic")
                 reused[node["name"]] = self._find("executions", node.pop("source"))
                 template = reused[node["name"]].payload
@@ -338,8 +338,8 @@ class ValohaiServer:
 
         def run():
             task.status = "started"
-            at_once = payload.get("maximum_queued_executions", 1)
-            with ThreadPoolExecutor(len(plans) if is_distributed else at_once) as pool:
+            limit = payload.get("maximum_queued_executions", 1)
+            with ThreadPoolExecutor(len(plans) if is_distributed else limit) as pool:
                 list(pool.map(run_one, task.executions))
             statuses = {execution.status for execution in task.executions}
             task.status = "complete" if statuses == {"complete"} else "error"
@@ -348,7 +348,7 @@ class ValohaiServer:
         return task
 
     def _add(self, payload, node, folder):
-        """Makes an execution of a node; returns it."""
+        """Adds an execution of a node; returns it."""
         with self._lock:
             counter = len(self.executions) + 1
             execution = Execution(counter, payload, folder, node=node)
@@ -385,7 +385,7 @@ class ValohaiServer:
         return self._describe(kind, self._find(kind, key))
 
     def _find(self, kind, key):
-        """A job by its id, or by `<project>:<counter>` or `<project>:latest`."""
+        """Returns a job by its id, `<project>:<counter>` or `<project>:latest`."""
         jobs = getattr(self, kind)
         keys = {job.id: job for job in jobs}
         keys |= {f"{self.project['id']}:{job.counter}": job for job in jobs}
@@ -466,18 +466,18 @@ class ValohaiServer:
     def _set_status_detail(self, request, execution_id):
         execution = self._find("executions", execution_id)
         if request.headers.get("Authorization") != f"Token {execution.secret}":
-            raise Refused(403, {"detail": "Invalid token."})
+            raise Rejected(403, {"detail": "Invalid token."})
         content = request.json()
         check_fields(content, "status detail")
         execution.status_details.append(content["status_detail"])
         return {}
 
 
-def _get(known, key):
-    """The value of a key; refuses one that is not there."""
-    if key not in known:
-        raise Refused(404, {"detail": "Not found."})
-    return known[key]
+def _get(values, key):
+    """Returns the value of a key; rejects the request if there is none."""
+    if key not in values:
+        raise Rejected(404, {"detail": "Not found."})
+    return values[key]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -488,7 +488,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def log_message(self, *arguments):
-        """Says nothing: tests look at what the server holds."""
+        """Logs nothing: tests check the state of the server."""
 
     def do_GET(self):
         url = urlsplit(self.path)
@@ -503,8 +503,8 @@ class _Handler(BaseHTTPRequestHandler):
         status = 200
         try:
             content = self._valohai.answer(request)
-        except Refused as refused:
-            status, content = refused.answer
+        except Rejected as rejected:
+            status, content = rejected.answer
         except Exception:
             self._valohai.errors.append(traceback.format_exc())
             status, content = 500, {"detail": "Internal error."}

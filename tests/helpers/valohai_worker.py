@@ -1,8 +1,8 @@
-"""Does around a step what Valohai's workers do, for the stand-in for Valohai's API.
+"""A stand-in for Valohai's workers, used by the stand-in for its API.
 
-The step itself is run by the project's own `local/worker.py`. Here are what comes
-before and after: a worker fetches the inputs, takes files away that a step wants
-uploaded at once, shows the log, and keeps the outputs with their properties.
+The project's own `local/worker.py` runs the step. This file does the rest of a worker's
+work: it fetches the inputs, uploads files while the step runs, collects the log, and
+stores the outputs with their properties.
 """
 
 import json
@@ -23,7 +23,7 @@ from yolov3_tf2.errors import InputError
 
 POLL_SECONDS = 0.1
 _PROPERTIES = "valohai.metadata.jsonl"
-# What an execution is called that a signal has ended.
+# The status of an execution that was ended by a signal.
 _ENDED_BY = {signal.SIGTERM: "stopped", signal.SIGKILL: "crashed"}
 
 
@@ -37,15 +37,14 @@ def now():
 
 @dataclass
 class Datum:
-    """A file that Valohai keeps.
+    """A stored file.
 
     Attributes:
-        name: that it has below the outputs of its step; may have folders.
-        path: where it lies here.
-        counter: of the execution that it is an output of, None where somebody has
-            uploaded it.
-        is_live: whether it was taken while the step ran.
-        properties: what the step has said of it, see `valohai.output_properties`.
+        name: below the outputs of its step; may have folders.
+        path: of the file on this machine.
+        counter: of the execution that has written it, None if a user has uploaded it.
+        is_live: whether it was uploaded while the step ran.
+        properties: set by the step, see `valohai.output_properties`.
     """
 
     name: str
@@ -65,12 +64,12 @@ class Job:
     """An execution, a pipeline or a task.
 
     Attributes:
-        counter: its number among those of its kind, from 1.
-        payload: what was posted; of a pipeline's execution, the template of its node.
+        counter: its number among jobs of its kind, from 1.
+        payload: of the request; for an execution of a pipeline, its node's template.
         repository: the folder of the package that it runs.
-        executions: list of `Execution`; those of a pipeline come as their turns do.
-        stopping: whether it was told to stop.
-        future: what runs it; of those that belong to another, None.
+        executions: list of `Execution`; a pipeline adds each when it starts.
+        stopping: whether it was asked to stop.
+        future: of the thread that runs it; None for executions of pipelines and tasks.
     """
 
     counter: int
@@ -84,15 +83,15 @@ class Job:
     created: str = field(default_factory=now)
 
     def wait(self, seconds):
-        """Waits for its end; returns its status.
+        """Waits until it ends; returns its status.
 
         Raises:
-            TimeoutError: it has not ended in time.
+            TimeoutError: it does not end in time.
         """
         deadline = time.monotonic() + seconds
         while self.status in ("created", "started"):
             if self.future and self.future.done():
-                self.future.result()  # Raises an error of the stand-in's own.
+                self.future.result()  # Raises errors of the stand-in itself.
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.status} after {seconds} s: {self.payload}")
             time.sleep(POLL_SECONDS)
@@ -105,13 +104,14 @@ class Execution(Job):
 
     Attributes:
         node: the `worker.Node` that it runs.
-        secret: with it the step may tell the API its status.
-        events: lines of its log, dicts as the API has them.
-        status_details: list of what the step said it was at.
-        outputs: list of `Datum`, in the order in which they were taken.
-        properties: dict from names of outputs to what the step has said of them.
-        folder: of its outputs as they travel along edges.
-        signal: that ends it, None otherwise; `is_signalled` once it was sent.
+        secret: the token with which the step sends its status.
+        events: lines of its log, as dicts of the API.
+        status_details: list of the texts that the step has sent as its status.
+        outputs: list of `Datum`, in the order in which they were stored.
+        properties: dict from names of outputs to their properties.
+        folder: of its outputs, for the edges of its pipeline.
+        signal: that ends it, None if there is none.
+        is_signalled: whether the signal was sent.
     """
 
     node: worker.Node
@@ -129,15 +129,15 @@ class Execution(Job):
 
     @property
     def text(self):
-        """Its log."""
+        """The lines of its log as one text."""
         return "\n".join(event["message"] for event in self.events)
 
     def output(self, name):
-        """Returns the `Datum` of a name."""
+        """Returns the output of a name, a `Datum`."""
         return next(datum for datum in self.outputs if datum.name == name)
 
     def kill(self, number):
-        """Ends all its processes by a signal; one that has not begun never will."""
+        """Sends a signal to all its processes, as soon as they have started."""
         self.signal = self.signal or number
         process = self.node.process
         if process and process.returncode is None:
@@ -147,22 +147,22 @@ class Execution(Job):
 
 
 class Worker:
-    """Runs executions and keeps their outputs.
+    """Runs executions and stores their outputs.
 
     Attributes:
         state: the folder of all runs, see `local/runner.py`.
         data: dict from ids to `Datum`.
-        aliases: dict from aliases to the newest `Datum` that was given each.
+        aliases: dict from each alias to the newest `Datum` that has it.
     """
 
     def __init__(self, folder):
         self.state = folder / "state"
         self.data, self.aliases = {}, {}
-        self._store = folder / "data"
+        self._folder = folder / "data"
 
     @property
     def addressable(self):
-        """Dict of every `Datum` by what can follow `datum://`."""
+        """Dict of every `Datum` by its id and its alias, for `datum://` URIs."""
         return self.aliases | self.data
 
     def run(self, execution, run, edges=()):
@@ -170,7 +170,7 @@ class Worker:
 
         Args:
             execution: an `Execution`.
-            run: the name of its pipeline's run, or of its own.
+            run: name of the run of its pipeline, or of its own run.
             edges: of its pipeline.
         """
         node = execution.node
@@ -189,15 +189,15 @@ class Worker:
                     )
         except InputError as error:
             execution.log("status", str(error))
-        if execution.signal != signal.SIGKILL:  # With the machine go its files.
-            self._keep_outputs(execution)
+        if execution.signal != signal.SIGKILL:  # A lost machine has no files.
+            self._store_outputs(execution)
         ended = "error" if status else "complete"
         execution.status = _ENDED_BY.get(execution.signal, ended)
         execution.log("status", f"{execution.status}, exit status {status}")
         return status
 
     def _watched(self, execution, place):
-        """Takes uploads and lines of the log as they come, within the block."""
+        """Collects uploads and lines of the log while the block runs."""
         outputs = execution.folder
         log = self.state / "runs" / place / "log.txt"
         position = 0
@@ -205,8 +205,8 @@ class Worker:
         def look(is_last):
             nonlocal position
             if execution.signal and not execution.is_signalled:
-                execution.kill(execution.signal)  # It came before the process.
-            self._take_uploads(execution, outputs)
+                execution.kill(execution.signal)  # The signal came before the process.
+            self._upload_live(execution, outputs)
             text = log.read_bytes()[position:] if log.is_file() else b""
             whole = text if is_last else text[: text.rfind(b"\n") + 1]
             position += len(whole)
@@ -215,20 +215,20 @@ class Worker:
 
         return watched(look, POLL_SECONDS)
 
-    def _take_uploads(self, execution, outputs):
-        """Takes the outputs that a step has made read-only out of its folder."""
+    def _upload_live(self, execution, outputs):
+        """Uploads and deletes the outputs that a step has made read-only."""
         for path in files(outputs):
-            with suppress(FileNotFoundError):  # The step may take it, too.
+            with suppress(FileNotFoundError):  # The step may delete it too.
                 if not path.stat().st_mode & 0o222:
-                    self._keep(execution, path, outputs, is_live=True)
+                    self._store(execution, path, outputs, is_live=True)
                     path.unlink()
 
-    def _keep_outputs(self, execution):
+    def _store_outputs(self, execution):
         outputs = execution.folder
-        taken = list(execution.outputs)
+        uploaded = list(execution.outputs)
         for path in files(outputs):
             if path.name != _PROPERTIES:
-                self._keep(execution, path, outputs)
+                self._store(execution, path, outputs)
         if (outputs / _PROPERTIES).is_file():
             for line in (outputs / _PROPERTIES).read_text().splitlines():
                 entry = json.loads(line)
@@ -237,16 +237,16 @@ class Worker:
             datum.properties = execution.properties.get(datum.name, {})
             if "valohai.alias" in datum.properties:
                 self.aliases[datum.properties["valohai.alias"]] = datum
-        for datum in taken:  # Edges carry what was uploaded earlier, too.
+        for datum in uploaded:  # Edges bring these files too.
             (outputs / datum.name).parent.mkdir(parents=True, exist_ok=True)
             os.link(datum.path, outputs / datum.name)
 
-    def _keep(self, execution, path, outputs, is_live=False):
+    def _store(self, execution, path, outputs, is_live=False):
         name = path.relative_to(outputs).as_posix()
         if any(datum.name == name for datum in execution.outputs):
             raise ValueError(f"{name}: written again after it was uploaded")
         datum = Datum(name, path, execution.counter, is_live)
-        datum.path = self._store / datum.id / path.name
+        datum.path = self._folder / datum.id / path.name
         datum.path.parent.mkdir(parents=True)
         os.link(path, datum.path)
         self.data[datum.id] = datum
@@ -255,9 +255,9 @@ class Worker:
 
 @contextmanager
 def watched(look, seconds):
-    """Calls `look(is_last)` every so many seconds in the block, and at its end.
+    """Calls `look(is_last)` every few seconds while the block runs, and at its end.
 
-    What it raises, the block raises at its end.
+    If it raises an error, the block raises it at its end.
     """
     ended = threading.Event()
 
@@ -277,7 +277,7 @@ def watched(look, seconds):
 
 
 def files(folder):
-    """Yields the files below a folder that are not hidden; it may change meanwhile."""
+    """Yields the files below a folder that are not hidden; the folder may change."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -286,7 +286,7 @@ def files(folder):
 
 
 def distributed_configs(group, count):
-    """Returns what the workers of a distributed task find in `distributed.json`."""
+    """Returns the contents of `distributed.json` for each worker of a task."""
     members = [
         {
             "announce_time": now(),

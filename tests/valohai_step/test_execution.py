@@ -1,4 +1,4 @@
-"""What steps do for Valohai alone: versions of outputs, and a status."""
+"""What only Valohai has: versions and aliases of outputs, live uploads, a status."""
 
 import http.server
 import json
@@ -30,7 +30,7 @@ def properties(outputs):
     return {row["file"]: row["metadata"] for row in rows}
 
 
-def test_nothing_is_written_unless_it_is_asked_for(outputs):
+def test_empty_names_write_nothing(outputs):
     execution.add_to_dataset("")
     execution.add_model("model", "", "", [], "a note")
     assert not (outputs / "valohai.metadata.jsonl").exists()
@@ -39,29 +39,31 @@ def test_nothing_is_written_unless_it_is_asked_for(outputs):
 def test_a_dataset_version_has_all_outputs(outputs, tmp_path):
     (tmp_path / "execution.json").write_text('{"valohai.execution-counter": 12}')
     execution.add_to_dataset("shapes")
-    found = properties(outputs)
-    assert sorted(found) == [
+    by_file = properties(outputs)
+    assert sorted(by_file) == [
         "model/model.json",
         "model/model.tf.data-00000-of-00001",
         "model/model.tf.index",
         "plots/curves.png",
     ]
-    (uri,) = {uri for own in found.values() for uri in own["valohai.dataset-versions"]}
+    (uri,) = {
+        uri for values in by_file.values() for uri in values["valohai.dataset-versions"]
+    }
     assert uri.startswith("dataset://shapes/20") and uri.endswith("-12")
 
 
 def test_a_model_has_a_version_an_alias_and_tags(outputs):
     execution.add_model("model", "shapes", "best", ["a", "b"], "AP50 0.9")
-    found = properties(outputs)
-    aliases = {file: own["valohai.alias"] for file, own in found.items()}
+    by_file = properties(outputs)
+    aliases = {file: values["valohai.alias"] for file, values in by_file.items()}
     assert aliases == {
         "model/model.json": "best-json",
         "model/model.tf.index": "best-index",
         "model/model.tf.data-00000-of-00001": "best-data",
     }
-    for own in found.values():
-        assert own["valohai.tags"] == ["a", "b"]
-        assert own["valohai.model-versions"] == [
+    for values in by_file.values():
+        assert values["valohai.tags"] == ["a", "b"]
+        assert values["valohai.model-versions"] == [
             {
                 "model_uri": "model://shapes/",
                 "model_release_note": "AP50 0.9",
@@ -70,13 +72,13 @@ def test_a_model_has_a_version_an_alias_and_tags(outputs):
         ]
 
 
-def test_each_is_apart(outputs):
+def test_tags_alone(outputs):
     execution.add_model("model", "", "", ["a"], "")
     assert properties(outputs)["model/model.json"] == {"valohai.tags": ["a"]}
 
 
 @pytest.mark.parametrize("name", ["a/b", "a b", "dataset://a", "ä", "-a", "a\n"])
-def test_names_that_break_an_address_are_refused(name):
+def test_names_that_break_an_address_are_rejected(name):
     with pytest.raises(InputError, match="--valohai_model: expected letters, digits"):
         execution.check_name("valohai_model", name)
     with pytest.raises(InputError, match="--valohai_tags: expected"):
@@ -98,7 +100,7 @@ def test_a_status_is_sent(outputs, tmp_path):
             pass
 
     assert not execution.is_on_valohai()
-    execution.set_status("to nobody")  # And says nothing of it.
+    execution.set_status("to nobody")  # Does nothing.
     with http.server.HTTPServer(("127.0.0.1", 0), Api) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
@@ -112,7 +114,7 @@ def test_a_status_is_sent(outputs, tmp_path):
     assert execution.is_on_valohai()
 
 
-def test_a_status_that_does_not_arrive_holds_nothing_up(outputs, tmp_path, monkeypatch):
+def test_a_status_that_cannot_be_sent_delays_nothing(outputs, tmp_path, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(execution, "STATUS_SECONDS", 0.1)
     monkeypatch.setattr(valohai, "set_status_detail", lambda text: released.wait(30))
@@ -120,7 +122,7 @@ def test_a_status_that_does_not_arrive_holds_nothing_up(outputs, tmp_path, monke
     released.set()
 
 
-def test_only_a_worker_takes_outputs_away(outputs, tmp_path):
+def test_live_uploads_only_on_a_worker(outputs, tmp_path):
     path = outputs / "model" / "model.json"
     execution.upload_now([path])
     assert path.stat().st_mode & 0o222

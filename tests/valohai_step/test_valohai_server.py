@@ -1,4 +1,4 @@
-"""The stand-in for Valohai: what it refuses, and what it does around a step."""
+"""The stand-in for Valohai: what it rejects, and what it does around a step."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def ask(server):
-    """Sends a request as `vh` does; returns the answer's content."""
+    """Sends a request as `vh` does; returns the content of the answer."""
 
     def send(method, path, status=200, token=None, **options):
         headers = {"Authorization": f"Token {token or server.token}"}
@@ -101,7 +101,7 @@ def send_package(server, ask):
 
 @pytest.fixture
 def payload(server, send_package, tmp_path):
-    """What starts the step `write` with a file."""
+    """The payload that starts the step `write` with a file."""
     (tmp_path / "own.txt").write_text("own")
     datum = server.add_file("own.txt", tmp_path / "own.txt")
     sent = send_package(package(**{"valohai.yaml": YAML, "write.py": WRITE}))
@@ -128,7 +128,7 @@ def wait_for(execution, text):
         time.sleep(0.05)
 
 
-def test_who_is_let_in(server, ask):
+def test_tokens(server, ask):
     assert ask("get", "api/v0/users/me/")["username"] == server.username
     for path in ("users/me/", "projects/", "executions/", "data/"):
         ask("get", f"api/v0/{path}", 401, token="another")
@@ -136,21 +136,22 @@ def test_who_is_let_in(server, ask):
     ask("post", "worker/unknown/status-detail/", 404, json={"status_detail": "a"})
 
 
-def test_what_is_refused(server, ask, payload):
+def test_what_is_rejected(server, ask, payload):
     for change, message in (
         ({"commit": "~unknown"}, "Invalid commit."),
         ({"step": "wright"}, "There is no step wright."),
         ({"colour": "red"}, "This field is not known."),
-        ({"inputs": {}}, "the input 'file' of write is missing"),
+        ({"inputs": {}}, "input 'file' of write is missing"),
+        ({"inputs": {"file": []}}, "input 'file' of write is missing"),
         ({"inputs": {"file": ["datum://unknown"]}}, "there is no such file"),
         ({"inputs": {"file": ["own.txt"]}}, "there is no such file"),
         (
             {"inputs": payload["inputs"] | {"files": ["http://a/b"]}},
-            "no such parameter",
+            "unknown option --write.files",
         ),
         ({"parameters": {"number": 11}}, "expected a value from 0 to 10, got 11"),
-        ({"parameters": {"number": "many"}}, "expected integer, got 'many'"),
-        ({"parameters": {"numbers": 1}}, "no such parameter or input"),
+        ({"parameters": {"number": "many"}}, "expected an integer, got 'many'"),
+        ({"parameters": {"numbers": 1}}, "unknown option --write.numbers"),
     ):
         answer = ask("post", "api/v0/executions/", 400, json=payload | change)
         assert message in json.dumps(answer)
@@ -165,7 +166,7 @@ def test_what_is_refused(server, ask, payload):
     assert server.executions == server.tasks == []
 
 
-def test_packages_stay_where_they_are_unpacked(server, send_package, tmp_path):
+def test_packages_stay_inside_their_folder(server, send_package, tmp_path):
     for files in ({"../evil.txt": "evil", "valohai.yaml": YAML}, {"write.py": WRITE}):
         send_package(package(**files), 400)
     send_package(b"no archive", 400)
@@ -192,7 +193,7 @@ def test_an_execution(server, ask, payload, tmp_path):
     assert "error, exit status 3" in execution.text
 
 
-def test_a_file_that_is_uploaded_while_the_step_runs(server, ask, payload):
+def test_a_live_upload(server, ask, payload):
     execution = start(server, ask, payload, "upload")
     assert execution.wait(SECONDS) == "complete", execution.text
     first, last = execution.outputs
@@ -204,20 +205,20 @@ def test_a_file_that_is_uploaded_while_the_step_runs(server, ask, payload):
         start(server, ask, payload, "twice").wait(SECONDS)
 
 
-def test_a_machine_that_is_taken_away(server, ask, payload):
+def test_a_lost_machine(server, ask, payload):
     again = payload | {"runtime_config": {"autorestart": True}}
-    lost = start(server, ask, again, "wait")
-    wait_for(lost, "waiting")
-    found = server.restart(1)
-    assert lost.status == "crashed"
-    assert [datum.name for datum in lost.outputs] == ["a/x.bin"]
-    assert found.wait(SECONDS) == "complete"
-    files, counter = found.node.metadata
+    interrupted = start(server, ask, again, "wait")
+    wait_for(interrupted, "waiting")
+    restarted = server.restart(1)
+    assert interrupted.status == "crashed"
+    assert [datum.name for datum in interrupted.outputs] == ["a/x.bin"]
+    assert restarted.wait(SECONDS) == "complete"
+    files, counter = restarted.node.metadata
     assert files["files"] == ["_restart/x.bin", "file/own.txt"]
     assert counter == {"counter": 2}
-    assert [datum.name for datum in found.outputs] == ["a/x.bin", "end.txt"]
+    assert [datum.name for datum in restarted.outputs] == ["a/x.bin", "end.txt"]
     plain = start(server, ask, payload, "end")
-    with pytest.raises(ValueError, match="is not to be started again"):
+    with pytest.raises(ValueError, match="without autorestart"):
         server.restart(plain.counter)
 
 
@@ -229,7 +230,7 @@ def test_stopping(server, ask, payload):
     assert [datum.name for datum in execution.outputs] == ["a/x.bin", "end.txt"]
 
 
-def test_a_task_that_ends_with_its_first_failure(server, ask, payload):
+def test_a_task_ends_with_its_first_failure(server, ask, payload):
     rule = {"style": "multiple", "rules": {"items": ["wait", "fail"]}}
     task = payload | {
         "type": "grid_search",
@@ -248,5 +249,5 @@ def test_nothing_is_left_running(server, ask, payload):
     wait_for(execution, "waiting")
     server.__exit__()
     assert execution.node.process.poll() == -signal.SIGKILL
-    # Its log has ended, so nothing is left that could write into it.
+    # Its log is complete: nothing is left that could write to it.
     assert execution.status == "crashed" and execution.future.done()

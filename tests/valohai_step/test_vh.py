@@ -1,4 +1,4 @@
-"""Valohai's own client, `vh`, drives the project against a stand-in for Valohai."""
+"""Valohai's client, `vh`, runs the steps on a stand-in for Valohai's API."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from valohai_step import write_yaml
 from valohai_step.local import sample
 
 NUM_TRAIN, NUM_TEST, SIZE = 12, 5, 64
-# A training of seconds, that keeps nothing of a network of random numbers.
+# A training of seconds, on a network of random numbers.
 TINY = {"size": SIZE, "transfer": "none", "batch_size": 4, "mosaic": 0}
 ZIPS = ("images", "labels")
-EPOCHS = 3  # Of the training that is cut off.
+EPOCHS = 3  # Of the training that is interrupted.
 SECONDS = 180
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A clone of the project, with what piles up in one."""
+    """A clone of the project, with files that accumulate in one."""
     folder = tmp_path_factory.mktemp("clone") / "train-superbai"
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -47,8 +47,8 @@ def project(tmp_path_factory):
     for name in (
         ".valohai/outputs/20260101-000000-0a1b2c3d/train/model/model.json",
         "venv/lib/python3.11/site-packages/keras.py",
-        "__pycache__/step.cpython-311.pyc",
-        "yolov3_tf2/__pycache__/grid.cpython-311.pyc",
+        "__pycache__/train.cpython-311.pyc",
+        "yolov3_tf2/boxes/__pycache__/geometry.cpython-311.pyc",
         "images.zip",
         "yolov3.weights",
         "train-00000-of-00001.tfrecord",
@@ -61,7 +61,7 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        # What the stand-in runs has the environment of the tests.
+        # The stand-in passes the environment of the tests on to the steps.
         patch.setenv("NO_PROXY", "127.0.0.1")
         for name in os.environ:
             if name.startswith(("VH_", "SPB_", "VALOHAI_")):
@@ -73,7 +73,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(project):
-    """Returns a function that runs `vh` with a folder for its settings."""
+    """Returns a function that runs `vh` with its settings in a given folder."""
 
     def run(settings, *arguments):
         return subprocess.run(
@@ -96,7 +96,7 @@ def client(project):
 
 @pytest.fixture(scope="module")
 def vh(client, server, tmp_path_factory):
-    """Runs `vh`, logged in and linked to the project; returns what it printed."""
+    """Runs `vh`, logged in and linked to the project; returns its output."""
     settings = tmp_path_factory.mktemp("settings")
 
     def run(*arguments, status=0):
@@ -112,7 +112,7 @@ def vh(client, server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def export(server, tmp_path_factory):
-    """The data of a small Suite export and of weights, uploaded."""
+    """The uploaded files of a small Suite export and of weights, by name."""
     from yolov3_tf2.network import darknet
     from yolov3_tf2.network.model import build_model
     from yolov3_tf2.network.variants import VARIANTS
@@ -125,20 +125,20 @@ def export(server, tmp_path_factory):
 
 
 def options(values, node=""):
-    """The arguments of `vh` for a dict of parameters, of a node or of a single step."""
+    """Returns arguments of `vh` for a dict of parameters of a node or a single step."""
     if node:
         return [f"--{node}.{name}={value}" for name, value in values.items()]
-    # `vh exec run` knows them with dashes only.
+    # `vh exec run` accepts only dashes.
     return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
 
 
 def inputs(**values):
-    """The arguments of `vh` for inputs, dict of lists of what the stand-in keeps."""
+    """Returns arguments of `vh` for inputs: lists of `Datum` by name."""
     return [f"--{name}={datum.uri}" for name, data in values.items() for datum in data]
 
 
 def below(execution, folder):
-    """The outputs of an execution that lie in a folder."""
+    """Returns the outputs of an execution in a folder."""
     return [d for d in execution.outputs if d.name.startswith(f"{folder}/")]
 
 
@@ -157,7 +157,7 @@ def converted(vh, server, export):
 
 @pytest.fixture(scope="module")
 def weights(vh, server, export):
-    """The finished execution of weights, which has downloaded its input."""
+    """The finished execution of weights; the worker has downloaded its input."""
     address = server.address(export["yolov3-tiny.weights"])
     vh(
         *("exec", "run", "--adhoc", "weights"),
@@ -170,7 +170,7 @@ def weights(vh, server, export):
 
 @pytest.fixture(scope="module")
 def training_inputs(converted, weights):
-    """The arguments of `vh` for what train takes of the steps before it."""
+    """Arguments of `vh` for the inputs of train, from the steps before it."""
     return inputs(
         classes=[converted.output("classes.txt")],
         train=below(converted, "train"),
@@ -209,12 +209,12 @@ def test_the_commands_that_write_valohai_yaml(vh, project):
         assert "already up-to-date" in vh("yaml", "step", script)
     assert path.read_bytes() == committed
     vh("yaml", "pipeline", *write_yaml.PIPELINES)
-    left, whole = (
+    written, expected = (
         valohai_yaml.parse(text.decode()) for text in (path.read_bytes(), committed)
     )
-    assert whole.tasks and not left.tasks  # It deletes them.
-    whole.tasks = {}
-    assert left.serialize() == whole.serialize()
+    assert expected.tasks and not written.tasks  # It deletes them.
+    expected.tasks = {}
+    assert written.serialize() == expected.serialize()
     subprocess.run(
         [sys.executable, "-m", "valohai_step.write_yaml"], cwd=project, check=True
     )
@@ -224,9 +224,9 @@ def test_the_commands_that_write_valohai_yaml(vh, project):
 
 
 def test_the_package_has_what_steps_need(vh, server, project):
-    # Refused, as the inputs are missing; but sent before.
+    # Rejected, as the inputs are missing, but after the package was sent.
     output = vh("exec", "run", "--adhoc", "convert-superbai", status=1)
-    assert "the input 'images' of convert-superbai is missing" in output
+    assert "input 'images' of convert-superbai is missing" in output
     (identifier,) = re.findall(r"(?:Uploaded ad-hoc code|Ad-hoc code) (~\w+)", output)
     commit = server.commits[identifier]
     assert re.fullmatch(r"heads/\w+-0-g[0-9a-f]{7,}", commit.description)
@@ -235,21 +235,22 @@ def test_the_package_has_what_steps_need(vh, server, project):
         for path in commit.folder.rglob("*")
         if path.is_file()
     }
-    # What `git` knows of, but hidden files and what .vhignore names.
-    known = subprocess.check_output(["git", "ls-files"], cwd=project, text=True)
-    assert sent == {
-        name for name in known.split() if not name.startswith((".", "docs/", "tests/"))
-    }
+    # All files of `git`, except hidden ones and those that no step needs.
+    unneeded = (".", "benchmarks/", "docs/", "tests/")
+    unneeded += ("Dockerfile", "README.md", "pyproject.toml")
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=project, text=True)
+    assert sent == {name for name in tracked.split() if not name.startswith(unneeded)}
     assert {*write_yaml.STEPS, "valohai.yaml", "yolov3_tf2/network/coco.names"} <= sent
-    for config in commit.config.steps.values():
-        assert config.command[0].split()[-1] in sent
-    # The same without git, and what was sent once is not sent again.
+    assert {"superbai/export.py", "valohai_step/inputs.py"} <= sent
+    for step in commit.config.steps.values():
+        assert step.command[0].split()[-1] in sent
+    # Packaging without git finds the same files, and nothing is sent twice.
     for option in ("--git-packaging", "--no-git-packaging"):
         output = vh("exec", "run", "--adhoc", option, "convert-superbai", status=1)
         assert f"Ad-hoc code {identifier} already uploaded" in output
 
 
-def test_what_is_refused(vh, server, export):
+def test_what_is_rejected(vh, server, export):
     count = len(server.executions)
     images, labels = export["images.zip"].uri, export["labels.zip"].uri
     both = [f"--images={images}", f"--labels={labels}"]
@@ -259,8 +260,12 @@ def test_what_is_refused(vh, server, export):
         (["--images_per_shard=5"], 2, "No such option"),
         (["--images-per-shard=x"], 2, "'x' is not a valid integer"),
         # By Valohai.
-        ([f"--images={images}"], 1, "the input 'labels' of convert-superbai is"),
-        (["--images-per-shard=0", *both], 1, "expected a value from 1 to 1e+06, got 0"),
+        ([f"--images={images}"], 1, "input 'labels' of convert-superbai is missing"),
+        (
+            ["--images-per-shard=0", *both],
+            1,
+            "from 1 to 1000000, got 0",
+        ),
         (["--polygons=cut", *both], 1, "expected one of skip, box, got 'cut'"),
         (["--images=datum://none", f"--labels={labels}"], 1, "there is no such file"),
     ):
@@ -316,7 +321,7 @@ def test_convert(vh, converted, tmp_path):
 
 @pytest.mark.slow
 def test_weights(server, weights):
-    assert "downloading http://127.0.0.1" not in weights.text  # That is the worker's.
+    assert "downloading http://127.0.0.1" not in weights.text  # The worker's job.
     names = ["model.json", "model.tf.data-00000-of-00001", "model.tf.index"]
     assert [d.name for d in weights.outputs] == [f"model/{name}" for name in names]
     info = json.loads(weights.output("model/model.json").path.read_text())
@@ -325,123 +330,125 @@ def test_weights(server, weights):
 
 @pytest.fixture(scope="module")
 def trained(vh, server, training_inputs):
-    """Two executions of train: one whose machine is taken away, and what follows it."""
-    own = {"valohai_model": "shapes", "valohai_alias": "best", "valohai_tags": "a,b"}
+    """Two executions of train: one whose machine is lost, and the one restarted."""
+    names = {"valohai_model": "shapes", "valohai_alias": "best", "valohai_tags": "a,b"}
     vh(
         *("exec", "run", "--adhoc", "--autorestart", "train"),
-        *options(TINY | own | {"epochs": EPOCHS}),
+        *options(TINY | names | {"epochs": EPOCHS}),
         *training_inputs,
     )
-    lost = server.executions[-1]
+    interrupted = server.executions[-1]
     deadline = time.monotonic() + SECONDS
-    while not any(d.name.startswith("checkpoints/epoch-0002") for d in lost.outputs):
-        assert lost.status in ("created", "started"), lost.text
-        assert time.monotonic() < deadline, lost.text
+    while not any(
+        d.name.startswith("checkpoints/epoch-0002") for d in interrupted.outputs
+    ):
+        assert interrupted.status in ("created", "started"), interrupted.text
+        assert time.monotonic() < deadline, interrupted.text
         time.sleep(0.1)
-    found = server.restart(lost.counter)
-    assert found.wait(SECONDS) == "complete", found.text
-    return lost, found
+    restarted = server.restart(interrupted.counter)
+    assert restarted.wait(SECONDS) == "complete", restarted.text
+    return interrupted, restarted
 
 
 @pytest.mark.slow
 def test_checkpoints_are_uploaded_while_the_step_runs(vh, trained):
-    lost, _ = trained
-    assert lost.status == "crashed"
-    assert all(datum.is_live for datum in lost.outputs)
+    interrupted, _ = trained
+    assert interrupted.status == "crashed"
+    assert all(datum.is_live for datum in interrupted.outputs)
     for kind in ("epoch-0000", "best-0000", "epoch-0001"):
         endings = ("json", "tf.data-00000-of-00001", "tf.index")
         for ending in endings:
-            datum = lost.output(f"checkpoints/{kind}.{ending}")
+            datum = interrupted.output(f"checkpoints/{kind}.{ending}")
             assert datum.path.stat().st_size
-    # Each name once, and none but those of checkpoints.
-    names = [datum.name for datum in lost.outputs]
+    # Only checkpoints, and each name once.
+    names = [datum.name for datum in interrupted.outputs]
     assert len(set(names)) == len(names)
     assert {name.partition("/")[0] for name in names} == {"checkpoints"}
-    assert listed(vh, "exec", lost.counter)["status"] == "crashed"
+    assert listed(vh, "exec", interrupted.counter)["status"] == "crashed"
 
 
 @pytest.mark.slow
-def test_a_training_that_is_started_again_goes_on(server, trained):
-    lost, found = trained
-    (last,) = re.findall(r"goes on after epoch (\d)", found.text)
+def test_a_restarted_training_resumes(server, trained):
+    interrupted, restarted = trained
+    (last,) = re.findall(r"after epoch (\d),? from ", restarted.text)
     assert 1 <= int(last) < EPOCHS
-    before = [line["epoch"] for line in lost.node.metadata if "epoch" in line]
-    after = [line["epoch"] for line in found.node.metadata if "epoch" in line]
+    before = [line["epoch"] for line in interrupted.node.metadata if "epoch" in line]
+    after = [line["epoch"] for line in restarted.node.metadata if "epoch" in line]
     assert before[: int(last) + 1] == list(range(int(last) + 1))
     assert after == list(range(int(last) + 1, EPOCHS + 1))
     state = json.loads(
-        found.output(f"checkpoints/epoch-{EPOCHS:04}.json").path.read_text()
+        restarted.output(f"checkpoints/epoch-{EPOCHS:04}.json").path.read_text()
     )
     assert [row["epoch"] for row in state["history"]] == list(range(EPOCHS + 1))
 
 
 @pytest.mark.slow
-def test_a_training_says_what_it_is_at(vh, trained):
-    lost, found = trained
-    assert lost.status_details[0].startswith(f"epoch 0/{EPOCHS}: AP ")
-    *epochs, last = found.status_details
+def test_the_status_of_a_training(vh, trained):
+    interrupted, restarted = trained
+    assert interrupted.status_details[0].startswith(f"epoch 0/{EPOCHS}: AP ")
+    *epochs, last = restarted.status_details
     assert epochs[-1].startswith(f"epoch {EPOCHS}/{EPOCHS}: AP ")
-    assert re.match(r"model/ is of epoch \d: AP ", last)
-    assert last in vh("exec", "info", found.counter)
+    assert re.match(r"model/ is .*epoch \d: AP ", last)
+    assert last in vh("exec", "info", restarted.counter)
 
 
 @pytest.mark.slow
 def test_the_model_has_its_properties(trained):
-    _, found = trained
+    _, restarted = trained
     properties = {
-        name.removeprefix("model/model."): found.output(name).properties
-        for name in found.properties
+        name.removeprefix("model/model."): restarted.output(name).properties
+        for name in restarted.properties
     }
     assert sorted(properties) == ["json", "tf.data-00000-of-00001", "tf.index"]
-    for ending, own in properties.items():
+    for ending, values in properties.items():
         (part,) = set(ending.split(".")) & {"json", "index"} or {"data"}
-        assert own["valohai.alias"] == f"best-{part}"
-        assert own["valohai.tags"] == ["a", "b"]
-        (version,) = own["valohai.model-versions"]
+        assert values["valohai.alias"] == f"best-{part}"
+        assert values["valohai.tags"] == ["a", "b"]
+        (version,) = values["valohai.model-versions"]
         assert version["model_uri"] == "model://shapes/"
         assert version["model_version_tags"] == ["a", "b"]
-        assert found.node.metadata[-1]["best_epoch"] >= 0
+        assert restarted.node.metadata[-1]["best_epoch"] >= 0
         assert version["model_release_note"]
-    # Nothing else has, and the file itself is none of the outputs.
-    names = [datum.name for datum in found.outputs]
+    # No other file has any, and the file of properties is not an output.
+    names = [datum.name for datum in restarted.outputs]
     assert {name for name in names if name.startswith("model/")} == set(
-        found.properties
+        restarted.properties
     )
     assert not any("valohai.metadata" in name for name in names)
 
 
 @pytest.mark.slow
 def test_detect(vh, server, trained, converted, tmp_path):
-    _, found = trained
+    _, restarted = trained
     run = ("exec", "run", "--adhoc", "detect", "--score-threshold=0", "--max-boxes=3")
-    given = inputs(image=below(converted, "test"))
-    # The newest model of the alias.
-    given += [f"--model=datum://best-{part}" for part in ("json", "index", "data")]
-    # An option of `vh exec run` itself is `--image`; behind `--` it is the input.
-    assert "the input 'image' of detect is missing" in vh(*run, *given, status=1)
-    vh(*run[:4], "--", *run[4:], *given)
+    arguments = inputs(image=below(converted, "test"))
+    # The newest model with the alias.
+    arguments += [f"--model=datum://best-{part}" for part in ("json", "index", "data")]
+    # `vh exec run` has an option `--image` itself; after `--` it is the input.
+    assert "input 'image' of detect is missing" in vh(*run, *arguments, status=1)
+    vh(*run[:4], "--", *run[4:], *arguments)
     execution = server.executions[-1]
     assert execution.wait(SECONDS) == "complete", execution.text
     model = {Path(path) for path in execution.node.inputs["model"]}
-    assert model == {datum.path for datum in below(found, "model")}
+    assert model == {datum.path for datum in below(restarted, "model")}
     vh("exec", "outputs", "latest", "--download", tmp_path, "-f", "output_*")
-    check_pictures(execution, tmp_path)
+    check_images(execution, tmp_path)
 
 
-def check_pictures(execution, folder):
-    """Checks the pictures that detect has drawn, as `vh` has put them into a folder."""
+def check_images(execution, folder):
+    """Checks the images that detect has drawn and `vh` has downloaded to a folder."""
     result = json.loads(execution.output("detections.json").path.read_text())
     names = [image["output"] for image in result["images"]]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert len(names) == NUM_TEST and result["annotations"]
     for image in result["images"]:
-        with Image.open(folder / image["output"]) as picture:
-            picture.load()
-            assert picture.size == (sample.IMAGE_SIZE, sample.IMAGE_SIZE)
+        with Image.open(folder / image["output"]) as drawn:
+            drawn.load()
+            assert drawn.size == (sample.IMAGE_SIZE, sample.IMAGE_SIZE)
 
 
-def test_names_that_vh_has_too(vh, project):
-    # `vh exec run STEP -- --tag=train`: without the dashes they are options of its own.
+def test_options_that_vh_has_too(vh, project):
+    # Without the dashes in `vh exec run STEP -- --tag=train` they are options of `vh`.
     config = valohai_yaml.parse((project / "valohai.yaml").read_text())
     help_text = vh("exec", "run", "--help")
     shared = {
@@ -455,13 +462,13 @@ def test_names_that_vh_has_too(vh, project):
 
 
 def listed(vh, kind, counter):
-    """What `vh` lists of an execution, a pipeline or a task."""
+    """Returns what `vh` lists about an execution, a pipeline or a task."""
     rows = json.loads(vh("--output-format=json", kind, "list"))
     return next(row for row in rows if row["counter"] == counter)
 
 
 @pytest.mark.slow
-def test_a_step_that_fails_says_so(vh, server, tmp_path):
+def test_a_failing_step(vh, server, tmp_path):
     path = tmp_path / "detections.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     boxes = server.add_file(path.name, path)
@@ -502,9 +509,9 @@ def test_stop(vh, server, training_inputs):
 
 @pytest.fixture(scope="module")
 def pipelines(vh, server, export):
-    """Two finished runs of train-superbai: a whole one, and one that asks too much.
+    """Two finished runs of train-superbai: a whole one, and one that is stopped.
 
-    The second trains on what the first has converted.
+    The second requires more than the model reaches. It reuses nodes of the first.
     """
     arguments = {
         "convert-superbai": {name: export[f"{name}.zip"].uri for name in ZIPS},
@@ -527,25 +534,25 @@ def steps_of(pipeline):
 
 
 @pytest.mark.slow
-def test_the_pipeline_ends_with_pictures(vh, pipelines, tmp_path):
+def test_a_whole_pipeline(vh, pipelines, tmp_path):
     pipeline = pipelines[0]
     assert pipeline.status == "complete", pipeline.executions[-1].text
     *first, (third, _), (fourth, _) = steps_of(pipeline)
     assert sorted(first) == [("convert-superbai", "complete"), ("weights", "complete")]
     assert (third, fourth) == ("train", "detect")
     train, detect = pipeline.executions[2:]
-    # The parameters of the pipeline have reached the steps, typed.
+    # The parameters of the pipeline have arrived at the steps, with their types.
     assert train.node.parameters["epochs"] == 1
     assert train.node.parameters["size"] == str(SIZE)
     assert [line["epoch"] for line in train.node.metadata if "epoch" in line] == [0, 1]
     assert detect.node.parameters["score_threshold"] == 0.0
     vh("exec", "outputs", detect.counter, "--download", tmp_path, "-f", "output_*")
-    check_pictures(detect, tmp_path)
+    check_images(detect, tmp_path)
     assert listed(vh, "pipeline", 1)["status"] == "complete"
 
 
 @pytest.mark.slow
-def test_the_pipeline_ends_where_the_model_is_too_poor(vh, pipelines):
+def test_a_pipeline_stops_if_the_model_is_too_poor(vh, pipelines):
     pipeline = pipelines[1]
     assert pipeline.status == "stopped"
     assert steps_of(pipeline) == [("train", "complete")]
@@ -585,7 +592,7 @@ def test_a_distributed_training(vh, server, training_inputs):
     task = server.tasks[-1]
     assert task.wait(SECONDS) == "complete", [e.text for e in task.executions]
     master, other = task.executions
-    # As the machines of a task have to reach each other.
+    # So that the machines of a task can reach each other.
     assert task.payload["environment_variables"] == {"VH_DOCKER_NETWORK": "host"}
     assert "2 workers with 1 CPU each" in master.text
     assert [line["epoch"] for line in master.node.metadata if "epoch" in line] == [0, 1]

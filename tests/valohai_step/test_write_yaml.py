@@ -1,4 +1,4 @@
-"""valohai.yaml: regenerated and compared, linted, and its edges checked."""
+"""valohai.yaml: generated from the scripts, linted, its edges and tasks checked."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from valohai_step import write_yaml
 
 @pytest.fixture
 def vh(checkout, tmp_path):
-    """Runs the real `vh` in the copy of the project, which is linked to nothing."""
+    """Runs the real `vh` in the copy of the project, without a server."""
     link = {str(checkout.resolve()): {"id": "0" * 32, "name": "local"}}
     (tmp_path / "config.json").write_text(json.dumps({"links": link}))
 
@@ -32,7 +32,7 @@ def vh(checkout, tmp_path):
 
 @pytest.fixture
 def committed(checkout):
-    """The committed text; put back into the copy afterwards."""
+    """The committed text, which is restored in the copy afterwards."""
     path = checkout / "valohai.yaml"
     text = path.read_text()
     yield text
@@ -44,7 +44,7 @@ def write(checkout, *arguments):
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True)
 
 
-def test_the_committed_files_are_what_the_scripts_say(checkout, committed):
+def test_the_committed_files_are_up_to_date(checkout, committed):
     process = write(checkout, "--check")
     assert process.returncode == 0, process.stdout + process.stderr
     (checkout / "valohai.yaml").unlink()
@@ -55,12 +55,12 @@ def test_the_committed_files_are_what_the_scripts_say(checkout, committed):
     assert (checkout / "valohai.yaml").read_text() == committed
 
 
-def test_a_parameter_that_is_changed_is_written(checkout, committed):
+def test_a_changed_parameter_is_written(checkout, committed):
     script, page = checkout / "train.py", checkout / "docs" / "parameters.md"
     texts = {path: path.read_text() for path in (script, page)}
     script.write_text(texts[script].replace('"default": 15,', '"default": 16,'))
     try:
-        assert "valohai.yaml: not what the" in write(checkout, "--check").stdout
+        assert "valohai.yaml: out of date" in write(checkout, "--check").stdout
         assert write(checkout).stdout.count("written") == 2
         written = valohai_yaml.parse((checkout / "valohai.yaml").read_text())
         assert written.steps["train"].parameters["epochs"].default == 16
@@ -84,11 +84,11 @@ def test_vh_yaml_changes_nothing_but_the_tasks(vh, checkout, committed):
     assert (checkout / "valohai.yaml").read_text() == committed
     process = vh("yaml", "pipeline", *write_yaml.PIPELINES)
     assert process.returncode == 0, process.stdout + process.stderr
-    left = valohai_yaml.parse((checkout / "valohai.yaml").read_text())
-    whole = valohai_yaml.parse(committed)
-    assert set(whole.tasks) == {"learning-rate-sweep", "train-distributed"}
-    whole.tasks = {}
-    assert left.serialize() == whole.serialize()
+    written = valohai_yaml.parse((checkout / "valohai.yaml").read_text())
+    expected = valohai_yaml.parse(committed)
+    assert set(expected.tasks) == {"learning-rate-sweep", "train-distributed"}
+    expected.tasks = {}
+    assert written.serialize() == expected.serialize()
     assert write(checkout).returncode == 0
     assert (checkout / "valohai.yaml").read_text() == committed
 
@@ -113,7 +113,7 @@ def test_everything_is_described(config):
             assert parameter.category, where
             if parameter.type in ("integer", "float"):
                 assert parameter.min <= parameter.default <= parameter.max, where
-            # A form would ask for what may be empty.
+            # A web form asks for every parameter that is not optional.
             assert parameter.optional or parameter.default != "" or "project" in where
     for task in config.tasks.values():
         assert task.description.endswith("."), task.name
@@ -134,7 +134,7 @@ def test_the_parameters_of_a_pipeline_are_those_of_its_nodes(config):
             )
 
 
-def test_tasks_change_parameters_that_there_are(config):
+def test_tasks_set_parameters_of_their_steps(config):
     for task in config.tasks.values():
         for parameter in task.parameters:
             of_step = config.steps[task.step].parameters[parameter.name]

@@ -3,7 +3,7 @@
     python -m valohai_step.local.sample FOLDER
 
 Writes `images.zip` and `labels.zip`, laid out as the Suite exports them, and
-`yolov3-tiny.weights`, a darknet weights file of random numbers. Needs no network.
+`yolov3-tiny.weights`, a darknet weights file of random numbers. Downloads nothing.
 """
 
 import io
@@ -43,7 +43,10 @@ def main():
 
 
 def write_export(folder, num_train, num_test, seed=0):
-    """Writes `images.zip` and `labels.zip` of drawn pictures; the same for one seed."""
+    """Writes `images.zip` and `labels.zip` of drawn images.
+
+    The same seed draws the same images.
+    """
     rng = random.Random(seed)
     class_ids = {name: _uuid("class", name) for name in SHAPES}
     project = {
@@ -76,10 +79,10 @@ def write_export(folder, num_train, num_test, seed=0):
         labels.writestr("project.json", json.dumps(project))
         for number in range(num_train + num_test):
             key = f"{number:04d}.jpg"
-            image, things = draw_image(rng)
+            image, shapes = draw_image(rng)
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=90)
-            # As the Suite does it: one extension more than the key has.
+            # The Suite too adds an extension to the key.
             images.writestr(f"Shapes example/{key}.jpg", buffer.getvalue())
             label_id = _uuid("label", key)
             meta = {
@@ -94,7 +97,7 @@ def write_export(folder, num_train, num_test, seed=0):
             label = {
                 "objects": [
                     _label_object(name, class_ids[name], box, f"{key}/{index}")
-                    for index, (name, box) in enumerate(things)
+                    for index, (name, box) in enumerate(shapes)
                 ],
                 "categories": {"properties": []},
             }
@@ -103,21 +106,26 @@ def write_export(folder, num_train, num_test, seed=0):
 
 
 def draw_image(rng):
-    """Draws one picture; returns it and its things, pairs of name and xyxy pixels."""
+    """Draws one image.
+
+    Returns:
+        The image, and its shapes: a list of pairs of a class name and a box, xyxy in
+        pixels.
+    """
     size = IMAGE_SIZE
     grey = rng.randint(200, 240)
     image = Image.new("RGB", (size, size), (grey, grey, grey))
     canvas = ImageDraw.Draw(image)
-    for _ in range(12):  # Lines as clutter, so that not every edge is a shape's.
+    for _ in range(12):  # Lines as clutter, so that edges alone do not mean a shape.
         ends = [rng.uniform(0, size) for _ in range(4)]
         shade = rng.randint(150, 200)
         canvas.line(ends, fill=(shade, shade, shade), width=rng.randint(1, 2))
-    things = []
+    shapes = []
     for _ in range(rng.randint(1, 4)):
         half = rng.uniform(12, 30)
         x, y = (rng.uniform(half + 2, size - half - 2) for _ in range(2))
         box = (x - half, y - half, x + half, y + half)
-        if any(_overlap(box, other) for _, other in things):
+        if any(_overlap(box, other) for _, other in shapes):
             continue
         name, colour = rng.choice(SHAPES), rng.choice(COLOURS)
         if name == "circle":
@@ -126,11 +134,12 @@ def draw_image(rng):
             canvas.rectangle(box, fill=colour)
         else:
             canvas.polygon((x, box[1], box[2], box[3], box[0], box[3]), fill=colour)
-        things.append((name, box))
-    return image, things
+        shapes.append((name, box))
+    return image, shapes
 
 
 def _overlap(box, other, margin=3):
+    """Whether two boxes are closer than a margin, all in pixels."""
     return not (
         box[2] + margin < other[0]
         or other[2] + margin < box[0]

@@ -1,7 +1,8 @@
-"""Runs one step on this machine as a Valohai worker would.
+"""Runs one step on this machine as a Valohai worker does.
 
-The step is a process with the folders, config files and environment of a worker; what
-the edges of the pipeline name lies in its inputs. See `runner.py` for the folders.
+The step is a process with the folders, config files and environment of a worker. Its
+inputs contain the files that the edges of the pipeline bring. See `runner.py` for the
+folders.
 """
 
 import fnmatch
@@ -19,7 +20,8 @@ import valohai_yaml
 import yaml
 
 from valohai_step import downloads
-from valohai_step.inputs import REPOSITORY, glob_paths
+from valohai_step.inputs import glob_paths
+from valohai_step.local_outputs import REPOSITORY
 from yolov3_tf2.errors import InputError
 
 
@@ -30,15 +32,15 @@ class Node:
     Attributes:
         name: its name in the pipeline.
         step: the `valohai_yaml.objs.Step` that it runs.
-        parameters: values by name, typed; those given and the step's defaults.
-        inputs: lists of paths or URLs by name; those given and the step's defaults.
+        parameters: typed values by name; the step's defaults where none were given.
+        inputs: lists of paths or URLs by name; likewise.
         actions: list of `valohai_yaml.objs.pipelines.node_action.NodeAction`.
-        config: config files that it gets besides a worker's usual ones, or in place of
-            them, by their names.
-        environment: environment variables besides the step's own, by their names.
-        files: the files of its inputs, see `fetch`.
-        metadata: the JSON lines that it printed.
-        process: its process, None before it runs; the first of a group of its own.
+        config: contents of further config files by name; they replace those that a
+            worker writes.
+        environment: further environment variables by name.
+        files: the files of its inputs, see `fetch_files`.
+        metadata: list of the JSON objects that it printed.
+        process: its process, None before it runs; the leader of a process group.
     """
 
     name: str
@@ -58,10 +60,10 @@ def run_node(state, run, node, edges, repository=None):
 
     Args:
         state: the folder of all runs, see `runner.py`.
-        run: the name of this one.
+        run: the name of this run.
         node: a `Node`.
         edges: of its pipeline.
-        repository: the folder of the step's script; this project's without it.
+        repository: the folder of the step's script, by default that of this project.
     """
     repository = repository or REPOSITORY
     folder = state / "runs" / run / node.name
@@ -106,13 +108,13 @@ def run_node(state, run, node, edges, repository=None):
         "VH_PROJECT_ID": ids["project"],
         "VH_PIPELINE_ID": ids["pipeline"],
         "VH_PIPELINE_NODE_ID": str(uuid.uuid4()),
-        # `python` of the step's command is the one that runs this.
+        # The step's command runs the same Python as this process.
         "PATH": os.pathsep.join(
             [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
         ),
         "PYTHONUNBUFFERED": "1",
     }
-    # What a worker installs into a fresh container is the user's to install here.
+    # A worker installs packages into a new container; here the user has done that.
     commands = [
         command
         for command in node.step.build_command(node.parameters)
@@ -122,7 +124,10 @@ def run_node(state, run, node, edges, repository=None):
 
 
 def _stream(command, repository, environment, folder, node):
-    """Runs a shell command; its lines go to the terminal, a log and the metadata."""
+    """Runs a shell command; returns its exit status.
+
+    Its lines go to the terminal and to `log.txt`; JSON objects also to the metadata.
+    """
     with (
         (folder / "log.txt").open("w", encoding="utf-8", buffering=1) as log,
         subprocess.Popen(
@@ -142,14 +147,14 @@ def _stream(command, repository, environment, folder, node):
         try:
             for line in process.stdout:
                 log.write(line)
-                metadata = _metadata(line)
+                metadata = _parse_metadata(line)
                 if metadata is not None:
                     node.metadata.append(metadata)
-                    line = f"{summary(metadata)}\n"
+                    line = f"{format_metadata(metadata)}\n"
                 if line.strip():
                     print(f"    {line}", end="", flush=True)
         except BaseException:
-            # Interrupted: the step, a group of processes of its own, ends with it.
+            # Interrupted: the step, in a process group of its own, is stopped too.
             os.killpg(process.pid, signal.SIGTERM)
             raise
     text = "".join(json.dumps(m, ensure_ascii=False) + "\n" for m in node.metadata)
@@ -157,8 +162,8 @@ def _stream(command, repository, environment, folder, node):
     return process.returncode
 
 
-def _metadata(line):
-    """The dict of a line that is one JSON object, None for any other."""
+def _parse_metadata(line):
+    """Returns the dict of a line that is one JSON object, None for any other line."""
     if not line.startswith("{"):
         return None
     try:
@@ -168,28 +173,27 @@ def _metadata(line):
 
 
 def fetch_files(state, node, name):
-    """Returns the files of a node's own input; URLs are downloaded once.
+    """Returns the files of an input that no edge brings; downloads URLs once.
 
     Returns:
-        A list of pairs: the path of a file, and its name in the input's folder, which
-        has the folders that it lies in below one that was given.
+        A list of pairs: the path of a file, and its name in the input's folder. The
+        name includes the subfolders where a folder was given.
 
     Raises:
         InputError: a file is missing or a download failed.
     """
-    found = []
+    option = f"--{node.name}.{name}"
+    files = []
     for value in node.inputs[name]:
         if "://" in value:
-            path = downloads.download(
-                value, state / "downloads", f"--{node.name}.{name}=FILE"
-            )
-            found.append((path, path.name))
+            path = downloads.download(value, state / "downloads", f"{option}=FILE")
+            files.append((path, path.name))
             continue
         matches = glob_paths(value)
         paths = [(path, path.name) for path in matches if path.is_file()]
         for folder in matches:
             if folder.is_dir():
-                # One folder stands for what is in it, of several each keeps its name.
+                # The name of a folder is kept only where there are several.
                 base = folder if len(matches) == 1 else folder.parent
                 paths += [
                     (path, path.relative_to(base).as_posix())
@@ -198,51 +202,51 @@ def fetch_files(state, node, name):
                 ]
         if matches and not paths:
             raise InputError(
-                f"--{node.name}.{name}: the folder {value} holds no files."
+                f"{option}: expected files in {value}, got an empty folder."
             )
         if not paths:
             raise InputError(
-                f"--{node.name}.{name}: expected a file, got {value}, which does not "
-                "exist; is the path right?"
+                f"{option}: expected a file, got {value}, which does not exist; is the "
+                "path right?"
             )
-        found += paths
-    return found
+        files += paths
+    return files
 
 
 def _edge_files(outputs, edge):
-    """The files below a step's outputs that an edge carries, see `fetch`.
+    """Returns the files of a step's outputs that an edge brings, see `fetch_files`.
 
     Raises:
         InputError: there are none.
     """
-    found = sorted(
+    paths = sorted(
         path
         for path in outputs.rglob("*")
         if path.is_file()
         and fnmatch.fnmatch(path.relative_to(outputs).as_posix(), edge.source_key)
         and not path.name.startswith(".")
     )
-    if not found:
+    if not paths:
         raise InputError(
-            f"{edge.source_node} wrote nothing that {edge.source_key} fits, which "
-            f"{edge.target_node} needs as its input '{edge.target_key}'."
+            f"input '{edge.target_key}' of {edge.target_node}: expected files "
+            f"{edge.source_key} among the outputs of {edge.source_node}, got none."
         )
-    return [(path, path.name) for path in found]
+    return [(path, path.name) for path in paths]
 
 
 def _link(path, name, folder):
-    """Puts a file into an input's folder; returns its entry in inputs.json."""
+    """Links a file into an input's folder; returns its entry for inputs.json."""
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         raise InputError(
-            f"two files of the input '{folder.name}' are named {name}: {path} and "
-            "another; expected different names."
+            f"input '{folder.name}': expected files of different names, got two named "
+            f"{name}; one of them is {path}."
         )
     try:
         os.link(path.resolve(), target)
     except OSError:
-        # Another disk, or one without links.
+        # The file is on another disk, or the disk has no hard links.
         shutil.copyfile(path, target)
     return {
         "name": name,
@@ -260,8 +264,13 @@ def _write_config(folder, contents):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def summary(metadata):
-    """Returns a line of metadata as a person reads it."""
+def format_metadata(metadata):
+    """Returns a line of metadata in a readable form.
+
+    Example:
+        >>> format_metadata({"epoch": 1, "AP": 0.123456})
+        'epoch 1, AP 0.1235'
+    """
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in metadata.items()
@@ -269,5 +278,5 @@ def summary(metadata):
 
 
 def say(text):
-    """Prints a line at once, though the output may be a file."""
+    """Prints a line immediately, also where the output is a file."""
     print(text, flush=True)

@@ -1,6 +1,7 @@
-"""Local runs: arguments, inputs, edges; the runs themselves are in test_pipeline."""
+"""Local runs: options, inputs, edges, conditions; whole runs are in test_pipeline."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 import valohai_yaml
 
-from valohai_step import downloads
+from valohai_step import downloads, local_outputs
 from valohai_step.local import nodes as local_nodes
 from valohai_step.local import runner, worker
 from yolov3_tf2.errors import InputError
@@ -79,7 +80,7 @@ assert os.environ["COLOUR"] == "blue"
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Gives this process the handlers of signals back that a run of its own sets."""
+    """Restores the signal handlers of this process, which a run replaces."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -89,15 +90,16 @@ def handlers():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project of two steps, and the runner told that it lies there."""
+    """A project of two steps, in a folder that the runner uses instead of its own."""
     (tmp_path / "valohai.yaml").write_text(YAML)
     (tmp_path / "make.py").write_text(MAKE)
     (tmp_path / "use.py").write_text(USE)
     (tmp_path / "in.txt").write_text("in")
+    monkeypatch.setattr(local_outputs, "REPOSITORY", tmp_path)
     monkeypatch.setattr(runner, "REPOSITORY", tmp_path)
     monkeypatch.setattr(runner, "STATE", tmp_path / ".valohai")
     monkeypatch.setattr(worker, "REPOSITORY", tmp_path)
-    # Not the sample: these steps have other names.
+    # These steps do not use the sample.
     monkeypatch.setattr(runner, "_sample_values", lambda *_: {})
     monkeypatch.setattr(runner, "_draw_sample", lambda: None)
     return tmp_path
@@ -119,7 +121,7 @@ def test_a_run(project, capsys):
     )
     assert arguments == ["--number=3", "--rate=0.5", "--loud=true"]
     assert parameters == {"number": 3, "rate": 0.5, "loud": True}
-    # An optional input without files is not there at all.
+    # An optional input without files is absent.
     assert list(inputs) == ["file"]
     (entry,) = inputs["file"]["files"]
     assert entry["name"] == "in.txt" and entry["size"] == 2
@@ -143,11 +145,11 @@ def test_a_condition_ends_the_pipeline(project, capsys):
     printed = capsys.readouterr().out
     assert "[1/2] make done" in printed
     assert (
-        "[1/2] make: metadata.rate > 0.9 and parameter.loud, so the pipeline ends "
-        "here; what each step printed: .valohai/runs/"
+        "[1/2] make: pipeline stopped, as metadata.rate > 0.9 and parameter.loud; "
+        "logs of the steps: .valohai/runs/"
     ) in printed
-    assert "use" not in printed.partition("so the pipeline")[2]
-    # One of two that must hold does not.
+    assert "[2/2]" not in printed
+    # Only one of the two conditions holds.
     assert run(*given) == 0
 
 
@@ -158,18 +160,20 @@ def test_a_parameter_of_the_pipeline(project, capsys):
     assert run(file, "--number=11") == 1
     assert "--make.number: expected a value from 0 to 10" in capsys.readouterr().err
     assert run(file, "--number=3", "--make.number=3") == 1
-    assert "--number: it sets --make.number, which" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--number sets --make.number: expected only one of them, got both" in error
     assert run(file, "--numbr=3") == 1
-    assert "no such parameter (did you mean --number?)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unknown option --numbr; did you mean --number?" in error
 
 
-def test_the_samples_values_give_way_to_a_parameter_of_the_pipeline():
+def test_a_parameter_of_the_pipeline_overrides_the_sample():
     text = (runner.REPOSITORY / "valohai.yaml").read_text()
     config = valohai_yaml.parse(text)
     pipeline = config.pipelines["train-superbai"]
-    given = {("", "epochs"): ["3"], ("train", "size"): ["96"]}
+    texts = {("", "epochs"): ["3"], ("train", "size"): ["96"]}
     nodes = local_nodes.build_nodes(
-        config, pipeline, runner._sample_values(pipeline, given) | given
+        config, pipeline, runner._sample_values(pipeline, texts) | texts
     )
     values = nodes["train"].parameters
     assert (values["epochs"], values["size"], values["mosaic"]) == (3, "96", 0.0)
@@ -178,24 +182,30 @@ def test_the_samples_values_give_way_to_a_parameter_of_the_pipeline():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["make.file=x"], "expected --NODE.NAME=value"),
-        (["--make.file"], "expected --NODE.NAME=value"),
+        (["make.file=x"], "unexpected value 'make.file=x': expected an option before"),
+        (["--make.file", "x", "y"], "unexpected value 'y': expected an option before"),
+        (["--make.file"], "missing value for --make.file$"),
+        (["--make.file="], "missing value for --make.file$"),
         (["--.file=x"], "expected --NODE.NAME=value"),
-        (["--file=x"], "--file: the pipeline has no such parameter .*--NODE.NAME"),
-        (["--make.file="], "expected --NODE.NAME=value"),
-        (["--nope.file=x"], "no node 'nope' .*make, use"),
-        (["--mak.file=x"], "no node 'mak' .*did you mean --make"),
-        (["--make.nope=x"], "no such parameter or input .*number, rate, loud, file"),
-        (["--make.numbr=1"], "no such parameter or input .*did you mean --number"),
-        (["--make.number=x"], "expected integer, got 'x'"),
+        (["--file=x"], "unknown option --file; .*--number.*--NODE.NAME=value"),
+        (["--pipeline=tow"], "--pipeline=tow: unknown pipeline; did you mean two?"),
+        (["--nope.file=x"], "unknown node 'nope'; expected one of make, use"),
+        (["--mak.file=x"], "unknown node 'mak'; did you mean make?"),
+        (
+            ["--make.nope=x"],
+            "unknown option --make.nope; expected one of --make.number, --make.rate, "
+            "--make.loud, --make.file, --make.extra",
+        ),
+        (["--make.numbr=1"], "unknown option --make.numbr; did you mean --make.number"),
+        (["--make.number=x"], "--make.number: expected an integer, got 'x'"),
         (["--make.number=11"], "expected a value from 0 to 10, got 11"),
         (["--make.rate=nan"], "expected a value from 0 to 1, got nan"),
-        (["--use.list=x"], "brings this input from make; .* script alone"),
+        (["--use.list=x"], "this input comes from make .* script alone"),
         (["--make.loud=maybe"], "expected true or false, got 'maybe'"),
-        ([], "the input 'file' of make is missing; give --make.file=FILE"),
+        ([], "input 'file' of make is missing; give --make.file=FILE"),
         (["--make.file=nowhere.txt"], "expected a file, got nowhere.txt"),
         (["--make.file=http://127.0.0.1:9/x"], "cannot be downloaded .*--make.file="),
-        (["--make.file=datum://12"], "datum://12: .*Valohai alone can open; .*--make."),
+        (["--make.file=datum://12"], "datum://12: .*only Valohai can open; .*--make."),
     ],
 )
 def test_bad_arguments(project, capsys, arguments, message):
@@ -204,7 +214,7 @@ def test_bad_arguments(project, capsys, arguments, message):
     assert run(*arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert pytest.importorskip("re").search(message, error)
+    assert re.search(message, error, re.MULTILINE)
 
 
 def test_folders_patterns_and_several_values(project):
@@ -216,30 +226,46 @@ def test_folders_patterns_and_several_values(project):
         {},
         {"file": [str(project / "*.zip"), str(project / "in.txt")], "extra": []},
     )
-    found = worker.fetch_files(project, node, "file")
-    assert [name for _, name in found] == ["one.zip", "two.zip", "in.txt"]
+    files = worker.fetch_files(project, node, "file")
+    assert [name for _, name in files] == ["one.zip", "two.zip", "in.txt"]
     (project / "folder" / "sub").mkdir(parents=True)
     for name in ("a.txt", "sub/a.txt"):
         (project / "folder" / name).write_text(name)
     node.inputs["file"] = [str(project / "folder")]
-    found = worker.fetch_files(project, node, "file")
-    assert [name for _, name in found] == ["a.txt", "sub/a.txt"]
-    links = [worker._link(*pair, project / "inputs" / "file") for pair in found]
+    files = worker.fetch_files(project, node, "file")
+    assert [name for _, name in files] == ["a.txt", "sub/a.txt"]
+    links = [worker._link(*pair, project / "inputs" / "file") for pair in files]
     assert [link["name"] for link in links] == ["a.txt", "sub/a.txt"]
     assert (project / "inputs" / "file" / "sub" / "a.txt").read_text() == "sub/a.txt"
-    given = runner.parse_arguments(["--a.b=1", "--a.b=2", "--a.c=x=y"])
-    assert given == {("a", "b"): ["1", "2"], ("a", "c"): ["x=y"]}
 
 
-def test_an_edge_that_carries_nothing(project):
+def test_options_of_nodes_and_of_the_pipeline():
+    texts = runner.parse_arguments(["--a.b=1", "--a.b", "2", "--a.c=x=y", "--d=3"])
+    assert texts == {("a", "b"): ["1", "2"], ("a", "c"): ["x=y"], ("", "d"): ["3"]}
+
+
+def test_a_former_name_of_a_parameter(project, capsys):
+    text = YAML.replace("name: rate,", "name: review_images,")
+    config = valohai_yaml.parse(text)
+    pipeline = config.pipelines["two"]
+    texts = runner.parse_arguments(["--make.file=x", "--make.review_pictures=0.25"])
+    node = local_nodes.build_nodes(config, pipeline, texts)["make"]
+    assert node.parameters == {"number": 3, "review_images": 0.25, "loud": False}
+    # It is a former name only where the step has the present one.
+    assert run("--make.review_pictures=1") == 1
+    assert "unknown option --make.review_pictures" in capsys.readouterr().err
+
+
+def test_an_edge_without_files(project):
     (project / "make.py").write_text("")
     process = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import pathlib; from valohai_step.local import runner, worker;"
+            "import pathlib; from valohai_step import local_outputs;"
+            "from valohai_step.local import runner, worker;"
             f"root = pathlib.Path({str(project)!r});"
-            "runner.REPOSITORY = worker.REPOSITORY = root;"
+            "local_outputs.REPOSITORY = runner.REPOSITORY = worker.REPOSITORY = root;"
             "runner.STATE = root / '.valohai';"
             "runner._sample_values = lambda *_: {};"
             "runner._draw_sample = lambda: None;"
@@ -250,21 +276,23 @@ def test_an_edge_that_carries_nothing(project):
         text=True,
     )
     assert process.returncode == 1
-    assert "make wrote nothing that things/* fits, which use needs" in process.stderr
+    assert (
+        "input 'things' of use: expected files things/* among the outputs of make"
+    ) in process.stderr
 
 
 def test_downloads_are_kept(project):
     source = (project / "in.txt").as_uri()
-    one = downloads.download(source, project / ".valohai", "--make.file=FILE")
+    first = downloads.download(source, project / ".valohai", "--make.file=FILE")
     (project / "in.txt").write_text("changed")
-    two = downloads.download(source, project / ".valohai", "--make.file=FILE")
-    assert one == two and two.read_text() == "in"
+    second = downloads.download(source, project / ".valohai", "--make.file=FILE")
+    assert first == second and second.read_text() == "in"
 
 
 def test_two_files_of_one_name(project):
     folder = project / "inputs"
     worker._link(project / "in.txt", "in.txt", folder)
-    with pytest.raises(InputError, match="two files of the input 'inputs' are named"):
+    with pytest.raises(InputError, match="input 'inputs': .* got two named in.txt"):
         worker._link(project / "in.txt", "in.txt", folder)
 
 
@@ -278,7 +306,8 @@ def test_help_lists_what_can_be_set(capsys):
 def test_sizes_are_checked_before_anything_runs(capsys):
     for value in ("--detect.size=100", "--train.size=320-600", "--train.size=big"):
         assert runner.run_command_line("train-superbai", [value]) == 1
-        assert "--size: expected" in capsys.readouterr().err
+        option = value.partition("=")[0]
+        assert f"error: {option}: expected" in capsys.readouterr().err
     assert runner.run_command_line("train-superbai", ["--detect.size=100"]) == 1
     assert "expected a multiple of 32, got 100" in capsys.readouterr().err
 
@@ -286,4 +315,4 @@ def test_sizes_are_checked_before_anything_runs(capsys):
 def test_a_folder_without_files(project, capsys):
     (project / "folder" / "deeper").mkdir(parents=True)
     assert run(f"--make.file={project / 'folder'}") == 1
-    assert "holds no files" in capsys.readouterr().err
+    assert "got an empty folder" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""Inputs that nobody gave, taken from the newest outputs of local runs.
+
+On Valohai the edges of a pipeline bring the outputs of one step to the inputs of the
+next. Where a step is run by hand, the same edges say which local outputs it takes.
+"""
+
+import os
+from pathlib import Path
+
+import valohai_yaml
+from absl import logging
+
+from yolov3_tf2.errors import InputError
+
+# The folder of the step scripts. The rest of the package takes it from here.
+REPOSITORY = Path(__file__).resolve().parents[1]
+# What local runs and downloads leave on this machine.
+STATE = REPOSITORY / ".valohai"
+# valohai-utils writes the outputs of a step below the current folder.
+OUTPUTS = (Path(".valohai/outputs"), STATE / "outputs")
+
+# Ends the names of runs whose data is drawn and whose weights are random numbers.
+SAMPLE_SUFFIX = "-sample"
+# The folders that this process has taken inputs from, to the names of the inputs.
+_input_by_folder = {}
+
+
+def read_config():
+    """Returns the `valohai_yaml.objs.Config` of valohai.yaml."""
+    text = (REPOSITORY / "valohai.yaml").read_text(encoding="utf-8")
+    return valohai_yaml.parse(text)
+
+
+def find_newest_outputs(step_name, input_name, optional):
+    """Returns the files that an edge into an input brings from the newest local run.
+
+    Args:
+        step_name: of the step that has the input.
+        input_name: of the input.
+        optional: whether the input may stay empty. It is then taken only from a run
+            that another input was taken from, as it belongs to that.
+
+    Returns:
+        A list of `pathlib.Path`, empty where there are no such outputs.
+
+    Raises:
+        InputError: the files and those of another input do not belong together.
+    """
+    runs = []
+    for edge in _feeding_edges(read_config(), step_name, input_name):
+        for outputs in OUTPUTS:
+            for folder in outputs.glob(f"*/{edge.source_node}"):
+                paths = [p for p in folder.glob(edge.source_key) if p.is_file()]
+                if paths and (folder in _input_by_folder or not optional):
+                    runs.append((folder, sorted(paths)))
+    if not runs:
+        return []
+    folder, paths = max(runs, key=lambda run: max(p.stat().st_mtime for p in run[1]))
+    _input_by_folder[folder] = input_name
+    for other, other_name in _input_by_folder.items():
+        if _is_of_sample(other) != _is_of_sample(folder):
+            raise InputError(
+                f"inputs of {step_name}: the newest local outputs for '{input_name}' "
+                f"({folder}) and for '{other_name}' ({other}) do not belong together: "
+                "one of them is from the built-in sample; run the earlier steps on "
+                f"your data first, or give --{input_name}."
+            )
+    logging.info(
+        "%s: taken from the newest local outputs, %s (%d %s)",
+        input_name,
+        os.path.commonpath([path.parent for path in paths]),
+        len(paths),
+        "file" if len(paths) == 1 else "files",
+    )
+    return paths
+
+
+def describe_missing_input(step_name, input_name):
+    """Returns an error message with the command that makes a missing input."""
+    message = (
+        f"input '{input_name}' of {step_name} is missing; give it with "
+        f"--{input_name} FILE"
+    )
+    config = read_config()
+    for edge in _feeding_edges(config, step_name, input_name):
+        source = config.steps[edge.source_node]
+        command = source.command[-1] if source.command else ""
+        script = command.split()[1].removeprefix("./")
+        required = " ".join(
+            f"--{source_name} FILE"
+            for source_name, spec in source.inputs.items()
+            if not spec.optional
+            and not spec.default
+            and not _feeding_edges(config, edge.source_node, source_name)
+        )
+        message += f", or make it with: python {script} {required}".rstrip()
+    return message + "."
+
+
+def _feeding_edges(config, step_name, input_name):
+    """Returns the edges of all pipelines that end in an input of a step."""
+    return [
+        edge
+        for pipeline in config.pipelines.values()
+        for edge in pipeline.edges
+        if (edge.target_node, edge.target_key) == (step_name, input_name)
+    ]
+
+
+def _is_of_sample(folder):
+    return folder.parent.name.endswith(SAMPLE_SUFFIX)
