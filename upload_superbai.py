@@ -33,8 +33,8 @@ PARAMETERS = {
     "project": {
         "default": "",
         "category": "Project",
-        "description": "Name of the project in the Suite: an image project with a "
-        "bounding-box class for each class of the boxes.",
+        "description": "Name of the image project in the Suite. It needs a "
+        "bounding-box class for every class in the annotations.",
     },
     "dataset": {
         "default": "",
@@ -66,9 +66,9 @@ PARAMETERS = {
         "default": "keep",
         "category": "Boxes",
         "choices": ["keep", "WORKING", "SUBMITTED", "SKIPPED"],
-        "description": "New status of labels whose boxes change and of labels that "
-        "nobody has submitted or skipped. keep leaves each status as it is, and the "
-        "boxes of submitted and skipped labels too, unless replace is all.",
+        "description": "New status of labels whose boxes change or that nobody has "
+        "submitted or skipped. With keep, no status changes, and submitted and skipped "
+        "labels keep their boxes unless replace is all.",
     },
     "replace": {
         "default": "ours",

@@ -17,7 +17,7 @@ import zipfile
 
 import numpy as np
 import pytest
-import suite_server
+import suite_graphql
 import tensorflow as tf
 from PIL import Image
 from project import REPOSITORY
@@ -870,7 +870,7 @@ def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
     def create_less(project, arguments):
         made = create(project, arguments)
         del made["presignedURL"]
-        raise suite_server._Refused(200, {"data": {"createAsset": made}})
+        raise suite_graphql.Refused(200, {"data": {"createAsset": made}})
 
     server._create_asset = create_less
     (tmp_path / "ds").mkdir()
