@@ -163,23 +163,19 @@ def main():
             len(boxes),
         )
 
+        upload = uploader.Uploader(
+            project,
+            image_files.read_upright,
+            upload_images=values["upload_images"],
+            status=values["status"],
+            replace=values["replace"],
+            dry_run=values["dry_run"],
+        )
         # Signals wait until the report is written, whatever ends the upload.
         signals = SimpleQueue()
         with runtime.signals_held(signals):
             with without_stdout, progress_bar(total=len(items), unit=" images") as bar:
-                outcomes, ended_by = uploader.upload_all(
-                    uploader.Uploader(
-                        project,
-                        image_files.read_upright,
-                        upload_images=values["upload_images"],
-                        status=values["status"],
-                        replace=values["replace"],
-                        dry_run=values["dry_run"],
-                    ),
-                    items,
-                    signals,
-                    bar,
-                )
+                outcomes, ended_by = uploader.upload_all(upload, items, signals, bar)
             facts = write_report(values, items, outcomes, describe_end(ended_by))
             log_report(facts)
             return exit_status(facts, ended_by)

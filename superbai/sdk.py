@@ -75,7 +75,7 @@ class Sdk:
             InputError: the credentials or the SDK are missing.
         """
         self.stopped = threading.Event()
-        self.team, self._key = _credentials()
+        self.team, self._key = _read_credentials()
         self.package = next((name for name in PACKAGES if find_spec(name)), None)
         if self.package is None:
             raise InputError(
@@ -114,7 +114,7 @@ class Sdk:
             SuiteError: the Suite or its SDK failed.
             InputError: raised by the function.
         """
-        waits, retries = list(RETRY_SECONDS), 0
+        num_retries = 0
         while True:
             try:
                 return function()
@@ -123,29 +123,36 @@ class Sdk:
             except Exception as error:
                 if not self._is_failure(error):
                     raise
-                kind, cause = type(error).__name__, _cause(error)
-                text = f"{type(cause).__name__}: {self._clean(str(cause))}"
-                if kind in _CREDENTIALS:
-                    raise RefusedError(
-                        f"{action}: the Suite refuses the credentials ({text}); check "
-                        "SPB_ACCESS_KEY and SPB_TEAM_NAME, and whether the key may "
-                        "write."
-                    ) from None
-                if kind == "ConflictException":
-                    raise ConflictError(f"{action}: it already exists.") from None
-                is_unreadable = self._is_unreadable(error, cause)
-                if kind in _FINAL or is_unreadable or self.stopped.is_set():
-                    waits = []
-                elif _is_probably_permanent(cause):
-                    waits = waits[: max(FEW_RETRIES - retries, 0)]
-                if not waits:
-                    if is_unreadable:
-                        text = f"the SDK cannot read the Suite's answer: {text}"
+                if num_retries >= self._max_retries(error):
                     # Not from the error, which contains signed, secret addresses.
-                    raise SuiteError(f"{action} ({text}); {advice}.") from None
-            retries += 1
+                    raise self._readable_error(error, action, advice) from None
             # A random wait, so that the threads do not all retry at the same time.
-            self.stopped.wait(waits.pop(0) * random.uniform(1, 1.5))
+            self.stopped.wait(RETRY_SECONDS[num_retries] * random.uniform(1, 1.5))
+            num_retries += 1
+
+    def _max_retries(self, error):
+        """Returns how often to retry a call after this error."""
+        is_final = type(error).__name__ in (*_CREDENTIALS, *_FINAL)
+        if is_final or self._is_unreadable(error) or self.stopped.is_set():
+            return 0
+        if _is_probably_permanent(_cause(error)):
+            return min(FEW_RETRIES, len(RETRY_SECONDS))
+        return len(RETRY_SECONDS)
+
+    def _readable_error(self, error, action, advice):
+        """Returns the exception to raise for an error; see `call`."""
+        name, cause = type(error).__name__, _cause(error)
+        text = f"{type(cause).__name__}: {self._clean(str(cause))}"
+        if name in _CREDENTIALS:
+            return RefusedError(
+                f"{action}: the Suite refuses the credentials ({text}); check "
+                "SPB_ACCESS_KEY and SPB_TEAM_NAME, and whether the key may write."
+            )
+        if name == "ConflictException":
+            return ConflictError(f"{action}: it already exists.")
+        if self._is_unreadable(error):
+            text = f"the SDK cannot read the Suite's answer: {text}"
+        return SuiteError(f"{action} ({text}); {advice}.")
 
     def _is_failure(self, error):
         """Tells whether the SDK or a request failed, rather than this program."""
@@ -158,8 +165,9 @@ class Sdk:
             or type(error).__module__.startswith("phy_credit")
         )
 
-    def _is_unreadable(self, error, cause):
+    def _is_unreadable(self, error):
         """Tells whether the SDK received an answer that it does not understand."""
+        cause = _cause(error)
         # A web page instead of JSON raises both kinds of errors, and is temporary.
         if isinstance(cause, requests.RequestException):
             return False
@@ -206,7 +214,7 @@ def _is_probably_permanent(cause):
     )
 
 
-def _credentials():
+def _read_credentials():
     """Returns the name of the team and the access key."""
     key = os.environ.get("SPB_ACCESS_KEY")
     # The SDK no longer reads the older name.

@@ -115,7 +115,7 @@ def encode(size=(WIDTH, HEIGHT), **options):
     return buffer.getvalue()
 
 
-def coco(path, boxes_by_name, size=(WIDTH, HEIGHT)):
+def write_coco(path, boxes_by_name, size=(WIDTH, HEIGHT)):
     """Writes COCO JSON of a dict from names to lists of (class, xywh[, score])."""
     names = [name for name, _ in CLASSES[:2]]
     images, boxes = [], []
@@ -141,7 +141,7 @@ def boxes_of(label):
     ]
 
 
-def many(folder, number, boxes_each):
+def write_many(folder, number, boxes_each):
     """Returns COCO JSON of random boxes, a zip of the images, and the boxes by name."""
     chance, truth = random.Random(0), {}
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
@@ -153,7 +153,7 @@ def many(folder, number, boxes_each):
                 x, y = chance.uniform(0, WIDTH - 9), chance.uniform(0, HEIGHT - 9)
                 size = [chance.uniform(4, WIDTH - x), chance.uniform(4, HEIGHT - y)]
                 truth[name].append((chance.choice(CLASSES[:2])[0], [x, y, *size]))
-    return coco(folder / "many.json", truth), folder / "images.zip", truth
+    return write_coco(folder / "many.json", truth), folder / "images.zip", truth
 
 
 def counts(facts):
@@ -176,7 +176,7 @@ def num_writes(server):
 
 @pytest.mark.slow
 def test_a_thousand_images_there_and_back(upload, server, tmp_path, run_script):
-    annotations, images, truth = many(tmp_path, 1000, 9)
+    annotations, images, truth = write_many(tmp_path, 1000, 9)
     arguments = ("--annotations", annotations, "--images", images)
     arguments += ("--upload_images=true", "--status=SUBMITTED", "--tag=first")
     # Slow enough that all threads overlap, even on a slow machine.
@@ -234,7 +234,7 @@ def test_a_thousand_images_there_and_back(upload, server, tmp_path, run_script):
 def test_killed_in_the_middle_the_next_run_does_the_rest(
     upload, server, tmp_path, kind
 ):
-    annotations, images, truth = many(tmp_path, 60, 3)
+    annotations, images, truth = write_many(tmp_path, 60, 3)
     arguments = ["--annotations", annotations, "--images", images, "--tag=test"]
     if kind == "put-image":
         arguments.append("--upload_images=true")
@@ -255,19 +255,19 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     assert 0 < done < 60 or kind == "put-image"
     server.before_request = None
     # An image that is registered without its bytes must be deleted in the Suite.
-    lost = [x for x in server.labels.values() if x.encoded is None]
+    without_bytes = [x for x in server.labels.values() if x.encoded is None]
     status, output, facts = upload(*arguments)
-    assert len(lost) <= 8 and facts["failed"] == len(lost)
-    assert status == (2 if lost else 0), output
-    for label in lost:
+    assert len(without_bytes) <= 8 and facts["failed"] == len(without_bytes)
+    assert status == (2 if without_bytes else 0), output
+    for label in without_bytes:
         assert f"{label.dataset}/{label.key}: the Suite has its label, but" in output
         assert "delete it in the Suite and run again" in output
     for name, expected in truth.items():
         label = server.label("P", *name.split("/", 1))
-        if label not in lost:
+        if label not in without_bytes:
             assert len(label.objects) == len(expected) and label.tags == ["test"]
             assert len({one["id"] for one in label.objects}) == 3
-    assert counts(upload(*arguments)[2])[2] == 60 - len(lost)
+    assert counts(upload(*arguments)[2])[2] == 60 - len(without_bytes)
 
 
 @pytest.mark.parametrize("failure", [429, 500, 503, "drop", "drop-after", "limit"])
@@ -280,7 +280,7 @@ def test_what_fails_for_a_moment_is_tried_again(upload, server, tmp_path, failur
         kinds = ("project", "labels", "put-image", "get-info", *WRITES)
     for kind in kinds:
         server.fail(kind, failure, after=kind not in ("project", "labels"))
-    annotations, images, truth = many(tmp_path, 6, 2)
+    annotations, images, truth = write_many(tmp_path, 6, 2)
     status, output, facts = upload(
         *("--annotations", annotations, "--images", images),
         *("--upload_images=true", "--tag=t", "--status=SUBMITTED"),
@@ -295,7 +295,7 @@ def test_what_fails_for_a_moment_is_tried_again(upload, server, tmp_path, failur
 
 
 def test_addresses_that_expire_are_asked_for_again(upload, server, tmp_path):
-    annotations, _, truth = many(tmp_path, 3, 2)
+    annotations, _, truth = write_many(tmp_path, 3, 2)
     for name in truth:
         server.add_asset("P", *name.split("/", 1), encode())
     server.fail("put-info", "expired", times=2)
@@ -306,7 +306,7 @@ def test_addresses_that_expire_are_asked_for_again(upload, server, tmp_path):
 
 @pytest.mark.slow
 def test_one_failing_image_stops_no_other(upload, server, tmp_path):
-    annotations, images, truth = many(tmp_path, 30, 2)
+    annotations, images, truth = write_many(tmp_path, 30, 2)
     bad = list(truth)[20]
     server.fail(lambda r: r.kind == "put-image" and r.name == bad, 403, times=None)
     arguments = ("--annotations", annotations, "--images", images)
@@ -325,7 +325,7 @@ def test_one_failing_image_stops_no_other(upload, server, tmp_path):
 
 @pytest.mark.slow
 def test_a_label_that_cannot_be_read_is_not_replaced(upload, server, tmp_path):
-    annotations = coco(
+    annotations = write_coco(
         tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])], "ds/b.jpg": []}
     )
     project = server.projects["P"]
@@ -349,7 +349,7 @@ PROPERTY = {
 }
 
 
-def people_of(server):
+def people_objects(server):
     """Returns a box and a polygon drawn by people, with keys that the SDK drops."""
     project = server.projects["P"]
     box = project.object("car", "box", {"x": 5, "y": 5, "width": 20, "height": 20})
@@ -361,7 +361,7 @@ def people_of(server):
     return [box, road]
 
 
-def change(label, edit):
+def edit_objects(label, edit):
     """Edits the objects of a label, as people do in the Suite."""
     info = json.loads(label.info)
     edit(info["result"]["objects"])
@@ -370,10 +370,10 @@ def change(label, edit):
 
 @pytest.mark.parametrize("replace", ["ours", "all", "none"])
 def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
-    people = people_of(server)
+    people = people_objects(server)
     label = server.add_asset("P", "ds", "a.jpg", encode(), objects=people)
     first = {"ds/a.jpg": [("car", [1, 2, 3, 4], 0.9), ("사람", [2, 2, 9, 9], 0.4)]}
-    annotations = coco(tmp_path / "one.json", first)
+    annotations = write_coco(tmp_path / "one.json", first)
     arguments = ("--annotations", annotations, f"--replace={replace}")
     status, output, facts = upload(*arguments)
     assert status == 0, output
@@ -389,10 +389,10 @@ def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
     assert counts(upload(*arguments)[2]) == [0, 0, 1, 0]
 
     # From another model: one box is the same, one moved, one was corrected by somebody.
-    change(label, lambda o: o[-1]["annotation"]["coord"].update(width=11.5))
+    edit_objects(label, lambda o: o[-1]["annotation"]["coord"].update(width=11.5))
     corrected = label.objects[-1]
     second = {"ds/a.jpg": [*first["ds/a.jpg"], ("car", [30, 30, 5, 5], 0.8)]}
-    annotations = coco(tmp_path / "two.json", second)
+    annotations = write_coco(tmp_path / "two.json", second)
     status, output, facts = upload("--annotations", annotations, arguments[2])
     assert status == 0 and counts(facts) == [0, 1, 0, 0], output
     if replace == "ours":
@@ -405,7 +405,7 @@ def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
             (2, 2, 9, 9),
             (30, 30, 5, 5),
         ]
-    third = coco(tmp_path / "three.json", {"ds/a.jpg": []})
+    third = write_coco(tmp_path / "three.json", {"ds/a.jpg": []})
     upload("--annotations", third, arguments[2])
     left = [*people, corrected] if replace == "ours" else []
     assert label.objects == left
@@ -426,7 +426,7 @@ def test_a_project_whose_objects_are_spelled_in_camel_case(upload, server, tmp_p
     }
     label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[person])
     boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 5, 5])]}
-    annotations = coco(tmp_path / "c.json", boxes)
+    annotations = write_coco(tmp_path / "c.json", boxes)
     assert counts(upload("--annotations", annotations)[2]) == [0, 1, 0, 0]
     assert label.objects[0] == person
     assert [one["className"] for one in label.objects[1:]] == ["car", "사람"]
@@ -440,7 +440,7 @@ def test_a_label_without_objects_in_its_file(upload, server, tmp_path):
         label.info = json.dumps({"version": "0.6.5", "result": result}).encode()
     one = [("car", [1, 2, 3, 4])]
     names = {f"ds/{i}.jpg": one for i in range(4)}
-    status, output, _ = upload("--annotations", coco(tmp_path / "c.json", names))
+    status, output, _ = upload("--annotations", write_coco(tmp_path / "c.json", names))
     assert status == 0, output
     assert all(boxes_of(label) == [("car", (1, 2, 3, 4))] for label in labels)
 
@@ -453,7 +453,7 @@ def test_thresholds_datasets_and_a_dry_run(upload, server, tmp_path):
         ("car", [5, 5, 3, 4], 0.2),
         ("car", [8, 8, 4, 4]),
     ]
-    annotations = coco(tmp_path / "c.json", {"x/a.jpg": boxes})
+    annotations = write_coco(tmp_path / "c.json", {"x/a.jpg": boxes})
     arguments = ["--annotations", annotations, "--score_threshold=0.5"]
     # Empty parameters as Valohai passes them.
     status, output, _ = upload(*arguments, "--dataset=", "--tag=")
@@ -466,7 +466,7 @@ def test_thresholds_datasets_and_a_dry_run(upload, server, tmp_path):
     assert status == 0 and [b[0] for _, b in boxes_of(label)] == [1, 8]
     assert "1 boxes below the score threshold" in output
 
-    annotations = coco(tmp_path / "d.json", {"b.jpg": boxes})
+    annotations = write_coco(tmp_path / "d.json", {"b.jpg": boxes})
     status, output, _ = upload("--annotations", annotations)
     assert status == 1 and "set --dataset" in output
 
@@ -485,7 +485,7 @@ def test_tags_and_status(upload, server, tmp_path):
             [3, "ds/1.jpg"],
         ]
         csv.writer(file).writerows(rows)
-    annotations = coco(tmp_path / "c.json", names)
+    annotations = write_coco(tmp_path / "c.json", names)
     arguments = ["--annotations", annotations, "--tag=test", "--review_images=2"]
     assert "expected review.csv" in upload(*arguments)[1]
     arguments += ["--review", tmp_path / "review.csv"]
@@ -510,7 +510,7 @@ def test_tags_and_status(upload, server, tmp_path):
         assert counts(facts) == [0, 0, 3, 0] and facts["reviewed"] == 0
         assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "SUBMITTED"]
     # A label whose boxes change gets the status.
-    changed = coco(tmp_path / "d.json", {"ds/2.jpg": [("car", [9, 9, 3, 4])]})
+    changed = write_coco(tmp_path / "d.json", {"ds/2.jpg": [("car", [9, 9, 3, 4])]})
     upload("--annotations", changed, "--status=WORKING")
     assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "WORKING"]
 
@@ -527,7 +527,7 @@ def test_submitted_and_skipped_labels_are_not_changed(upload, server, tmp_path):
     labels = list(server.labels.values())
     before = [label.info for label in labels]
     names = {f"ds/{i}.jpg": [("car", [1, 2, 3, 4])] for i in range(3)}
-    arguments = ("--annotations", coco(tmp_path / "c.json", names))
+    arguments = ("--annotations", write_coco(tmp_path / "c.json", names))
     for dry_run in ("--dry_run=true", "--dry_run=false"):
         status, output, facts = upload(*arguments, dry_run)
         assert status == 0 and counts(facts) == [0, 1, 2, 0], output
@@ -543,7 +543,7 @@ def test_submitted_and_skipped_labels_are_not_changed(upload, server, tmp_path):
     assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "WORKING"]
     # Labels uploaded as submitted stay as they are too, even for a better model.
     better = {name: [("car", [2, 2, 3, 4])] for name in names}
-    arguments = ("--annotations", coco(tmp_path / "d.json", better))
+    arguments = ("--annotations", write_coco(tmp_path / "d.json", better))
     assert counts(upload(*arguments)[2]) == [0, 1, 2, 0]
     assert counts(upload(*arguments, "--status=SUBMITTED")[2]) == [0, 3, 0, 0]
     assert [x.status for x in labels] == ["SUBMITTED"] * 3
@@ -557,7 +557,7 @@ def test_a_status_that_was_not_set_is_set_by_the_next_run(
     upload, server, tmp_path, before, after
 ):
     label = server.add_asset("P", "ds", "a.jpg", encode(), status=before)
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     arguments = ("--annotations", annotations, f"--status={after}")
     # Fail each changing request in turn, until no request is left to fail.
     kinds = ("updateLabelStatus", "updateLabelInfo")
@@ -583,12 +583,12 @@ def test_a_status_that_was_not_set_is_set_by_the_next_run(
 def test_a_box_with_a_property_is_not_replaced(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "a.jpg", encode())
     boxes = [("car", [1, 2, 3, 4]), ("car", [5, 5, 9, 9])]
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": boxes})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": boxes})
     upload("--annotations", annotations)
-    change(label, lambda objects: objects[0]["properties"].append(PROPERTY))
+    edit_objects(label, lambda objects: objects[0]["properties"].append(PROPERTY))
     before = label.objects
     assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
-    other = coco(tmp_path / "d.json", {"ds/a.jpg": [("car", [1, 2, 3, 4.5])]})
+    other = write_coco(tmp_path / "d.json", {"ds/a.jpg": [("car", [1, 2, 3, 4.5])]})
     assert counts(upload("--annotations", other)[2]) == [0, 1, 0, 0]
     assert label.objects[0] == before[0] and len(label.objects) == 2
     assert label.objects[1]["annotation"]["coord"]["height"] == 4.5
@@ -622,7 +622,7 @@ def test_names_that_break_the_suite(upload, server, tmp_path, unsafe):
     (tmp_path / "ds").mkdir()
     name = 'a"b.jpg' if unsafe == '"' else "good.jpg"
     (tmp_path / "ds" / name).write_bytes(encode())
-    annotations = coco(tmp_path / "c.json", {name: []})
+    annotations = write_coco(tmp_path / "c.json", {name: []})
     dataset = f"d{unsafe}s" if unsafe != '"' else "ds"
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     arguments += ("--upload_images=true", f"--dataset={dataset}")
@@ -659,7 +659,7 @@ def test_names_that_break_the_suite(upload, server, tmp_path, unsafe):
     ],
 )
 def test_projects_that_cannot_be_used(upload, server, tmp_path, prepare, message):
-    annotations = coco(
+    annotations = write_coco(
         tmp_path / "c.json",
         {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [1, 2, 3, 4])]},
     )
@@ -678,7 +678,7 @@ def test_a_class_that_is_there_twice(upload, server, sdk, tmp_path):
     classes = [("car", "box"), ("car", "polygon")]
     server.add_project("P", classes)
     label = server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     status, output, _ = upload("--annotations", annotations)
     if "spb-cli" in str(sdk):
         assert status == 1 and "spb-cli cannot tell them apart" in output
@@ -690,7 +690,7 @@ def test_a_class_that_is_there_twice(upload, server, sdk, tmp_path):
 
 def test_credentials(upload, server, tmp_path):
     server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
     settings = {"SPB_TEAM_NAME": "", "SPB_ACCESS_KEY": ""}
     status, output, _ = upload("--annotations", annotations, **settings)
     assert status == 1 and "expected SPB_ACCESS_KEY and SPB_TEAM_NAME" in output
@@ -702,7 +702,7 @@ def test_credentials(upload, server, tmp_path):
 
 
 def test_credentials_that_are_taken_away(upload, server, tmp_path):
-    annotations, images, truth = many(tmp_path, 60, 1)
+    annotations, images, truth = write_many(tmp_path, 60, 1)
     for name in truth:
         server.add_asset("P", *name.split("/", 1), encode())
     server.fail("updateLabelInfo", 401, times=None, after=20)
@@ -717,7 +717,7 @@ def test_credentials_that_are_taken_away(upload, server, tmp_path):
 @one_sdk
 def test_the_upload_stops_when_everything_fails(upload, server, tmp_path):
     names = {f"ds/{i}.jpg": [] for i in range(100)}
-    annotations = coco(tmp_path / "c.json", names)
+    annotations = write_coco(tmp_path / "c.json", names)
     server.fail("labels", 503, times=None)
     status, output, facts = upload("--annotations", annotations, constants=NO_WAITS)
     assert status == 1 and "images failed in a row" in output
@@ -731,7 +731,7 @@ def test_failing_images_stop_no_others(upload, server, tmp_path):
     names = {f"ds/{i:03}.jpg": [("car", [1, 2, 3, 4])] for i in range(50)}
     for name in list(names)[40:]:
         server.add_asset("P", *name.split("/", 1), encode())
-    annotations = coco(tmp_path / "c.json", names)
+    annotations = write_coco(tmp_path / "c.json", names)
     status, output, facts = upload("--annotations", annotations)
     assert status == 2 and counts(facts) == [10, 0, 0, 40], output
     assert facts["not_done"] == 0 and facts["stopped"] == ""
@@ -751,7 +751,7 @@ def test_failing_images_stop_no_others(upload, server, tmp_path):
 @one_sdk
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_upload(upload, server, tmp_path, number):
-    annotations, images, _ = many(tmp_path, 60, 1)
+    annotations, images, _ = write_many(tmp_path, 60, 1)
     arguments = ("--annotations", annotations, "--images", images)
 
     interrupted = threading.Lock()
@@ -780,7 +780,7 @@ def test_an_interrupted_upload(upload, server, tmp_path, number):
 def test_a_second_signal_stops_immediately(upload, server, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         server.add_asset("P", "ds", name, encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [], "ds/b.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [], "ds/b.jpg": []})
     server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), "slow", seconds=99)
     process = upload("--annotations", annotations, start=True)
     while server.counts["get-info"] != 2:
@@ -798,7 +798,7 @@ def test_a_second_signal_stops_immediately(upload, server, tmp_path):
 
 def test_a_stalled_connection_times_out(upload, server, tmp_path):
     server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     for kind in ("labels", "get-info", "updateLabelInfo", "put-info"):
         server.fail(kind, "slow", seconds=99)
     hurried = {"TIMEOUT": (1, 0.5), "RETRY_SECONDS": (0.1, 0.1)}
@@ -814,7 +814,7 @@ def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "ds" / name).write_bytes(encode())
     server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     # The fixture checks the output for secrets.
     server.fail("put-info", 503, times=None)
     hurried = {"RETRY_SECONDS": (), "FEW_RETRIES": 0}
@@ -823,7 +823,7 @@ def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
     # Nothing listens at this address.
     server.recover()
     server.storage_url = "http://127.0.0.1:1"
-    annotations = coco(tmp_path / "c.json", {"ds/b.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/b.jpg": [("car", [1, 2, 3, 4])]})
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     arguments += ("--upload_images=true",)
     status, output, facts = upload(*arguments, constants=hurried)
@@ -836,7 +836,7 @@ def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
 )
 def test_rate_limited_files_get_all_retries(upload, server, tmp_path, kind, failure):
     label = server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     # spb-cli itself requests a file four times.
     hurried = {"RETRY_SECONDS": (0.05,) * 6, "FEW_RETRIES": 0}
     server.fail(kind, failure, times=6)
@@ -877,7 +877,7 @@ def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(encode())
     status, output, facts = upload(
-        *("--annotations", coco(tmp_path / "c.json", names)),
+        *("--annotations", write_coco(tmp_path / "c.json", names)),
         *("--upload_images=true", "--images", tmp_path / "ds"),
     )
     assert status == 2 and counts(facts) == [1, 0, 0, 4], output
@@ -892,7 +892,7 @@ def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
 
 def test_bytes_that_the_suite_has_lost_are_noticed(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     server.fail("put-info", "lose")
     status, output, _ = upload("--annotations", annotations)
     assert status == 0 and len(label.objects) == 1, output
@@ -911,7 +911,9 @@ def test_images_under_other_spellings_of_their_names(upload, server, tmp_path):
         server.add_asset("P", apart, f"/{apart}/b.jpg", encode()),
     ]
     names = ("ds/a.jpg", "ds/사진.jpg", "사진/사진/b.jpg")
-    annotations = coco(tmp_path / "c.json", {n: [("car", [1, 2, 3, 4])] for n in names})
+    annotations = write_coco(
+        tmp_path / "c.json", {n: [("car", [1, 2, 3, 4])] for n in names}
+    )
     for name in names:
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(encode())
@@ -925,7 +927,7 @@ def test_images_under_other_spellings_of_their_names(upload, server, tmp_path):
     exact = server.add_asset("P", "ds", "a.jpg", encode())
     assert counts(upload(*arguments)[2]) == [1, 0, 2, 0] and exact.objects
     # A dataset typed on a Mac.
-    annotations = coco(tmp_path / "d.json", {"사진/사진/b.jpg": []})
+    annotations = write_coco(tmp_path / "d.json", {"사진/사진/b.jpg": []})
     arguments = ("--annotations", annotations, f"--dataset={apart}")
     assert counts(upload(*arguments)[2])[3] == 0 and not labels[2].objects
 
@@ -936,7 +938,7 @@ def test_another_image_of_the_same_file_name_is_not_sent(upload, server, tmp_pat
     (tmp_path / "val" / "0001.jpg").write_bytes(encode())
     names = {"ds/train/0001.jpg": [("car", [1, 2, 3, 4])]}
     status, output, facts = upload(
-        *("--annotations", coco(tmp_path / "c.json", names)),
+        *("--annotations", write_coco(tmp_path / "c.json", names)),
         *("--upload_images=true", "--images", tmp_path / "val"),
     )
     assert status == 2 and counts(facts) == [0, 0, 0, 1] and not server.labels
@@ -950,7 +952,7 @@ def test_boxes_of_an_image_of_unknown_size(upload, server, tmp_path):
     (tmp_path / "ds" / "a.jpg").write_bytes(encode())
     boxes = [("car", [-50, -50, 500, 500]), ("car", [1, 2, 3, 4])]
     names = {"ds/a.jpg": boxes, "ds/b.jpg": boxes}
-    annotations = coco(tmp_path / "c.json", names, size=(None, None))
+    annotations = write_coco(tmp_path / "c.json", names, size=(None, None))
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     status, output, _ = upload(*arguments)
     assert status == 0 and "1 pictures of unknown size" in output, output
@@ -966,7 +968,7 @@ def test_an_image_that_the_suite_has_no_bytes_of(upload, server, tmp_path):
     (tmp_path / "ds").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "ds" / name).write_bytes(encode())
-    empty = coco(tmp_path / "c.json", {"ds/sub/a.jpg": [("car", [1, 2, 3, 4])]})
+    empty = write_coco(tmp_path / "c.json", {"ds/sub/a.jpg": [("car", [1, 2, 3, 4])]})
     (tmp_path / "ds" / "sub").mkdir()
     (tmp_path / "ds" / "a.jpg").rename(tmp_path / "ds" / "sub" / "a.jpg")
     images = ("--upload_images=true", "--images", tmp_path / "ds")
@@ -986,7 +988,7 @@ def test_an_image_that_the_suite_has_no_bytes_of(upload, server, tmp_path):
     assert "delete" not in output
     # A name that is taken, but that the project does not list.
     server.fail("createAsset", "graphql-409")
-    other = coco(tmp_path / "d.json", {"ds/b.jpg": []})
+    other = write_coco(tmp_path / "d.json", {"ds/b.jpg": []})
     status, output, _ = upload("--annotations", other, *images)
     assert status == 2 and "ds/b.jpg: not uploaded" in output
     assert "is the name taken in another project" in output
@@ -1000,7 +1002,7 @@ def test_an_object_of_a_class_that_is_gone(upload, server, tmp_path, replace):
     label = server.add_asset(
         "P", "ds", "a.jpg", encode(), objects=[gone], status="SUBMITTED"
     )
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     arguments = ("--annotations", annotations, "--status=WORKING")
     status, output, _ = upload(*arguments, f"--replace={replace}")
     if replace == "all":
@@ -1015,7 +1017,7 @@ def test_class_names_that_are_spelled_in_two_ways(upload, server, tmp_path):
     server.add_project("P", [("car ", "box"), (apart, "box")])
     label = server.add_asset("P", "ds", "a.jpg", encode())
     boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 9, 9])]}
-    annotations = coco(tmp_path / "c.json", boxes)
+    annotations = write_coco(tmp_path / "c.json", boxes)
     status, output, facts = upload("--annotations", annotations)
     assert status == 0 and counts(facts) == [1, 0, 0, 0], output
     assert [one["class_name"] for one in label.objects] == ["car ", apart]
@@ -1027,7 +1029,7 @@ def test_class_names_that_are_spelled_in_two_ways(upload, server, tmp_path):
 @one_sdk
 def test_a_review_csv_that_does_not_fit(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "사진.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/사진.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/사진.jpg": []})
     path = tmp_path / "review.csv"
     arguments = ("--annotations", annotations, "--review", path)
     text = "file_name,rank\nds/사진.jpg,1\nds/other.jpg,2\nds/third.jpg,3\n"
@@ -1041,7 +1043,7 @@ def test_a_review_csv_that_does_not_fit(upload, server, tmp_path):
 
 
 def test_without_an_sdk(tmp_path):
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
     process = subprocess.run(
         [sys.executable, REPOSITORY / "upload_superbai.py", "--project=P"]
         + ["--annotations", annotations],
