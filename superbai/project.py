@@ -10,41 +10,17 @@ import tempfile
 import unicodedata
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import requests
 
 from superbai import sdk
 from superbai.project_classes import ProjectClasses
+from superbai.stored_label import COORD_KEYS, read_class, read_label
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.names import normalise_name, normalise_path
+from yolov3_tf2.names import normalise_path
 
 # The SDK pastes names into its queries without escaping them.
 _UNSAFE_IN_QUERY = re.compile(r'["\\\x00-\x1f\x7f\u2028\u2029]')
-_COORD_KEYS = ("x", "y", "width", "height")
-
-
-class Label(NamedTuple):
-    """The label of one image in the Suite: its objects, tags and status.
-
-    Attributes:
-        handle: the SDK's `DataHandle`.
-        name: the image's dataset and key, for messages.
-        objects: list of the objects as the Suite has stored them, dicts.
-        tags: list of strings.
-        status: `WORKING`, `SUBMITTED` or `SKIPPED`.
-    """
-
-    handle: object
-    name: str
-    objects: list
-    tags: list
-    status: str
-
-    @property
-    def is_decided(self):
-        """Whether somebody has submitted or skipped it."""
-        return self.status != "WORKING"
 
 
 class Project:
@@ -112,7 +88,7 @@ class Project:
                         "projects with several labels per image are not supported."
                     )
                 if same:
-                    return _read_label(same[0][1], where)
+                    return read_label(same[0][1], where)
             return None
 
         return self._sdk.call(f"{where}: cannot look up its label", find)
@@ -184,7 +160,7 @@ class Project:
             InputError: the project lacks the class of an object, so the SDK would fail.
         """
         for stored in kept_objects:
-            class_name, annotation_type = _class_of(stored)
+            class_name, annotation_type = read_class(stored)
             if not self.classes.has(class_name, annotation_type):
                 raise InputError(
                     f"{label.name}: its label has an object of class '{class_name}' "
@@ -215,7 +191,7 @@ class Project:
                         "class_name": self.classes.suite_names[class_name],
                         "annotation": {
                             "coord": dict(
-                                zip(_COORD_KEYS, map(float, xywh), strict=True)
+                                zip(COORD_KEYS, map(float, xywh), strict=True)
                             )
                         },
                         "properties": [],
@@ -227,7 +203,7 @@ class Project:
             objects = handle.data.result["objects"]
             for made in objects:
                 class_id = made.get("class_id", made.get("classId"))
-                annotation_type = _class_of(made)[1]
+                annotation_type = read_class(made)[1]
                 expected_id = self.classes.box_ids[new_boxes[made["id"]][0]]
                 if (annotation_type, class_id) != ("box", expected_id):
                     raise InputError(
@@ -266,48 +242,6 @@ def check_names(dataset, key):
             f"{dataset}/{key}: the Suite's interface cannot handle the character "
             f"{unsafe.group()!r} in a name; rename the image or the dataset."
         )
-
-
-def box_of(stored):
-    """Returns the class name and (x, y, width, height) in pixels of an object.
-
-    None if the object is not a box.
-    """
-    class_name, annotation_type = _class_of(stored)
-    annotation = stored.get("annotation")
-    coord = annotation.get("coord") if isinstance(annotation, dict) else None
-    is_box = annotation_type == "box" and isinstance(class_name, str)
-    if not is_box or not isinstance(coord, dict):
-        return None
-    xywh = tuple(coord.get(key) for key in _COORD_KEYS)
-    if not all(isinstance(number, int | float) for number in xywh):
-        return None
-    return normalise_name(class_name), xywh
-
-
-def _class_of(stored):
-    """Returns the class name and annotation type of an object.
-
-    The keys of older projects are in camel case.
-    """
-    class_name = stored.get("class_name", stored.get("className"))
-    return class_name, stored.get("annotation_type", stored.get("annotationType"))
-
-
-def _read_label(handle, where):
-    data = handle.data
-    objects = [] if data.result is None else data.result.get("objects") or []
-    is_readable = isinstance(objects, list) and all(
-        isinstance(stored, dict) and isinstance(stored.get("id"), str | int)
-        for stored in objects
-    )
-    if not is_readable:
-        raise InputError(
-            f"{where}: cannot read the objects of its label; expected a list of "
-            "objects with ids."
-        )
-    # A copy: the SDK empties its list.
-    return Label(handle, where, list(objects), handle.get_tags(), data.status)
 
 
 def _spellings(dataset, key):

@@ -15,7 +15,7 @@ import unicodedata
 import uuid
 from typing import NamedTuple
 
-from superbai import project
+from superbai.stored_label import read_box
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations
 from yolov3_tf2.names import normalise_name, normalise_path
@@ -190,7 +190,7 @@ def is_ours(stored, dataset, key):
         stored: the object as the Suite has stored it, a dict.
         dataset, key: of its image.
     """
-    box = project.box_of(stored)
+    box = read_box(stored)
     if box is None or not str(stored["id"]).startswith(_ID_PREFIX):
         return False
     if stored.get("properties"):
