@@ -1,4 +1,4 @@
-"""upload_superbai.py with both SDKs, against a stand-in for the Suite."""
+"""upload_superbai.py with both SDKs, against a local stand-in for the Suite."""
 
 import csv
 import io
@@ -14,42 +14,38 @@ import time
 import unicodedata
 import venv
 import zipfile
-from queue import SimpleQueue
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import suite_server
+import suite_graphql
 import tensorflow as tf
 from PIL import Image
 from project import REPOSITORY
 from suite_server import SuiteServer
 
-from superbai import uploader
 from superbai.export import Export
-from valohai_step import runtime
 from yolov3_tf2.data import records
 
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
 SDKS = ("spb-cli", "superb-ai-label")
-# Runs a script with other values of superbai/sdk.py, so that no test waits for minutes.
+# Runs a script with other constants in superbai/sdk.py, so that tests wait less.
 HURRIED = (
     "import ast, runpy, sys; from superbai import sdk; "
     "vars(sdk).update(ast.literal_eval(sys.argv[1])); del sys.argv[:2]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-NO_WAITS = {"RETRY_SECONDS": (0.1, 0.1), "SHORT_TRIES": 1}
-# For what is this project's own, and has little to do with the SDK.
+NO_WAITS = {"RETRY_SECONDS": (0.1, 0.1), "FEW_RETRIES": 1}
+# For tests that do not depend on the SDK.
 one_sdk = pytest.mark.parametrize("sdk", SDKS[1:], indirect=True)
 
 
 @pytest.fixture(scope="session", params=SDKS)
 def sdk(request, tmp_path_factory):
-    """The Python of an environment with one of the SDKs, as its users install it."""
+    """Returns the Python of an environment with one SDK, installed as users do."""
     folder = tmp_path_factory.mktemp(request.param)
     lines = (REPOSITORY / "requirements/suite.txt").read_text().splitlines()
-    # On this Python the file chooses one; it says that the other may take its place.
+    # On this Python the file chooses one SDK; both are tested.
     chosen = [
         re.sub(r"; python_version [<>=]+ \"[\d.]+\"", "", line)
         for line in lines
@@ -74,7 +70,7 @@ def server():
 
 @pytest.fixture
 def upload(sdk, server, tmp_path):
-    """Runs the step as a user does; returns the process and its upload.json."""
+    """Runs the step as users do; returns exit status, output and upload.json."""
 
     def run(*arguments, start=False, constants=None, **environment):
         facts = tmp_path / "outputs" / "upload.json"
@@ -104,7 +100,7 @@ def upload(sdk, server, tmp_path):
         stdout, stderr = process.communicate(timeout=300)
         output = stdout + stderr
         assert "Traceback" not in output, output
-        # No secrets: neither the key nor what signs an address.
+        # No secrets: neither the key nor the signature of an address.
         assert server.key not in output and "signature" not in output.lower(), output
         facts = json.loads(facts.read_text()) if facts.is_file() else None
         assert server.key not in str(facts) and "signature" not in str(facts).lower()
@@ -119,11 +115,11 @@ def encode(size=(WIDTH, HEIGHT), **options):
     return buffer.getvalue()
 
 
-def coco(path, pictures, size=(WIDTH, HEIGHT)):
+def write_coco(path, boxes_by_name, size=(WIDTH, HEIGHT)):
     """Writes COCO JSON of a dict from names to lists of (class, xywh[, score])."""
     names = [name for name, _ in CLASSES[:2]]
     images, boxes = [], []
-    for number, (name, objects) in enumerate(pictures.items(), start=1):
+    for number, (name, objects) in enumerate(boxes_by_name.items(), start=1):
         image = {"id": number, "file_name": name, "width": size[0], "height": size[1]}
         images.append(image)
         for class_name, bbox, *score in objects:
@@ -145,8 +141,8 @@ def boxes_of(label):
     ]
 
 
-def many(folder, number, boxes_each):
-    """COCO JSON of random boxes, a zip of the pictures, and the truth by name."""
+def write_many(folder, number, boxes_each):
+    """Returns COCO JSON of random boxes, a zip of the images, and the boxes by name."""
     chance, truth = random.Random(0), {}
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for index in range(number):
@@ -157,7 +153,7 @@ def many(folder, number, boxes_each):
                 x, y = chance.uniform(0, WIDTH - 9), chance.uniform(0, HEIGHT - 9)
                 size = [chance.uniform(4, WIDTH - x), chance.uniform(4, HEIGHT - y)]
                 truth[name].append((chance.choice(CLASSES[:2])[0], [x, y, *size]))
-    return coco(folder / "many.json", truth), folder / "images.zip", truth
+    return write_coco(folder / "many.json", truth), folder / "images.zip", truth
 
 
 def counts(facts):
@@ -179,11 +175,11 @@ def num_writes(server):
 
 
 @pytest.mark.slow
-def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script):
-    annotations, images, truth = many(tmp_path, 1000, 9)
+def test_a_thousand_images_there_and_back(upload, server, tmp_path, run_script):
+    annotations, images, truth = write_many(tmp_path, 1000, 9)
     arguments = ("--annotations", annotations, "--images", images)
     arguments += ("--upload_images=true", "--status=SUBMITTED", "--tag=first")
-    # So slow that all are under way at once, however fast this machine is.
+    # Slow enough that all threads overlap, even on a slow machine.
     server.fail("labels", "slow", times=16, seconds=0.5)
     status, output, facts = upload(*arguments)
     assert status == 0, output
@@ -238,7 +234,7 @@ def test_a_thousand_pictures_there_and_back(upload, server, tmp_path, run_script
 def test_killed_in_the_middle_the_next_run_does_the_rest(
     upload, server, tmp_path, kind
 ):
-    annotations, images, truth = many(tmp_path, 60, 3)
+    annotations, images, truth = write_many(tmp_path, 60, 3)
     arguments = ["--annotations", annotations, "--images", images, "--tag=test"]
     if kind == "put-image":
         arguments.append("--upload_images=true")
@@ -258,20 +254,20 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     done = sum(len(label.objects) == 3 for label in server.labels.values())
     assert 0 < done < 60 or kind == "put-image"
     server.before_request = None
-    # What was registered without its picture cannot be mended from here.
-    lost = [x for x in server.labels.values() if x.encoded is None]
+    # An image that is registered without its bytes must be deleted in the Suite.
+    without_bytes = [x for x in server.labels.values() if x.encoded is None]
     status, output, facts = upload(*arguments)
-    assert len(lost) <= 8 and facts["failed"] == len(lost)
-    assert status == (2 if lost else 0), output
-    for label in lost:
+    assert len(without_bytes) <= 8 and facts["failed"] == len(without_bytes)
+    assert status == (2 if without_bytes else 0), output
+    for label in without_bytes:
         assert f"{label.dataset}/{label.key}: the Suite has its label, but" in output
         assert "delete it in the Suite and run again" in output
     for name, expected in truth.items():
         label = server.label("P", *name.split("/", 1))
-        if label not in lost:
+        if label not in without_bytes:
             assert len(label.objects) == len(expected) and label.tags == ["test"]
             assert len({one["id"] for one in label.objects}) == 3
-    assert counts(upload(*arguments)[2])[2] == 60 - len(lost)
+    assert counts(upload(*arguments)[2])[2] == 60 - len(without_bytes)
 
 
 @pytest.mark.parametrize("failure", [429, 500, 503, "drop", "drop-after", "limit"])
@@ -284,7 +280,7 @@ def test_what_fails_for_a_moment_is_tried_again(upload, server, tmp_path, failur
         kinds = ("project", "labels", "put-image", "get-info", *WRITES)
     for kind in kinds:
         server.fail(kind, failure, after=kind not in ("project", "labels"))
-    annotations, images, truth = many(tmp_path, 6, 2)
+    annotations, images, truth = write_many(tmp_path, 6, 2)
     status, output, facts = upload(
         *("--annotations", annotations, "--images", images),
         *("--upload_images=true", "--tag=t", "--status=SUBMITTED"),
@@ -299,7 +295,7 @@ def test_what_fails_for_a_moment_is_tried_again(upload, server, tmp_path, failur
 
 
 def test_addresses_that_expire_are_asked_for_again(upload, server, tmp_path):
-    annotations, _, truth = many(tmp_path, 3, 2)
+    annotations, _, truth = write_many(tmp_path, 3, 2)
     for name in truth:
         server.add_asset("P", *name.split("/", 1), encode())
     server.fail("put-info", "expired", times=2)
@@ -309,27 +305,27 @@ def test_addresses_that_expire_are_asked_for_again(upload, server, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_picture_that_fails_ends_no_other(upload, server, tmp_path):
-    annotations, images, truth = many(tmp_path, 30, 2)
+def test_one_failing_image_stops_no_other(upload, server, tmp_path):
+    annotations, images, truth = write_many(tmp_path, 30, 2)
     bad = list(truth)[20]
     server.fail(lambda r: r.kind == "put-image" and r.name == bad, 403, times=None)
     arguments = ("--annotations", annotations, "--images", images)
     status, output, facts = upload(*arguments, "--upload_images=true")
     assert status == 2 and counts(facts) == [29, 0, 0, 1]
-    assert f"failed: {bad}: its picture was not taken" in output and "403" in output
+    assert f"failed: {bad}: cannot upload the image" in output and "403" in output
     assert [x["key"] for x in facts["pictures"] if x["result"] == "failed"] == [
         bad.partition("/")[2]
     ]
     server.recover()
-    # Nothing is lost, nothing is said to be well.
+    # Nothing is lost, and the failed image is not reported as done.
     status, output, facts = upload(*arguments, "--upload_images=true")
     assert status == 2 and counts(facts) == [0, 0, 29, 1]
-    assert f"{bad}: the Suite has its label, but answers with 404" in output
+    assert f"{bad}: the Suite has its label, but answers 404" in output
 
 
 @pytest.mark.slow
 def test_a_label_that_cannot_be_read_is_not_replaced(upload, server, tmp_path):
-    annotations = coco(
+    annotations = write_coco(
         tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])], "ds/b.jpg": []}
     )
     project = server.projects["P"]
@@ -340,10 +336,10 @@ def test_a_label_that_cannot_be_read_is_not_replaced(upload, server, tmp_path):
     server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), 403, times=None)
     status, output, facts = upload("--annotations", annotations, "--replace=all")
     assert status == 2 and counts(facts) == [0, 0, 1, 1], output
-    assert label.info == before and "ds/a.jpg: looking it up failed" in output
+    assert label.info == before and "ds/a.jpg: cannot look up its label" in output
 
 
-# What somebody has said of an object, as the Suite stores it.
+# A property that somebody has set on an object, as the Suite stores it.
 PROPERTY = {
     "type": "radio",
     "property_id": "5b65d4ae-0000-4000-8000-000000000000",
@@ -353,8 +349,8 @@ PROPERTY = {
 }
 
 
-def people_of(server):
-    """A box and a polygon of people, with what the SDK's own form would lose."""
+def people_objects(server):
+    """Returns a box and a polygon drawn by people, with keys that the SDK drops."""
     project = server.projects["P"]
     box = project.object("car", "box", {"x": 5, "y": 5, "width": 20, "height": 20})
     points = [[[{"x": 0, "y": 0}, {"x": 9, "y": 0}, {"x": 9, "y": 9}]]]
@@ -365,8 +361,8 @@ def people_of(server):
     return [box, road]
 
 
-def change(label, edit):
-    """Changes the objects of a label, as somebody does in the Suite."""
+def edit_objects(label, edit):
+    """Edits the objects of a label, as people do in the Suite."""
     info = json.loads(label.info)
     edit(info["result"]["objects"])
     label.info = json.dumps(info).encode()
@@ -374,10 +370,10 @@ def change(label, edit):
 
 @pytest.mark.parametrize("replace", ["ours", "all", "none"])
 def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
-    people = people_of(server)
+    people = people_objects(server)
     label = server.add_asset("P", "ds", "a.jpg", encode(), objects=people)
     first = {"ds/a.jpg": [("car", [1, 2, 3, 4], 0.9), ("사람", [2, 2, 9, 9], 0.4)]}
-    annotations = coco(tmp_path / "one.json", first)
+    annotations = write_coco(tmp_path / "one.json", first)
     arguments = ("--annotations", annotations, f"--replace={replace}")
     status, output, facts = upload(*arguments)
     assert status == 0, output
@@ -392,16 +388,16 @@ def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
         assert label.objects[:2] == people
     assert counts(upload(*arguments)[2]) == [0, 0, 1, 0]
 
-    # Of another model: one box the same, one moved; one was corrected by somebody.
-    change(label, lambda o: o[-1]["annotation"]["coord"].update(width=11.5))
+    # From another model: one box is the same, one moved, one was corrected by somebody.
+    edit_objects(label, lambda o: o[-1]["annotation"]["coord"].update(width=11.5))
     corrected = label.objects[-1]
     second = {"ds/a.jpg": [*first["ds/a.jpg"], ("car", [30, 30, 5, 5], 0.8)]}
-    annotations = coco(tmp_path / "two.json", second)
+    annotations = write_coco(tmp_path / "two.json", second)
     status, output, facts = upload("--annotations", annotations, arguments[2])
     assert status == 0 and counts(facts) == [0, 1, 0, 0], output
     if replace == "ours":
         assert label.objects[:2] == people and corrected in label.objects
-        # The corrected one stays as somebody made it, and comes no second time.
+        # The corrected box stays, and is not sent a second time.
         assert sorted(x for _, (x, *_) in boxes_of(label)[2:]) == [1, 2, 30]
     else:
         assert sorted(c for _, c in boxes_of(label)) == [
@@ -409,7 +405,7 @@ def test_people_and_earlier_uploads(upload, server, tmp_path, replace):
             (2, 2, 9, 9),
             (30, 30, 5, 5),
         ]
-    third = coco(tmp_path / "three.json", {"ds/a.jpg": []})
+    third = write_coco(tmp_path / "three.json", {"ds/a.jpg": []})
     upload("--annotations", third, arguments[2])
     left = [*people, corrected] if replace == "ours" else []
     assert label.objects == left
@@ -430,7 +426,7 @@ def test_a_project_whose_objects_are_spelled_in_camel_case(upload, server, tmp_p
     }
     label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[person])
     boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 5, 5])]}
-    annotations = coco(tmp_path / "c.json", boxes)
+    annotations = write_coco(tmp_path / "c.json", boxes)
     assert counts(upload("--annotations", annotations)[2]) == [0, 1, 0, 0]
     assert label.objects[0] == person
     assert [one["className"] for one in label.objects[1:]] == ["car", "사람"]
@@ -444,7 +440,7 @@ def test_a_label_without_objects_in_its_file(upload, server, tmp_path):
         label.info = json.dumps({"version": "0.6.5", "result": result}).encode()
     one = [("car", [1, 2, 3, 4])]
     names = {f"ds/{i}.jpg": one for i in range(4)}
-    status, output, _ = upload("--annotations", coco(tmp_path / "c.json", names))
+    status, output, _ = upload("--annotations", write_coco(tmp_path / "c.json", names))
     assert status == 0, output
     assert all(boxes_of(label) == [("car", (1, 2, 3, 4))] for label in labels)
 
@@ -457,22 +453,22 @@ def test_thresholds_datasets_and_a_dry_run(upload, server, tmp_path):
         ("car", [5, 5, 3, 4], 0.2),
         ("car", [8, 8, 4, 4]),
     ]
-    annotations = coco(tmp_path / "c.json", {"x/a.jpg": boxes})
+    annotations = write_coco(tmp_path / "c.json", {"x/a.jpg": boxes})
     arguments = ["--annotations", annotations, "--score_threshold=0.5"]
-    # As Valohai passes parameters that are empty.
+    # Empty parameters as Valohai passes them.
     status, output, _ = upload(*arguments, "--dataset=", "--tag=")
-    assert status == 2 and "x/a.jpg: the project has no such picture" in output
+    assert status == 2 and "x/a.jpg: the project does not have this image" in output
     arguments.append("--dataset=photos")
     status, output, facts = upload(*arguments, "--dry_run=true", "--tag=t")
     assert status == 0 and counts(facts) == [1, 0, 0, 0]
-    assert "what would be done" in output and num_writes(server) == 0
+    assert "dry run, nothing was changed" in output and num_writes(server) == 0
     status, output, _ = upload(*arguments)
     assert status == 0 and [b[0] for _, b in boxes_of(label)] == [1, 8]
-    assert "1 boxes under the score threshold" in output
+    assert "1 boxes below the score threshold" in output
 
-    annotations = coco(tmp_path / "d.json", {"b.jpg": boxes})
+    annotations = write_coco(tmp_path / "d.json", {"b.jpg": boxes})
     status, output, _ = upload("--annotations", annotations)
-    assert status == 1 and "give the dataset with --dataset" in output
+    assert status == 1 and "set --dataset" in output
 
 
 @one_sdk
@@ -489,8 +485,8 @@ def test_tags_and_status(upload, server, tmp_path):
             [3, "ds/1.jpg"],
         ]
         csv.writer(file).writerows(rows)
-    annotations = coco(tmp_path / "c.json", names)
-    arguments = ["--annotations", annotations, "--tag=test", "--review_pictures=2"]
+    annotations = write_coco(tmp_path / "c.json", names)
+    arguments = ["--annotations", annotations, "--tag=test", "--review_images=2"]
     assert "expected review.csv" in upload(*arguments)[1]
     arguments += ["--review", tmp_path / "review.csv"]
     facts = upload(*arguments)[2]
@@ -502,9 +498,9 @@ def test_tags_and_status(upload, server, tmp_path):
         ["of people", "review", "test"],
     ]
     assert [x.status for x in labels] == ["WORKING", "SUBMITTED", "SKIPPED"]
-    # Who has submitted or skipped a label has decided, and that nothing is there.
+    # Submitted and skipped labels stay empty: somebody decided that nothing is there.
     assert [len(x.objects) for x in labels] == [1, 0, 0]
-    # But not where the status is given, too. What is right already keeps its own.
+    # With a status they get the boxes. Labels that are right already keep their status.
     upload(*arguments, "--status=SUBMITTED")
     assert [x.status for x in labels] == ["SUBMITTED"] * 3
     assert [len(x.objects) for x in labels] == [1, 1, 1]
@@ -513,14 +509,14 @@ def test_tags_and_status(upload, server, tmp_path):
         facts = upload(*arguments, f"--status={status}")[2]
         assert counts(facts) == [0, 0, 3, 0] and facts["reviewed"] == 0
         assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "SUBMITTED"]
-    # One that is sent gets it.
-    changed = coco(tmp_path / "d.json", {"ds/2.jpg": [("car", [9, 9, 3, 4])]})
+    # A label whose boxes change gets the status.
+    changed = write_coco(tmp_path / "d.json", {"ds/2.jpg": [("car", [9, 9, 3, 4])]})
     upload("--annotations", changed, "--status=WORKING")
     assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "WORKING"]
 
 
 @one_sdk
-def test_a_label_that_is_decided_on_is_left(upload, server, tmp_path):
+def test_submitted_and_skipped_labels_are_not_changed(upload, server, tmp_path):
     truth = server.projects["P"].object(
         "car", "box", {"x": 1, "y": 1, "width": 9, "height": 9}
     )
@@ -531,22 +527,23 @@ def test_a_label_that_is_decided_on_is_left(upload, server, tmp_path):
     labels = list(server.labels.values())
     before = [label.info for label in labels]
     names = {f"ds/{i}.jpg": [("car", [1, 2, 3, 4])] for i in range(3)}
-    arguments = ("--annotations", coco(tmp_path / "c.json", names))
+    arguments = ("--annotations", write_coco(tmp_path / "c.json", names))
     for dry_run in ("--dry_run=true", "--dry_run=false"):
         status, output, facts = upload(*arguments, dry_run)
         assert status == 0 and counts(facts) == [0, 1, 2, 0], output
-        assert facts["reviewed"] == 2 and "reviewed: 2 labels" in output
+        assert facts["reviewed"] == 2
+        assert "2 labels are already submitted or skipped" in output
         assert [x["reason"] for x in facts["pictures"]] == ["reviewed"] * 2 + [""]
     assert [label.info for label in labels[:2]] == before[:2]
     assert len(labels[2].objects) == 2
-    # With none, neither; all says that it takes what people did.
+    # none changes nothing; all replaces what people did.
     assert counts(upload(*arguments, "--replace=none")[2]) == [0, 0, 3, 0]
     assert counts(upload(*arguments, "--replace=all")[2]) == [0, 3, 0, 0]
     assert [len(label.objects) for label in labels] == [1, 1, 1]
     assert [x.status for x in labels] == ["SUBMITTED", "SKIPPED", "WORKING"]
-    # What was uploaded as submitted stays as it is too, whatever a better model finds.
+    # Labels uploaded as submitted stay as they are too, even for a better model.
     better = {name: [("car", [2, 2, 3, 4])] for name in names}
-    arguments = ("--annotations", coco(tmp_path / "d.json", better))
+    arguments = ("--annotations", write_coco(tmp_path / "d.json", better))
     assert counts(upload(*arguments)[2]) == [0, 1, 2, 0]
     assert counts(upload(*arguments, "--status=SUBMITTED")[2]) == [0, 3, 0, 0]
     assert [x.status for x in labels] == ["SUBMITTED"] * 3
@@ -560,9 +557,9 @@ def test_a_status_that_was_not_set_is_set_by_the_next_run(
     upload, server, tmp_path, before, after
 ):
     label = server.add_asset("P", "ds", "a.jpg", encode(), status=before)
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     arguments = ("--annotations", annotations, f"--status={after}")
-    # At each request that changes something, until there is none left to fail.
+    # Fail each changing request in turn, until no request is left to fail.
     kinds = ("updateLabelStatus", "updateLabelInfo")
     for number in range(4):
         server.recover()
@@ -573,32 +570,32 @@ def test_a_status_that_was_not_set_is_set_by_the_next_run(
         if status == 0:
             break
         assert status == 2 and counts(facts) == [0, 0, 0, 1], output
-        # New boxes are never under a decision that was made on others.
+        # New boxes never count as submitted or skipped.
         assert not label.objects or label.status == "WORKING"
         assert upload(*arguments)[0] == 0
         assert len(label.objects) == 1 and label.status == after
-    requests = {"WORKING": 2, "SUBMITTED": 3}  # Both ways by way of WORKING.
+    requests = {"WORKING": 2, "SUBMITTED": 3}  # Both pass through WORKING.
     assert number == requests[after] and label.status == after
     assert len(label.objects) == 1
 
 
 @one_sdk
-def test_a_box_that_was_given_a_property_is_somebodys(upload, server, tmp_path):
+def test_a_box_with_a_property_is_not_replaced(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "a.jpg", encode())
     boxes = [("car", [1, 2, 3, 4]), ("car", [5, 5, 9, 9])]
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": boxes})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": boxes})
     upload("--annotations", annotations)
-    change(label, lambda objects: objects[0]["properties"].append(PROPERTY))
+    edit_objects(label, lambda objects: objects[0]["properties"].append(PROPERTY))
     before = label.objects
     assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
-    other = coco(tmp_path / "d.json", {"ds/a.jpg": [("car", [1, 2, 3, 4.5])]})
+    other = write_coco(tmp_path / "d.json", {"ds/a.jpg": [("car", [1, 2, 3, 4.5])]})
     assert counts(upload("--annotations", other)[2]) == [0, 1, 0, 0]
     assert label.objects[0] == before[0] and len(label.objects) == 2
     assert label.objects[1]["annotation"]["coord"]["height"] == 4.5
 
 
 @one_sdk
-def test_pascal_voc_and_a_picture_that_is_turned(upload, server, tmp_path):
+def test_pascal_voc_and_a_turned_image(upload, server, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "turned.jpg").write_bytes(encode(exif=exif))
@@ -625,32 +622,36 @@ def test_names_that_break_the_suite(upload, server, tmp_path, unsafe):
     (tmp_path / "ds").mkdir()
     name = 'a"b.jpg' if unsafe == '"' else "good.jpg"
     (tmp_path / "ds" / name).write_bytes(encode())
-    annotations = coco(tmp_path / "c.json", {name: []})
+    annotations = write_coco(tmp_path / "c.json", {name: []})
     dataset = f"d{unsafe}s" if unsafe != '"' else "ds"
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     arguments += ("--upload_images=true", f"--dataset={dataset}")
     for dry_run in ("--dry_run=true", "--dry_run=false"):
         status, output, facts = upload(*arguments, dry_run)
         assert status == 2 and counts(facts) == [0, 0, 0, 1], output
-        assert "breaks the Suite's interface" in facts["pictures"][0]["reason"]
+        (row,) = facts["pictures"]
+        assert "the Suite's interface cannot handle the character" in row["reason"]
     assert not server.labels and not server.counts["invalid"]
 
 
 @pytest.mark.parametrize(
     "prepare, message",
     [
-        (lambda s: s.projects.clear(), "the Suite knows none of this name"),
+        (lambda s: s.projects.clear(), "the Suite has no project of this name"),
         (
             lambda s: setattr(s, "unknown_project", "error") or s.projects.clear(),
-            "cannot be opened .* is its name spelled as in the Suite",
+            "cannot open project .* is its name spelled as in the Suite",
         ),
         (
             lambda s: s.fail("project", "graphql-404"),
-            "cannot be opened .* is its name spelled as in the Suite",
+            "cannot open project .* is its name spelled as in the Suite",
         ),
-        (lambda s: s.add_project("P", CLASSES, workapp="image-default"), "of the type"),
+        (
+            lambda s: s.add_project("P", CLASSES, workapp="image-default"),
+            "expected the type image-siesta, got image-default",
+        ),
         (lambda s: s.add_project("P", CLASSES, workapp="video-siesta"), "video-siesta"),
-        (lambda s: s.add_project("P", [("car", "box")]), "no bounding boxes"),
+        (lambda s: s.add_project("P", [("car", "box")]), "not bounding-box classes"),
         (lambda s: s.add_project("P", [("car", "polygon")]), r"car \(polygon\)"),
         (lambda s: setattr(s, "key", "of-another") or None, ""),
         (lambda s: s.fail("project", 401), "SPB_ACCESS_KEY"),
@@ -658,7 +659,7 @@ def test_names_that_break_the_suite(upload, server, tmp_path, unsafe):
     ],
 )
 def test_projects_that_cannot_be_used(upload, server, tmp_path, prepare, message):
-    annotations = coco(
+    annotations = write_coco(
         tmp_path / "c.json",
         {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [1, 2, 3, 4])]},
     )
@@ -677,10 +678,10 @@ def test_a_class_that_is_there_twice(upload, server, sdk, tmp_path):
     classes = [("car", "box"), ("car", "polygon")]
     server.add_project("P", classes)
     label = server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     status, output, _ = upload("--annotations", annotations)
     if "spb-cli" in str(sdk):
-        assert status == 1 and "spb-cli cannot tell apart" in output
+        assert status == 1 and "spb-cli cannot tell them apart" in output
         assert not label.objects
     else:
         assert status == 0, output
@@ -689,19 +690,19 @@ def test_a_class_that_is_there_twice(upload, server, sdk, tmp_path):
 
 def test_credentials(upload, server, tmp_path):
     server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": []})
-    given = {"SPB_TEAM_NAME": "", "SPB_ACCESS_KEY": ""}
-    status, output, _ = upload("--annotations", annotations, **given)
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    settings = {"SPB_TEAM_NAME": "", "SPB_ACCESS_KEY": ""}
+    status, output, _ = upload("--annotations", annotations, **settings)
     assert status == 1 and "expected SPB_ACCESS_KEY and SPB_TEAM_NAME" in output
-    given = {"SPB_TEAM_NAME": "", "SPB_ACCOUNT_NAME": server.team}
-    # A profile of Amazon's that is not there, which is none of this step's business.
-    given["AWS_PROFILE"] = given["AWS_DEFAULT_PROFILE"] = "missing"
-    status, output, _ = upload("--annotations", annotations, **given)
+    settings = {"SPB_TEAM_NAME": "", "SPB_ACCOUNT_NAME": server.team}
+    # A missing AWS profile must not matter.
+    settings["AWS_PROFILE"] = settings["AWS_DEFAULT_PROFILE"] = "missing"
+    status, output, _ = upload("--annotations", annotations, **settings)
     assert status == 0, output
 
 
 def test_credentials_that_are_taken_away(upload, server, tmp_path):
-    annotations, images, truth = many(tmp_path, 60, 1)
+    annotations, images, truth = write_many(tmp_path, 60, 1)
     for name in truth:
         server.add_asset("P", *name.split("/", 1), encode())
     server.fail("updateLabelInfo", 401, times=None, after=20)
@@ -714,27 +715,27 @@ def test_credentials_that_are_taken_away(upload, server, tmp_path):
 
 
 @one_sdk
-def test_nothing_goes_on_where_all_fails(upload, server, tmp_path):
+def test_the_upload_stops_when_everything_fails(upload, server, tmp_path):
     names = {f"ds/{i}.jpg": [] for i in range(100)}
-    annotations = coco(tmp_path / "c.json", names)
+    annotations = write_coco(tmp_path / "c.json", names)
     server.fail("labels", 503, times=None)
     status, output, facts = upload("--annotations", annotations, constants=NO_WAITS)
-    assert status == 1 and "pictures failed one after the other" in output
+    assert status == 1 and "images failed in a row" in output
     assert 20 <= facts["failed"] < 40 and facts["not_done"] > 60
     assert "503" in facts["stopped"]
-    assert output.count("failed: ") == 11  # Ten of them, and how many more.
+    assert output.count("failed: ") == 11  # Ten failures, and the number of the others.
 
 
 @one_sdk
-def test_pictures_that_cannot_succeed_stop_no_others(upload, server, tmp_path):
+def test_failing_images_stop_no_others(upload, server, tmp_path):
     names = {f"ds/{i:03}.jpg": [("car", [1, 2, 3, 4])] for i in range(50)}
     for name in list(names)[40:]:
         server.add_asset("P", *name.split("/", 1), encode())
-    annotations = coco(tmp_path / "c.json", names)
+    annotations = write_coco(tmp_path / "c.json", names)
     status, output, facts = upload("--annotations", annotations)
     assert status == 2 and counts(facts) == [10, 0, 0, 40], output
     assert facts["not_done"] == 0 and facts["stopped"] == ""
-    # Nor do those whose picture was not given, or is another one.
+    # Nor do items whose image is missing or of another size.
     (tmp_path / "ds").mkdir()
     for name in names:
         (tmp_path / name).write_bytes(encode((WIDTH, HEIGHT + 1)))
@@ -742,80 +743,50 @@ def test_pictures_that_cannot_succeed_stop_no_others(upload, server, tmp_path):
     arguments = ("--upload_images=true", "--images", tmp_path / "ds")
     status, output, facts = upload("--annotations", annotations, *arguments)
     assert status == 2 and counts(facts) == [0, 0, 10, 40], output
-    assert "ds/000.jpg: expected its picture among the images" in output
-    assert "is 64x49, but the annotations of ds/001.jpg are of" in output
+    assert "ds/000.jpg: expected its file among the images" in output
+    assert "is 64x49, but the annotations of ds/001.jpg are for 64x48" in output
     assert "export" not in output
 
 
 @one_sdk
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_upload(upload, server, tmp_path, number):
-    annotations, images, _ = many(tmp_path, 60, 1)
+    annotations, images, _ = write_many(tmp_path, 60, 1)
     arguments = ("--annotations", annotations, "--images", images)
 
-    told = threading.Lock()
+    interrupted = threading.Lock()
 
     def interrupt(request):
-        if server.counts["put-info"] == 10 and told.acquire(blocking=False):
+        if server.counts["put-info"] == 10 and interrupted.acquire(blocking=False):
             process.send_signal(number)
 
     process = upload(*arguments, "--upload_images=true", start=True)
     server.before_request = interrupt
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in stderr
-    assert all(label.encoded for label in server.labels.values())  # None half done.
+    assert all(label.encoded for label in server.labels.values())  # None is half done.
     facts = json.loads((tmp_path / "outputs" / "upload.json").read_text())
     assert facts["created"] == len(server.labels) and facts["failed"] == 0
     assert facts["not_done"] == 60 - facts["created"] > 0
     assert facts["stopped"] == "it was interrupted."
-    assert f"stopped with {facts['not_done']} of 60 pictures left" in stderr
+    assert f"stopped with {facts['not_done']} of 60 images left" in stderr
     assert f'"not_done": {facts["not_done"]}' in stdout
     server.before_request = None
     status, output, facts = upload(*arguments, "--upload_images=true")
     assert status == 0 and facts["created"] + facts["unchanged"] == 60, output
 
 
-def test_a_signal_while_a_thread_starts(monkeypatch):
-    begun = []
-
-    def bring(item):
-        begun.append(item)
-        return uploader.Outcome("created")
-
-    bring.suite = SimpleNamespace(stopped=threading.Event())
-    real = threading.Thread.start
-
-    def start(thread):
-        real(thread)
-        if len(begun) > 20 and not bring.suite.stopped.is_set():
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    told = SimpleQueue()
-    try:
-        with pytest.raises(KeyboardInterrupt), runtime.signals_held(told):
-            outcomes, ended_by = uploader.upload_all(
-                bring, list(range(100)), told, SimpleNamespace(update=int)
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert isinstance(ended_by, KeyboardInterrupt)
-    assert 20 < len(begun) < 100
-    assert [n for n, outcome in enumerate(outcomes) if outcome] == sorted(begun)
-
-
 @one_sdk
-def test_a_second_signal_waits_for_nothing(upload, server, tmp_path):
+def test_a_second_signal_stops_immediately(upload, server, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         server.add_asset("P", "ds", name, encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [], "ds/b.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [], "ds/b.jpg": []})
     server.fail(lambda r: (r.kind, r.key) == ("get-info", "a.jpg"), "slow", seconds=99)
     process = upload("--annotations", annotations, start=True)
     while server.counts["get-info"] != 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert any("stopping as soon as" in line for line in process.stderr)
+    assert any("interrupted: finishing" in line for line in process.stderr)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
@@ -825,9 +796,9 @@ def test_a_second_signal_waits_for_nothing(upload, server, tmp_path):
     assert facts["not_done"] == 2 - facts["unchanged"]
 
 
-def test_a_connection_that_stalls_is_given_up(upload, server, tmp_path):
+def test_a_stalled_connection_times_out(upload, server, tmp_path):
     server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     for kind in ("labels", "get-info", "updateLabelInfo", "put-info"):
         server.fail(kind, "slow", seconds=99)
     hurried = {"TIMEOUT": (1, 0.5), "RETRY_SECONDS": (0.1, 0.1)}
@@ -835,7 +806,7 @@ def test_a_connection_that_stalls_is_given_up(upload, server, tmp_path):
     assert status == 0 and counts(facts) == [1, 0, 0, 0], output
     server.fail("get-info", "slow", times=None, seconds=99)
     status, output, facts = upload("--annotations", annotations, constants=hurried)
-    assert status == 2 and "looking it up failed (ReadTimeout" in output
+    assert status == 2 and "cannot look up its label (ReadTimeout" in output
 
 
 def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
@@ -843,37 +814,35 @@ def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "ds" / name).write_bytes(encode())
     server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
-    # What the output holds of them, the fixture looks at.
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    # The fixture checks the output for secrets.
     server.fail("put-info", 503, times=None)
-    hurried = {"RETRY_SECONDS": (), "SHORT_TRIES": 0}
+    hurried = {"RETRY_SECONDS": (), "FEW_RETRIES": 0}
     status, output, facts = upload("--annotations", annotations, constants=hurried)
-    assert status == 2 and "its boxes were not stored" in output and "/info/" in output
-    # Nobody listens there.
+    assert status == 2 and "cannot store its boxes" in output and "/info/" in output
+    # Nothing listens at this address.
     server.recover()
     server.storage_url = "http://127.0.0.1:1"
-    annotations = coco(tmp_path / "c.json", {"ds/b.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/b.jpg": [("car", [1, 2, 3, 4])]})
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     arguments += ("--upload_images=true",)
     status, output, facts = upload(*arguments, constants=hurried)
-    assert status == 2 and "its picture was not taken" in output
+    assert status == 2 and "cannot upload the image" in output
     assert "/image/" in output and "Max retries exceeded" in output
 
 
 @pytest.mark.parametrize(
     "kind, failure", [("get-info", 429), ("get-info", 503), ("put-info", 429)]
 )
-def test_files_that_are_asked_for_too_often_get_all_tries(
-    upload, server, tmp_path, kind, failure
-):
+def test_rate_limited_files_get_all_retries(upload, server, tmp_path, kind, failure):
     label = server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
-    # spb-cli asks for a file four times by itself.
-    hurried = {"RETRY_SECONDS": (0.05,) * 6, "SHORT_TRIES": 0}
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    # spb-cli itself requests a file four times.
+    hurried = {"RETRY_SECONDS": (0.05,) * 6, "FEW_RETRIES": 0}
     server.fail(kind, failure, times=6)
     status, output, _ = upload("--annotations", annotations, constants=hurried)
     assert status == 0 and len(label.objects) == 1, output
-    # An address that has expired is not worth as many.
+    # An expired address gets fewer retries.
     server.recover()
     server.fail(kind, 403)
     label.info = None
@@ -884,7 +853,7 @@ def test_files_that_are_asked_for_too_often_get_all_tries(
 def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
     names = {f"ds/{i}.jpg": [("car", [1, 2, 3, 4])] for i in range(5)}
     labels = [server.add_asset("P", *n.split("/"), encode()) for n in list(names)[:4]]
-    # A member that is none; an error whose code is a word, here even the key.
+    # An object that is null; an error whose code is a word, here even the key.
     labels[0].info = json.dumps({"result": {"objects": [None]}}).encode()
     server.fail(
         lambda r: (r.kind, r.key) == ("updateLabelInfo", "1.jpg"),
@@ -895,35 +864,35 @@ def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
         **answer(label),
         **({"tags": None} if label.key == "2.jpg" else {}),
     }
-    # One that lacks what was asked for, from which the SDK makes its models.
+    # An answer without a field that the SDK needs.
     create = server._create_asset
 
-    def create_less(project, given):
-        made = create(project, given)
+    def create_less(project, arguments):
+        made = create(project, arguments)
         del made["presignedURL"]
-        raise suite_server._Refused(200, {"data": {"createAsset": made}})
+        raise suite_graphql.Refused(200, {"data": {"createAsset": made}})
 
     server._create_asset = create_less
     (tmp_path / "ds").mkdir()
     for name in names:
         (tmp_path / name).write_bytes(encode())
     status, output, facts = upload(
-        *("--annotations", coco(tmp_path / "c.json", names)),
+        *("--annotations", write_coco(tmp_path / "c.json", names)),
         *("--upload_images=true", "--images", tmp_path / "ds"),
     )
     assert status == 2 and counts(facts) == [1, 0, 0, 4], output
     reasons = {x["key"]: x["reason"] for x in facts["pictures"]}
-    assert "the objects of its label cannot be read" in reasons["0.jpg"]
+    assert "cannot read the objects of its label" in reasons["0.jpg"]
     assert "cannot read the Suite's answer: ValueError: " in reasons["1.jpg"]
     assert "'…'" in reasons["1.jpg"]
     assert "cannot read the Suite's answer: TypeError: " in reasons["2.jpg"]
     assert reasons["3.jpg"] == "" and len(labels[3].objects) == 1
-    assert "ds/4.jpg: registering it failed" in reasons["4.jpg"]
+    assert "ds/4.jpg: cannot register the image" in reasons["4.jpg"]
 
 
 def test_bytes_that_the_suite_has_lost_are_noticed(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "a.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     server.fail("put-info", "lose")
     status, output, _ = upload("--annotations", annotations)
     assert status == 0 and len(label.objects) == 1, output
@@ -934,7 +903,7 @@ def test_bytes_that_the_suite_has_lost_are_noticed(upload, server, tmp_path):
 
 
 @one_sdk
-def test_pictures_under_other_spellings_of_their_names(upload, server, tmp_path):
+def test_images_under_other_spellings_of_their_names(upload, server, tmp_path):
     apart = unicodedata.normalize("NFD", "사진")
     labels = [
         server.add_asset("P", "ds", "/a.jpg", encode()),
@@ -942,7 +911,9 @@ def test_pictures_under_other_spellings_of_their_names(upload, server, tmp_path)
         server.add_asset("P", apart, f"/{apart}/b.jpg", encode()),
     ]
     names = ("ds/a.jpg", "ds/사진.jpg", "사진/사진/b.jpg")
-    annotations = coco(tmp_path / "c.json", {n: [("car", [1, 2, 3, 4])] for n in names})
+    annotations = write_coco(
+        tmp_path / "c.json", {n: [("car", [1, 2, 3, 4])] for n in names}
+    )
     for name in names:
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(encode())
@@ -952,36 +923,36 @@ def test_pictures_under_other_spellings_of_their_names(upload, server, tmp_path)
     assert list(server.labels.values()) == labels and not server.counts["createAsset"]
     assert [len(label.objects) for label in labels] == [1, 1, 1]
     assert counts(upload(*arguments)[2]) == [0, 0, 3, 0]
-    # Where the Suite has both, the name itself counts.
+    # If the Suite has both spellings, the exact name counts.
     exact = server.add_asset("P", "ds", "a.jpg", encode())
     assert counts(upload(*arguments)[2]) == [1, 0, 2, 0] and exact.objects
-    # A dataset that was typed on a Mac.
-    annotations = coco(tmp_path / "d.json", {"사진/사진/b.jpg": []})
+    # A dataset typed on a Mac.
+    annotations = write_coco(tmp_path / "d.json", {"사진/사진/b.jpg": []})
     arguments = ("--annotations", annotations, f"--dataset={apart}")
     assert counts(upload(*arguments)[2])[3] == 0 and not labels[2].objects
 
 
 @one_sdk
-def test_another_picture_of_the_same_file_name_is_not_taken(upload, server, tmp_path):
+def test_another_image_of_the_same_file_name_is_not_sent(upload, server, tmp_path):
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "0001.jpg").write_bytes(encode())
     names = {"ds/train/0001.jpg": [("car", [1, 2, 3, 4])]}
     status, output, facts = upload(
-        *("--annotations", coco(tmp_path / "c.json", names)),
+        *("--annotations", write_coco(tmp_path / "c.json", names)),
         *("--upload_images=true", "--images", tmp_path / "val"),
     )
     assert status == 2 and counts(facts) == [0, 0, 0, 1] and not server.labels
-    assert "ds/train/0001.jpg: expected its picture among the images, got" in output
+    assert "ds/train/0001.jpg: expected its file among the images, got" in output
 
 
 @one_sdk
-def test_boxes_of_a_picture_of_unknown_size(upload, server, tmp_path):
+def test_boxes_of_an_image_of_unknown_size(upload, server, tmp_path):
     labels = [server.add_asset("P", "ds", n, encode()) for n in ("a.jpg", "b.jpg")]
     (tmp_path / "ds").mkdir()
     (tmp_path / "ds" / "a.jpg").write_bytes(encode())
     boxes = [("car", [-50, -50, 500, 500]), ("car", [1, 2, 3, 4])]
     names = {"ds/a.jpg": boxes, "ds/b.jpg": boxes}
-    annotations = coco(tmp_path / "c.json", names, size=(None, None))
+    annotations = write_coco(tmp_path / "c.json", names, size=(None, None))
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     status, output, _ = upload(*arguments)
     assert status == 0 and "1 pictures of unknown size" in output, output
@@ -993,33 +964,33 @@ def test_boxes_of_a_picture_of_unknown_size(upload, server, tmp_path):
     assert boxes_of(labels[1]) == [("car", (1, 2, 3, 4))]
 
 
-def test_a_picture_that_the_suite_has_no_bytes_of(upload, server, tmp_path):
+def test_an_image_that_the_suite_has_no_bytes_of(upload, server, tmp_path):
     (tmp_path / "ds").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "ds" / name).write_bytes(encode())
-    empty = coco(tmp_path / "c.json", {"ds/sub/a.jpg": [("car", [1, 2, 3, 4])]})
+    empty = write_coco(tmp_path / "c.json", {"ds/sub/a.jpg": [("car", [1, 2, 3, 4])]})
     (tmp_path / "ds" / "sub").mkdir()
     (tmp_path / "ds" / "a.jpg").rename(tmp_path / "ds" / "sub" / "a.jpg")
-    given = ("--upload_images=true", "--images", tmp_path / "ds")
-    # The answer is lost, and with it the address, which is given once.
+    images = ("--upload_images=true", "--images", tmp_path / "ds")
+    # The answer is lost, and with it the address, which the Suite returns only once.
     server.fail("createAsset", "drop-after")
     for _ in range(2):
-        status, output, facts = upload("--annotations", empty, *given)
+        status, output, facts = upload("--annotations", empty, *images)
         assert status == 2 and counts(facts) == [0, 0, 0, 1], output
-        assert "answers with 404 for its picture" in output
+        assert "answers 404 for its image" in output
         assert "delete it in the Suite and run again" in output
     (label,) = server.labels.values()
     assert label.file_name == "a.jpg" and label.encoded is None
-    # Boxes can go there all the same. With them, it is no longer to be deleted.
+    # Boxes can be sent anyway. With them, the label must no longer be deleted.
     assert counts(upload("--annotations", empty)[2]) == [1, 0, 0, 0]
-    status, output, _ = upload("--annotations", empty, *given)
+    status, output, _ = upload("--annotations", empty, *images)
     assert status == 2 and "has objects, so keep it" in output
     assert "delete" not in output
-    # A name that is taken, in a project that does not list it.
+    # A name that is taken, but that the project does not list.
     server.fail("createAsset", "graphql-409")
-    other = coco(tmp_path / "d.json", {"ds/b.jpg": []})
-    status, output, _ = upload("--annotations", other, *given)
-    assert status == 2 and "ds/b.jpg: nothing was uploaded" in output
+    other = write_coco(tmp_path / "d.json", {"ds/b.jpg": []})
+    status, output, _ = upload("--annotations", other, *images)
+    assert status == 2 and "ds/b.jpg: not uploaded" in output
     assert "is the name taken in another project" in output
 
 
@@ -1031,13 +1002,13 @@ def test_an_object_of_a_class_that_is_gone(upload, server, tmp_path, replace):
     label = server.add_asset(
         "P", "ds", "a.jpg", encode(), objects=[gone], status="SUBMITTED"
     )
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
     arguments = ("--annotations", annotations, "--status=WORKING")
     status, output, _ = upload(*arguments, f"--replace={replace}")
     if replace == "all":
         assert status == 0 and boxes_of(label) == [("car", (1, 2, 3, 4))]
         return
-    assert status == 2 and "an object of the class 'old' (box)" in output, output
+    assert status == 2 and "an object of class 'old' (box)" in output, output
     assert label.objects == [gone] and label.status == "SUBMITTED"
 
 
@@ -1046,33 +1017,33 @@ def test_class_names_that_are_spelled_in_two_ways(upload, server, tmp_path):
     server.add_project("P", [("car ", "box"), (apart, "box")])
     label = server.add_asset("P", "ds", "a.jpg", encode())
     boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 9, 9])]}
-    annotations = coco(tmp_path / "c.json", boxes)
+    annotations = write_coco(tmp_path / "c.json", boxes)
     status, output, facts = upload("--annotations", annotations)
     assert status == 0 and counts(facts) == [1, 0, 0, 0], output
     assert [one["class_name"] for one in label.objects] == ["car ", apart]
     assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
     server.add_project("P", [("car ", "box"), ("car", "box"), ("사람", "box")])
-    assert "several classes named car" in upload("--annotations", annotations)[1]
+    assert "several classes are named car" in upload("--annotations", annotations)[1]
 
 
 @one_sdk
 def test_a_review_csv_that_does_not_fit(upload, server, tmp_path):
     label = server.add_asset("P", "ds", "사진.jpg", encode())
-    annotations = coco(tmp_path / "c.json", {"ds/사진.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/사진.jpg": []})
     path = tmp_path / "review.csv"
     arguments = ("--annotations", annotations, "--review", path)
     text = "file_name,rank\nds/사진.jpg,1\nds/other.jpg,2\nds/third.jpg,3\n"
     path.write_text(text, encoding="cp949")
-    status, output, _ = upload(*arguments, "--review_pictures=2")
+    status, output, _ = upload(*arguments, "--review_images=2")
     assert status == 1 and "expected a CSV file in UTF-8" in output and not label.tags
     path.write_text(text, encoding="utf-8-sig")
-    status, output, _ = upload(*arguments, "--review_pictures=2")
+    status, output, _ = upload(*arguments, "--review_images=2")
     assert status == 0 and label.tags == ["review"], output
-    assert "1 pictures of review.csv that the annotations do not have" in output
+    assert "1 images of review.csv that are not in the annotations" in output
 
 
 def test_without_an_sdk(tmp_path):
-    annotations = coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
     process = subprocess.run(
         [sys.executable, REPOSITORY / "upload_superbai.py", "--project=P"]
         + ["--annotations", annotations],

@@ -1,13 +1,13 @@
-"""A stand-in for the API of the Superb AI Suite on this machine, for tests.
+"""A local stand-in for the API of the Superb AI Suite, for tests.
 
-It answers what spb-cli 0.18 and superb-ai-label 0.22 ask for when they look a project
-up, upload pictures and change labels. It can be told to fail, and it exports what it
-holds as the Suite does.
+It answers the requests of spb-cli 0.18 and superb-ai-label 0.22 for looking up
+projects, uploading images and changing labels. Tests can make requests fail, and export
+a project as the Suite does.
 
     with SuiteServer() as server:
         project = server.add_project("Cars", [("car", "box")])
         label = server.add_asset("Cars", "street", "a.jpg", encoded)
-        ...  # A process with the variables of `server.environment()` uploads.
+        ...  # A process with the environment `server.environment()` uploads.
         images, labels = server.export("Cars", folder)
 """
 
@@ -31,17 +31,8 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-# The endpoint and the arguments of each operation; it can do without those with a `?`.
-_OPERATIONS = {
-    "createAsset": "/graphql file fileName fileSize dataset dataKey projectId",
-    "labels": "/v2/graphql projectId id? tags? dataset? dataKey? page? pageSize?",
-    "updateLabelInfo": "/v2/graphql projectId id result?",
-    "updateLabels": "/v2/graphql projectId id workapp tags? result?",
-    "updateLabelTags": "/v2/graphql projectId id tags?",
-    "updateLabelStatus": "/v2/graphql projectId id status",
-    "project": "/v3/graphql id? name?",
-    "projects": "/v3/graphql page? pageSize? nameIcontains?",
-}
+from suite_graphql import Refused, errors, parse_operation, select_fields
+
 _FILTERS = {"id": "id", "dataset": "dataset", "dataKey": "key"}
 _FAILURES = (
     *("drop", "drop-after", "lose", "slow", "expired", "limit", "html"),
@@ -54,12 +45,12 @@ def _now():
 
 
 def _new_id():
-    return str(uuid4())  # The SDKs change ids of any other version.
+    return str(uuid4())  # The SDKs replace ids of any other version.
 
 
 @dataclass
 class Project:
-    """A project of the Suite; `interface` is what an export has as project.json."""
+    """A project of the Suite; `interface` is the project.json of an export."""
 
     name: str
     workapp: str
@@ -70,16 +61,16 @@ class Project:
 
     @property
     def is_legacy(self):
-        """Whether its labels are kept in the API itself, not in files beside it."""
+        """Whether the API itself stores the labels, not files beside it."""
         return self.workapp == "image-default"
 
     def object(self, name, kind, coord, **others):
-        """Returns an object of one of its classes as the Suite saves a person's.
+        """Returns an object of one class as the Suite stores it when a person draws it.
 
         Args:
             name, kind: the name and the annotation type of the class.
             coord: its coordinates, in pixels.
-            **others: further members, or other values of members.
+            **others: further keys, or other values of keys.
         """
         classes = self.interface["object_detection"]["object_classes"]
         ids = {(c["name"], c["annotation_type"]): c["id"] for c in classes}
@@ -98,16 +89,16 @@ class Project:
 
 @dataclass
 class Label:
-    """A picture of a project, and its label.
+    """An image of a project, and its label.
 
     Attributes:
-        encoded: bytes of the picture, None until they were put.
+        encoded: bytes of the image; None until they are sent.
         tags: list of names.
-        info: bytes of the label's file as they were put, None until then.
-        legacy_result: the label in a legacy project, None until there is one.
-        stats: numbers of objects by class, as whoever saved the label gave them.
-        file_name: that of the picture's file, as whoever uploaded it gave it.
-        id, asset_id: of the label and of the picture.
+        info: bytes of the label's file; None until they are sent.
+        legacy_result: the label in a legacy project; None until it is saved.
+        stats: number of objects by class, as the client sent them.
+        file_name: name of the image's file, as the client sent it.
+        id, asset_id: of the label and of the image.
     """
 
     project: Project
@@ -127,7 +118,7 @@ class Label:
 
     @property
     def result(self):
-        """The objects and categories of the label, None where there is none yet."""
+        """The objects and categories of the label; None if it was never saved."""
         if self.project.is_legacy or self.info is None:
             return self.legacy_result
         return json.loads(self.info).get("result")
@@ -143,10 +134,10 @@ class Request(NamedTuple):
 
     Attributes:
         kind: the name of the GraphQL operation; `put-image`, `get-image`, `put-info` or
-            `get-info`; `invalid` for one that is neither.
-        project: the name of its project, or what is given in place of it.
-        dataset, key: of its picture, empty where it is not about a single one.
-        label_id: of its label, where it names that.
+            `get-info`; otherwise `invalid`.
+        project: the name of its project, or what the request has instead.
+        dataset, key: of its image; empty unless it is about one image.
+        label_id: of its label; empty if the request does not name it.
     """
 
     kind: str
@@ -157,21 +148,13 @@ class Request(NamedTuple):
 
     @property
     def name(self):
-        """`<dataset>/<key>`, or the project where it is about no single picture."""
+        """`<dataset>/<key>`, or the project if it is not about one image."""
         return f"{self.dataset}/{self.key}" if self.key else self.project
-
-
-class _Refused(Exception):
-    """A request that is answered with `status` and `content`."""
-
-    def __init__(self, status, content):
-        super().__init__(status, content)
-        self.answer = status, content
 
 
 @dataclass
 class _Failure:
-    """What `SuiteServer.fail` was told."""
+    """The arguments of `SuiteServer.fail`."""
 
     match: str | Callable | None
     status: int | str
@@ -180,11 +163,11 @@ class _Failure:
     seconds: float
 
     def fits(self, request):
-        """Tells whether a request is to fail so, and counts it if it could be."""
-        is_meant = self.match in (None, request.kind)
+        """Tells whether a request fails; counts the requests that match."""
+        matches = self.match in (None, request.kind)
         if callable(self.match):
-            is_meant = self.match(request)
-        if not is_meant or self.times == 0:
+            matches = self.match(request)
+        if not matches or self.times == 0:
             return False
         if self.after:
             self.after -= 1
@@ -200,16 +183,15 @@ class SuiteServer:
     Attributes:
         url: what the SDKs take as SPB_APP_API_ENDPOINT.
         projects: dict from names to `Project`.
-        labels: dict from ids to `Label`, in the order in which they were made.
+        labels: dict from ids to `Label`, in the order of their creation.
         lock: held while a request reads or changes the two.
         counts: Counter of the requests by kind.
         log: list of (kind, name) of the requests, in their order; see `Request`.
-        most_in_flight: the largest number of requests that were under way at once.
-        before_request: None, or called with the `Request` before each is carried out.
-        url_lifetime: seconds for which presigned URLs are good.
-        storage_url: what presigned URLs begin with, this server's own `url` at first.
-        unknown_project: whether that of an unknown name is answered as `null` or as an
-            `error`.
+        most_in_flight: the largest number of simultaneous requests.
+        before_request: called with each `Request` before it is executed; or None.
+        url_lifetime: seconds until presigned URLs expire.
+        storage_url: start of the presigned URLs, by default `url`.
+        unknown_project: answer to an unknown project's name, `null` or `error`.
     """
 
     def __init__(self, team="team", key="secret", *, unknown_project="null"):
@@ -218,7 +200,7 @@ class SuiteServer:
         self.counts, self.log, self.most_in_flight = Counter(), [], 0
         self.before_request, self.url_lifetime = None, 3600
         self._by_key, self._failures, self._in_flight = {}, [], 0
-        self._lifetime = 3600  # That of the URLs in the answer that is being made.
+        self._lifetime = 3600  # Of the URLs in the current answer.
         self._secret, self._closing = secrets.token_bytes(16), threading.Event()
         pair = base64.b64encode(f"{team}:{key}".encode()).decode()
         self._credentials = {"X-API-KEY": key, "Authorization": f"Basic {pair}"}
@@ -237,7 +219,7 @@ class SuiteServer:
         self._http.server_close()
 
     def environment(self):
-        """Returns the variables with which both SDKs find this server."""
+        """Returns the environment variables with which both SDKs find this server."""
         return {
             "SPB_APP_API_ENDPOINT": self.url,
             "SPB_TEAM_NAME": self.team,
@@ -252,8 +234,8 @@ class SuiteServer:
 
         Args:
             classes: pairs of name and annotation type.
-            workapp: `image-siesta`, `image-default` (the legacy one), or another.
-            version: of its format, by which the SDKs choose their spelling.
+            workapp: `image-siesta`, `image-default` (legacy), or another.
+            version: of its format; the SDKs choose the spelling of keys by it.
             settings: a dict, or pairs.
         """
         interface = _interface(classes, workapp, version)
@@ -272,14 +254,14 @@ class SuiteServer:
         tags=(),
         status="WORKING",
     ):
-        """Adds a picture with its label, and returns the `Label`.
+        """Adds an image with its label, and returns the `Label`.
 
         Args:
             project: the name of its project.
-            encoded: the bytes of its file; None is what an upload leaves that broke.
-            objects: list of objects as a label has them; None for a label that was
-                never saved.
-            size: (width, height) that it was labelled at.
+            encoded: the bytes of its file; None as after an interrupted upload.
+            objects: list of the label's objects; None for a label that was never
+                saved.
+            size: (width, height) at which it was labelled.
             tags: names.
             status: WORKING, SUBMITTED or SKIPPED.
         """
@@ -301,11 +283,11 @@ class SuiteServer:
         return label
 
     def label(self, project, dataset, key):
-        """Returns the `Label` of a picture."""
+        """Returns the `Label` of an image."""
         return self._by_key[project, dataset, key]
 
     def export(self, project, folder):
-        """Writes the Suite's two downloads of a project.
+        """Writes the two downloads of a project, as the Suite does.
 
         Args:
             project: the name of the project.
@@ -341,26 +323,25 @@ class SuiteServer:
         return paths
 
     def fail(self, match, status, times=1, *, after=0, seconds=1.0):
-        """Lets requests fail from now on.
+        """Makes requests fail from now on.
 
         Args:
             match: a kind of request, a function from a `Request` to a bool, or None for
-                all of them.
+                all requests.
             status: an HTTP status, or one of
-                `drop`: the connection is closed, and nothing done;
-                `drop-after`: it is done, and the connection closed without an answer;
-                `lose`: it is answered as if it was done, and is not, which only bytes
-                that are put can be;
-                `slow`: it is done after some seconds;
-                `expired`: all presigned URLs in the answer have expired; or if the
-                request is of one itself, that has;
-                `limit`: the error for a team that has asked too often;
+                `drop`: the request is not executed and the connection closed;
+                `drop-after`: it is executed, but the connection closed without answer;
+                `lose`: it is answered but not executed; only for sent bytes;
+                `slow`: it is executed after some seconds;
+                `expired`: the presigned URLs in the answer have expired, or the one
+                that is requested;
+                `limit`: the error for too many requests of a team;
                 `graphql-error`: a GraphQL error without a code;
                 `graphql-<code>`: one with a code, INTERNAL_SERVER_ERROR or a number;
-                `html`: a page in place of JSON.
-            times: how many requests; None for all.
-            after: how many that match are let through before.
-            seconds: how slow `slow` is.
+                `html`: a web page instead of JSON.
+            times: number of requests that fail; None for all.
+            after: number of matching requests that succeed first.
+            seconds: delay of `slow`.
         """
         if status not in _FAILURES and not re.match(r"\d+$|graphql-", str(status)):
             raise ValueError(f"no such failure: {status}")
@@ -368,25 +349,25 @@ class SuiteServer:
             self._failures.append(_Failure(match, status, times, after, seconds))
 
     def settle(self):
-        """Waits for what a client has left behind that was killed."""
+        """Waits until the requests of a killed client are done."""
         is_quiet = False
         while not is_quiet:
-            time.sleep(0.2)  # What lies at the socket is not counted yet.
+            time.sleep(0.2)  # Requests that wait at the socket are not counted yet.
             is_quiet = not self._in_flight
 
     def recover(self):
-        """Takes back all that `fail` was told."""
+        """Ends all failures set by `fail`."""
         with self.lock:
             self._failures.clear()
 
     def _respond(self, method, target, headers, body):
-        """Returns a status and the content, None to close the connection."""
+        """Returns the status and the content; None to close the connection."""
         with self.lock:
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:
             with self.lock:
-                request, carry_out = self._read(method, target, headers, body)
+                request, execute = self._parse(method, target, headers, body)
                 self.counts[request.kind] += 1
                 self.log.append((request.kind, request.name))
                 failure = next((f for f in self._failures if f.fits(request)), None)
@@ -404,35 +385,36 @@ class SuiteServer:
             with self.lock:
                 self._lifetime = -1 if status == "expired" else self.url_lifetime
                 try:
-                    answer = carry_out()
-                except _Refused as refused:
+                    answer = execute()
+                except Refused as refused:
                     answer = refused.answer
             return None if status == "drop-after" else answer
         finally:
             with self.lock:
                 self._in_flight -= 1
 
-    def _read(self, method, target, headers, body):
-        """Returns a `Request` and the function that carries it out."""
+    def _parse(self, method, target, headers, body):
+        """Returns a `Request` and a function that executes it."""
         url = urlsplit(target)
         found = re.fullmatch("/(image|info)/([0-9a-f-]{36})", url.path)
         if found:
             kind, label = f"{method.lower()}-{found[1]}", self.labels.get(found[2])
             return _about(kind, label), partial(self._serve_file, method, url, body)
         try:
-            name, given, fields = _operation(url.path, body)
-            work = partial(self._execute, name, given, fields)
-        except _Refused as refused:
-            name, given = "invalid", {}
+            name, arguments, fields = parse_operation(url.path, body)
+            work = partial(self._execute, name, arguments, fields)
+        except Refused as refused:
+            name, arguments = "invalid", {}
             work = partial(_raise, refused)
-        return self._describe(name, given), partial(self._check, headers, work)
+        return self._describe(name, arguments), partial(self._check, headers, work)
 
-    def _describe(self, kind, given):
-        if given.get("id") in self.labels:
-            return _about(kind, self.labels[given["id"]])
-        asked = given.get("projectId") or given.get("id") or given.get("name") or ""
+    def _describe(self, kind, arguments):
+        if arguments.get("id") in self.labels:
+            return _about(kind, self.labels[arguments["id"]])
+        keys = ("projectId", "id", "name")
+        asked = next(filter(None, map(arguments.get, keys)), "")
         names = [p.name for p in self.projects.values() if p.id == asked]
-        identity = given.get("dataset") or "", given.get("dataKey") or ""
+        identity = arguments.get("dataset") or "", arguments.get("dataKey") or ""
         return Request(kind, *(names or [asked]), *identity)
 
     def _check(self, headers, work):
@@ -440,38 +422,46 @@ class SuiteServer:
             return _failed(401)
         return work()
 
-    def _execute(self, name, given, fields):
+    def _execute(self, name, arguments, fields):
         """Answers a GraphQL operation."""
         if name == "project":
-            value = self._find_project(given)
+            value = self._find_project(arguments)
         elif name == "projects":
-            part = (given.get("nameIcontains") or "").lower()
+            part = (arguments.get("nameIcontains") or "").lower()
             found = [p for p in self.projects.values() if part in p.name.lower()]
-            value = _page(found, given, self._project_values)
+            value = _page(found, arguments, self._project_values)
         else:
             ids = {project.id: project for project in self.projects.values()}
-            project = ids.get(given["projectId"]) or _not_found()
+            project = ids.get(arguments["projectId"]) or _not_found()
             work = {"createAsset": self._create_asset, "labels": self._find_labels}
-            value = work.get(name, self._update_label)(project, given)
-        return 200, {"data": {name: _select(value, fields)}}
+            value = work.get(name, self._update_label)(project, arguments)
+        return 200, {"data": {name: select_fields(value, fields)}}
 
-    def _find_project(self, given):
+    def _find_project(self, arguments):
+        name, project_id = arguments.get("name"), arguments.get("id")
         for project in self.projects.values():
-            if project.id == given.get("id") or project.name == given.get("name"):
+            if name == project.name or project_id == project.id:
                 return self._project_values(project)
         if self.unknown_project == "error":
-            raise _Refused(*_errors("Project not found"))
+            raise Refused(*errors("Project not found"))
         return None
 
-    def _create_asset(self, project, given):
-        identity = project.name, given["dataset"], given["dataKey"]
+    def _create_asset(self, project, arguments):
+        identity = project.name, arguments["dataset"], arguments["dataKey"]
         if not all(identity):
-            raise _Refused(*_errors("Bad Request", 400))
+            raise Refused(*errors("Bad Request", 400))
         if identity in self._by_key:
-            raise _Refused(*_errors("Conflict", 409))
-        label = self._add(Label(project, *identity[1:], file_name=given["fileName"]))
+            raise Refused(*errors("Conflict", 409))
+        label = self._add(
+            Label(project, *identity[1:], file_name=arguments["fileName"])
+        )
         url = self._presign("PUT", "image", label)
-        return {**given, "id": label.asset_id, "labelId": label.id, "presignedURL": url}
+        return {
+            **arguments,
+            "id": label.asset_id,
+            "labelId": label.id,
+            "presignedURL": url,
+        }
 
     def _add(self, label):
         self.labels[label.id] = label
@@ -481,31 +471,31 @@ class SuiteServer:
     def _labels_of(self, project):
         return [x for x in self.labels.values() if x.project is project]
 
-    def _find_labels(self, project, given):
-        identity = project.name, given.get("dataset"), given.get("dataKey")
-        if all(identity):  # One in thousands, and asked for that often.
+    def _find_labels(self, project, arguments):
+        identity = project.name, arguments.get("dataset"), arguments.get("dataKey")
+        if all(identity):  # Fast, as this is requested for each of thousands.
             found = [self._by_key[identity]] if identity in self._by_key else []
         else:
             found = self._labels_of(project)
         for argument, attribute in _FILTERS.items():
-            wanted = given.get(argument)
-            found = [x for x in found if wanted in (None, getattr(x, attribute))]
-        tags = {tag["name"] for tag in given.get("tags") or ()}
+            expected = arguments.get(argument)
+            found = [x for x in found if expected in (None, getattr(x, attribute))]
+        tags = {tag["name"] for tag in arguments.get("tags") or ()}
         found = [x for x in found if tags <= set(x.tags)]
-        return _page(found, given, self._label_values)
+        return _page(found, arguments, self._label_values)
 
-    def _update_label(self, project, given):
-        label = self.labels.get(given["id"])
+    def _update_label(self, project, arguments):
+        label = self.labels.get(arguments["id"])
         if label is None or label.project is not project:
             _not_found()
-        label.status = given.get("status") or label.status
-        if given.get("tags") is not None:
-            label.tags = [tag["name"] for tag in given["tags"]]
-        if given.get("result") is not None and project.is_legacy:
-            label.legacy_result = given["result"]
-        elif given.get("result") is not None:
-            # The objects themselves are put later; this is what they are counted by.
-            counts = (given["result"].get("tags") or {}).get("classes_count") or []
+        label.status = arguments.get("status") or label.status
+        if arguments.get("tags") is not None:
+            label.tags = [tag["name"] for tag in arguments["tags"]]
+        if arguments.get("result") is not None and project.is_legacy:
+            label.legacy_result = arguments["result"]
+        elif arguments.get("result") is not None:
+            # The objects are sent later; this holds their counts.
+            counts = (arguments["result"].get("tags") or {}).get("classes_count") or []
             label.stats = [{"name": c["name"], "count": c["count"]} for c in counts]
         label.updated_at = _now()
         return self._label_values(label)
@@ -558,7 +548,7 @@ class SuiteServer:
         }
 
     def _presign(self, method, what, label):
-        """Returns a URL that is good for one method and for some seconds."""
+        """Returns a URL that is valid for one method and some seconds."""
         path, expires = f"/{what}/{label.id}", str(time.time() + self._lifetime)
         signature = self._sign(method, path, expires)
         return f"{self.storage_url}{path}?expires={expires}&signature={signature}"
@@ -567,7 +557,7 @@ class SuiteServer:
         return hmac.new(self._secret, repr(parts).encode(), hashlib.sha256).hexdigest()
 
     def _serve_file(self, method, url, body):
-        """Answers a request of a presigned URL, which needs no credentials."""
+        """Answers a request to a presigned URL, which needs no credentials."""
         query = parse_qs(url.query)
         expires, signature = (query.get(k, [""])[0] for k in ("expires", "signature"))
         if not hmac.compare_digest(signature, self._sign(method, url.path, expires)):
@@ -587,14 +577,14 @@ class _Http(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request, client_address):
-        # Clients may go away as they like; what else happens is a mistake in here.
+        # Clients may disconnect at any time; other errors are bugs of this file.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Each answer leaves at once and in one piece.
+    # Send each answer immediately and in one piece.
     disable_nagle_algorithm = True
     wbufsize = 2**16
 
@@ -607,13 +597,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("Content-Length")
-        if length is None and self.command != "GET":  # In chunks, which S3 refuses.
+        if length is None and self.command != "GET":  # Chunked, which S3 refuses.
             self.close_connection, answer = True, (411, b"MissingContentLength")
             while self.rfile.readline().strip() not in (b"0", b""):
-                pass  # What is left unread would cut the answer off.
+                pass  # Unread bytes would cut the answer off.
         else:
             body, answer = self.rfile.read(int(length or 0)), None
-            if len(body) == int(length or 0):  # Else the client was killed.
+            if len(body) == int(length or 0):  # Otherwise the client was killed.
                 answer = self._respond(self.command, self.path, self.headers, body)
         if answer is None:
             self.close_connection = True
@@ -629,84 +619,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST
 
 
-# The language of the queries, as much of it as the SDKs use; their strings are strict.
-_STRING = r'"(?:[^"\\\x00-\x08\n-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"(?!")'
-_LIST = rf"\[(?:{_STRING}|[\s,])*\]"
-_ARGUMENT = re.compile(rf"[\s,]*(\w+)\s*:\s*(\$\w+|{_STRING}|\d+|null|{_LIST})[\s,]*")
-_QUERY = re.compile(
-    r"\s*(?P<kind>query|mutation)?\s*(?:\((?P<defined>[^()\"]*)\))?\s*"
-    rf"\{{\s*(?P<name>\w+)\s*(?:\((?P<given>(?:{_STRING}|[^\"()])*)\))?\s*"
-    r"(?P<fields>\{[\w\s,{}]*\})?\s*\}\s*"
-)
-
-
-def _operation(path, body):
-    """Returns the name, the arguments and the asked fields of a GraphQL request."""
-    try:
-        content = json.loads(body)
-        query = _QUERY.fullmatch(content["query"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _bad_query("Must provide query string") from error
-    if not query:
-        raise _bad_query("Syntax Error")
-    variables = content.get("variables") or {}
-    name, text, at, given = query["name"], query["given"] or "", 0, {}
-    endpoint, *arguments = _OPERATIONS.get(name, "").split() or [""]
-    kind = "mutation" if name.startswith(("create", "update")) else "query"
-    if path != endpoint or kind != (query["kind"] or "query"):
-        raise _bad_query(f"Cannot query field {name}")
-    defined = re.findall(r"\$\w+", query["defined"] or "")
-    while at < len(text):
-        found = _ARGUMENT.match(text, at)
-        if not found:
-            raise _bad_query(f"Syntax Error: {text[at:]}")
-        argument, value = found.groups()
-        if argument in given:
-            raise _bad_query(f"There can be only one argument named {argument}")
-        if value in defined:
-            given[argument] = variables.get(value[1:])
-        elif value.startswith("$"):
-            raise _bad_query(f"Variable {value} is not defined")
-        else:
-            given[argument] = json.loads(value, strict=False)  # Tabs may stand bare.
-        at = found.end()
-    for argument in given.keys() - {a.rstrip("?") for a in arguments}:
-        raise _bad_query(f"Unknown argument {argument}")
-    for argument in arguments:
-        if not argument.endswith("?") and given.get(argument) is None:
-            raise _bad_query(f"Argument {argument} is required")
-    tokens = re.findall(r"\w+|[{}]", query["fields"] or "")
-    return name, given, _fields(tokens[::-1]) if tokens else None
-
-
-def _fields(tokens):
-    """Takes the fields between braces off the end of a list of reversed tokens."""
-    fields = {}
-    tokens.pop()
-    while tokens and tokens[-1] != "}":
-        name = tokens.pop()
-        fields[name] = _fields(tokens) if tokens and tokens[-1] == "{" else None
-    if not tokens or "{" in fields:
-        raise _bad_query("Syntax Error")
-    tokens.pop()
-    return fields
-
-
-def _select(value, fields):
-    """Returns the asked fields of a value and of what it holds."""
-    if fields is None or value is None:
-        return value
-    if isinstance(value, list):
-        return [_select(each, fields) for each in value]
-    for name in fields.keys() - value.keys():
-        raise _bad_query(f"Cannot query field {name}")
-    return {name: _select(value[name], inner) for name, inner in fields.items()}
-
-
-def _page(found, given, values):
-    """Returns a page of what was found; pages count from one."""
-    size = given.get("pageSize") or 10
-    first = ((given.get("page") or 1) - 1) * size
+def _page(found, arguments, values):
+    """Returns a page of the values; the first page is 1."""
+    size = arguments.get("pageSize") or 10
+    first = ((arguments.get("page") or 1) - 1) * size
     return {
         "count": len(found),
         "edges": list(map(values, found[first : first + size])),
@@ -720,10 +636,10 @@ def _about(kind, label):
 
 
 def _failed(status, is_file=False):
-    """Returns the answer to what fails so; see `SuiteServer.fail`."""
+    """Returns the answer to a failing request; see `SuiteServer.fail`."""
     if isinstance(status, int):
         return status, {"message": f"Status {status}"}
-    if is_file:  # An error in the content would be taken for success.
+    if is_file:  # Clients would take an error in the content for success.
         return 503, b"SlowDown"
     if status == "html":
         return 200, b"<!DOCTYPE html><p>Please log in</p>"
@@ -731,23 +647,11 @@ def _failed(status, is_file=False):
         return 200, {"error": {"message": "Limit Exceeded"}}
     code = status.removeprefix("graphql-")
     code = int(code) if code.isdigit() else None if code == "error" else code
-    return _errors("Something went wrong", code)
-
-
-def _errors(message, code=None):
-    error = {"message": message}
-    if code is not None:
-        error["extensions"] = {"code": code}
-    return 200, {"errors": [error], "data": None}
-
-
-def _bad_query(message):
-    # The HTTP status tells of these too.
-    return _Refused(400, _errors(message, "GRAPHQL_VALIDATION_FAILED")[1])
+    return errors("Something went wrong", code)
 
 
 def _not_found():
-    raise _Refused(*_errors("Request failed with status code 404", 404))
+    raise Refused(*errors("Request failed with status code 404", 404))
 
 
 def _raise(error):
@@ -796,7 +700,7 @@ def _meta(label):
     return {
         "data_key": label.key,
         "dataset": label.dataset,
-        # Empty where it was never opened in the Suite, as what the SDKs save.
+        # Empty if it was never opened in the Suite, as after the SDKs save it.
         "image_info": meta.get("image_info") or {},
         "label_id": label.id,
         "label_path": [f"labels/{label.id}.json"],

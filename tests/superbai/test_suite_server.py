@@ -1,4 +1,4 @@
-"""The stand-in for the Suite's API: what the SDKs send, and what it answers."""
+"""The stand-in for the Suite's API: it answers what the SDKs send."""
 
 import base64
 import socket
@@ -48,7 +48,7 @@ def post(server, path, query, key="secret", **variables):
 
 
 def ask(*arguments, **variables):
-    """Sends a query; returns what it asks for."""
+    """Sends a query; returns the value that it asks for."""
     response = post(*arguments, **variables)
     assert response.status_code == 200, response.text
     (value,) = response.json()["data"].values()
@@ -56,7 +56,7 @@ def ask(*arguments, **variables):
 
 
 def create_asset(server, dataset="ds", key="a.jpg"):
-    """Sends the mutation, into whose text the SDKs paste all values."""
+    """Sends the mutation; the SDKs paste all values into its text."""
     return post(
         server,
         "/graphql",
@@ -66,17 +66,17 @@ def create_asset(server, dataset="ds", key="a.jpg"):
     )
 
 
-def find(server, **wanted):
-    """Returns the count and a page of ten of the labels that fit."""
+def find(server, **filters):
+    """Returns the number of labels that match, and a page of ten of them."""
     kinds = {"tags": "JSON"}
-    defined = "".join(f",${name}:{kinds.get(name, 'String')}" for name in wanted)
-    given = "".join(f",{name}:${name}" for name in wanted)
+    defined = "".join(f",${name}:{kinds.get(name, 'String')}" for name in filters)
+    arguments = "".join(f",{name}:${name}" for name in filters)
     query = (
-        f"query ($projectId:String!{defined}) {{labels(projectId:$projectId{given},"
+        f"query ($projectId:String!{defined}) {{labels(projectId:$projectId{arguments},"
         f"page:1,pageSize:10){{count, edges{{{LABEL}}}}}}}"
     )
     project_id = server.projects["Cars"].id
-    found = ask(server, "/v2/graphql", query, projectId=project_id, **wanted)
+    found = ask(server, "/v2/graphql", query, projectId=project_id, **filters)
     return found["count"], found["edges"]
 
 
@@ -120,7 +120,7 @@ def test_credentials_are_checked(server, headers):
     assert response.status_code == 401
 
 
-def test_a_picture_from_upload_to_export(server, tmp_path):
+def test_an_image_from_upload_to_export(server, tmp_path):
     asset = create_asset(server, key="sub/a.jpg").json()["data"]["createAsset"]
     assert list(asset) == ASSET.split() and asset["fileSize"] == 3
     label = server.label("Cars", "ds", "sub/a.jpg")
@@ -162,7 +162,7 @@ def test_a_picture_from_upload_to_export(server, tmp_path):
     assert server.counts["get-info"] == 2
 
 
-def test_labels_are_found_by_what_is_asked(server):
+def test_labels_are_found_by_filters(server):
     for number in range(12):
         tags = ["train", "x"] if number % 2 else ["train"]
         server.add_asset("Cars", f"ds{number % 3}", f"{number}.jpg", tags=tags)
@@ -207,7 +207,7 @@ def test_a_key_as_the_query_reads_it(server, key, stored):
         "",
     ],
 )
-def test_a_query_that_is_none(server, query):
+def test_an_invalid_query(server, query):
     assert post(server, "/v3/graphql", query, name="Cars").status_code == 400
 
 
@@ -218,7 +218,7 @@ def test_a_key_is_taken_once_in_a_dataset(server):
     assert error["extensions"]["code"] == 409 and len(server.labels) == 2
 
 
-def test_a_presigned_url_is_good_for_one_method_and_a_time(server):
+def test_a_presigned_url_is_valid_for_one_method_and_some_seconds(server):
     label = server.add_asset("Cars", "ds", "a.jpg", b"abc")
     _, (found,) = find(server, id=label.id)
     read, write = found["infoReadPresignedUrl"], found["infoWritePresignedUrl"]
@@ -228,7 +228,7 @@ def test_a_presigned_url_is_good_for_one_method_and_a_time(server):
         assert requests.get(url).status_code == 403
     assert requests.put(read, data=b"{}").status_code == 403
     assert requests.get(write).status_code == 403
-    assert requests.put(write, data=iter([b"{}"])).status_code == 411  # In chunks.
+    assert requests.put(write, data=iter([b"{}"])).status_code == 411  # Chunked.
     assert label.info is None
     server.url_lifetime = 0.05
     _, (found,) = find(server, id=label.id)
@@ -275,7 +275,7 @@ def test_a_connection_that_breaks(server, failure, is_done):
     assert bool(server.labels) == is_done
 
 
-def test_bytes_that_are_lost(server):
+def test_bytes_that_the_storage_drops(server):
     server.fail("put-image", "lose")
     url = create_asset(server).json()["data"]["createAsset"]["presignedURL"]
     for expected in (None, b"abc"):
@@ -283,7 +283,7 @@ def test_bytes_that_are_lost(server):
         assert server.label("Cars", "ds", "a.jpg").encoded == expected
 
 
-def test_bytes_that_are_cut_off_are_not_kept(server):
+def test_incomplete_bytes_are_not_stored(server):
     asset = create_asset(server).json()["data"]["createAsset"]
     address = urlsplit(asset["presignedURL"])
     with socket.create_connection((address.hostname, address.port)) as connection:
@@ -295,7 +295,7 @@ def test_bytes_that_are_cut_off_are_not_kept(server):
     assert not server.counts["put-image"]
 
 
-def test_a_storage_of_another_address(server):
+def test_a_storage_at_another_address(server):
     server.storage_url = "http://127.0.0.1:1"
     server.add_asset("Cars", "ds", "a.jpg", b"abc")
     _, (found,) = find(server)
@@ -313,7 +313,7 @@ def test_urls_that_have_expired(server):
     assert create_asset(server, key="b.jpg").ok
 
 
-def test_requests_at_once(server):
+def test_simultaneous_requests(server):
     seen = []
     server.before_request = seen.append
     server.fail("createAsset", "slow", times=None, seconds=0.5)
@@ -329,13 +329,13 @@ def test_requests_at_once(server):
     assert {request.name for request in seen} == {f"ds/{n}.jpg" for n in range(4)}
 
 
-def test_equal_keys_of_two_datasets_are_exported_apart(server, tmp_path):
+def test_equal_keys_of_two_datasets_are_exported_separately(server, tmp_path):
     project, colours = server.projects["Cars"], {"one": (9, 9, 9), "two": (33, 9, 9)}
     for dataset, colour in colours.items():
         things = [project.object("person", "box", COORD | {"x": colour[0]})]
         encoded = suite_export.picture(colour)
-        kept = {"objects": things, "status": "SUBMITTED", "size": (64, 48)}
-        server.add_asset("Cars", dataset, "a.jpg", encoded, **kept)
+        saved = {"objects": things, "status": "SUBMITTED", "size": (64, 48)}
+        server.add_asset("Cars", dataset, "a.jpg", encoded, **saved)
     server.add_asset("Cars", "one", "b.jpg", suite_export.picture(), status="SKIPPED")
     images, labels = server.export("Cars", tmp_path)
     with Export([images], labels) as export:
@@ -353,8 +353,8 @@ def test_a_legacy_project(server, tmp_path):
     coord = {"x": 1, "y": 2, "width": 3, "height": 4}
     thing = {"id": 1, "class": "car", "shape": {"box": coord}, "properties": []}
     encoded = suite_export.picture()
-    kept = {"objects": [thing], "status": "SUBMITTED"}
-    label = server.add_asset("Old", "ds", "a.jpg", encoded, **kept)
+    saved = {"objects": [thing], "status": "SUBMITTED"}
+    label = server.add_asset("Old", "ds", "a.jpg", encoded, **saved)
     query = (
         "query ($projectId:String!) {labels(projectId:$projectId,page:1,pageSize:1)"
         "{count, edges{workapp result infoReadPresignedUrl}}}"
