@@ -45,7 +45,11 @@ def walk_images(paths) -> Iterator[Source]:
                         lambda archive=archive, name=name: archive.read(name),
                     )
         else:
-            yield Source(_text(path.name), _text(str(path)), path.read_bytes)
+            yield Source(
+                _replace_invalid_utf8(path.name),
+                _replace_invalid_utf8(str(path)),
+                path.read_bytes,
+            )
 
 
 def count_images(paths):
@@ -89,6 +93,6 @@ def _walk_records(path):
         ) from error
 
 
-def _text(name):
-    """Returns a file name with `?` for each byte that is not UTF-8."""
+def _replace_invalid_utf8(name):
+    """Returns a file name with `?` for each byte that is not valid UTF-8."""
     return name.encode("utf-8", "replace").decode("utf-8")
