@@ -153,7 +153,7 @@ def write(export, by_split, folder, images_per_shard):
         For each split a Counter of its boxes by ("box", label), and of `pictures`.
     """
     from superbai import shards
-    from yolov3_tf2.evaluation import plots
+    from yolov3_tf2.evaluation import mosaics
 
     names = export.class_names
     (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
@@ -164,7 +164,7 @@ def write(export, by_split, folder, images_per_shard):
         written = shards.write_shards(export, planned, shown, bar)
     shards.check_splits(written, planned, export.name)
     records = [record for result in written for record in result.shown]
-    mosaic = plots.records_mosaic(records[:PREVIEW_PICTURES], names)
+    mosaic = mosaics.records_mosaic(records[:PREVIEW_PICTURES], names)
     mosaic.save(folder / "preview.jpg", quality=90)
     counts = {split: Counter() for split in by_split}
     for result in written:

@@ -1,12 +1,11 @@
-"""How fast pictures are looked through, beside the network alone in OpenCV.
+"""Speed of detection, compared with the network alone in OpenCV.
 
-    python benchmarks/detect.py --model yolov3-tiny --pictures 200
+    python benchmarks/detect.py --model yolov3-tiny --num-images 200
 
-Random weights, and generated photographs or `--images` of one's own. Times in turn
-OpenCV's network, this project's with its suppression of overlapping boxes, and the
-whole of detect.py from files to files, without its start. Needs `requirements/dev.txt`
-for OpenCV; where `benchmarks/requirements.txt` is installed, ONNX Runtime's network is
-timed too.
+Uses random weights, and generated photographs or your own `--images`. Times in turn the
+network in OpenCV, the network of this project with suppression, and the whole of
+detect.py from files to files, without its start. Needs `requirements/dev.txt` for
+OpenCV. If `benchmarks/requirements.txt` is installed, it times ONNX Runtime too.
 """
 
 import argparse
@@ -24,10 +23,13 @@ import common
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NUM_CLASSES = 80
+PRECISIONS = ("float32", "bfloat16")
+OPENCV = "network alone, OpenCV"
 
 
 def network_alone(model, variant, images):
-    """Returns a function that runs a network, and keeps its best boxes."""
+    """Returns a function that runs a network and suppresses boxes."""
     import tensorflow as tf
 
     from yolov3_tf2.inference import nms
@@ -50,11 +52,11 @@ def opencv_alone(name, size, weights, images):
     """Returns a function that runs the network in OpenCV."""
     import cv2
 
-    sys.path.insert(0, str(REPOSITORY / "tests"))
+    sys.path.insert(0, str(REPOSITORY / "tests" / "helpers"))
     import darknet_cfg
 
     cfg = weights.with_suffix(".cfg")
-    cfg.write_text(darknet_cfg.CFGS[name](size, 80))
+    cfg.write_text(darknet_cfg.CFGS[name](size, NUM_CLASSES))
     network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     layers = network.getUnconnectedOutLayersNames()
     blob = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -75,11 +77,11 @@ def onnx_alone(model, images):
     return lambda: session.run(None, {"images": blob})
 
 
-def whole_step(folder, pictures, size, batch, precision):
-    """Runs detect.py; returns the pictures a second that it logs."""
+def run_step(folder, images, size, batch, precision):
+    """Runs detect.py; returns the images per second that it logs."""
     command = [
         *(sys.executable, REPOSITORY / "detect.py"),
-        *("--model", *(folder / "model").iterdir(), "--image", pictures),
+        *("--model", *(folder / "model").iterdir(), "--image", images),
         *(f"--size={size}", f"--batch_size={batch}", f"--precision={precision}"),
     ]
     output = subprocess.run(
@@ -92,14 +94,49 @@ def whole_step(folder, pictures, size, batch, precision):
     return json.loads(output.strip().splitlines()[-1])["images_per_second"]
 
 
-def write_pictures(folder, number):
-    """Writes generated photographs into a folder; returns it."""
+def write_images(folder, number):
+    """Writes generated photographs into a new folder; returns it."""
     folder.mkdir()
     photographs = common.photographs()
-    for place in range(number):
-        encoded = photographs[place % len(photographs)]
-        (folder / f"{place}.jpg").write_bytes(encoded)
+    for index in range(number):
+        encoded = photographs[index % len(photographs)]
+        (folder / f"{index}.jpg").write_bytes(encoded)
     return folder
+
+
+def build_networks(name, size, batch, folder):
+    """Returns a dict from title to a function that runs a batch through a network.
+
+    Args:
+        name: name of the variant.
+        size: width and height of the network's input, pixels.
+        batch: number of images.
+        folder: folder to write the model `model` and its weights to.
+    """
+    from yolov3_tf2.network import checkpoint, darknet, folding
+    from yolov3_tf2.network import model as network
+    from yolov3_tf2.network.variants import VARIANTS
+    from yolov3_tf2.training import devices
+
+    variant = VARIANTS[name]
+    images = np.random.default_rng(0).random((batch, size, size, 3), "float32")
+    model = network.build_model(variant, NUM_CLASSES)
+    weights = folder / "random.weights"
+    darknet.write_weights(weights, model)
+    class_names = list(map(str, range(NUM_CLASSES)))
+    checkpoint.save_model(folder / "model", model, class_names, size)
+
+    functions = {OPENCV: opencv_alone(name, size, weights, images)}
+    if importlib.util.find_spec("onnxruntime"):
+        folded = folding.fold(model, variant, NUM_CLASSES)
+        functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
+    for precision in PRECISIONS:
+        devices.set_precision(precision)
+        folded = folding.fold(model, variant, NUM_CLASSES)
+        functions[f"network and boxes, {precision}"] = network_alone(
+            folded, variant, images
+        )
+    return functions
 
 
 def main():
@@ -107,65 +144,37 @@ def main():
     parser.add_argument("--model", default="yolov3-tiny")
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--num-images", type=int, default=200)
     parser.add_argument(
-        "--images", type=Path, help="pictures, a folder or a zip, of one's own"
+        "--images", type=Path, help="your own images: a file, folder or zip"
     )
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    size, batch = arguments.size, arguments.batch
+    size, batch, own = arguments.size, arguments.batch, arguments.images
 
-    from yolov3_tf2.network import checkpoint, darknet, folding
-    from yolov3_tf2.network import model as network
-    from yolov3_tf2.network.variants import VARIANTS
-    from yolov3_tf2.training import devices
-
-    variant = VARIANTS[arguments.model]
-    images = np.random.default_rng(0).random((batch, size, size, 3), "float32")
+    speeds = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        model = network.build_model(variant, 80)
-        darknet.write_weights(folder / "random.weights", model)
-        checkpoint.save_model(folder / "model", model, list(map(str, range(80))), size)
-        own = arguments.images
-        pictures = own or write_pictures(folder / "pictures", arguments.pictures)
-
-        weights = folder / "random.weights"
-        functions = {
-            "network alone, OpenCV": opencv_alone(
-                arguments.model, size, weights, images
-            )
-        }
-        if importlib.util.find_spec("onnxruntime"):
-            folded = folding.fold(model, variant, 80)
-            functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
-        precisions = ("float32", "bfloat16")
-        for precision in precisions:
-            devices.set_precision(precision)
-            folded = folding.fold(model, variant, 80)
-            functions[f"network and boxes, {precision}"] = network_alone(
-                folded, variant, images
-            )
+        functions = build_networks(arguments.model, size, batch, folder)
+        images = own or write_images(folder / "images", arguments.num_images)
         for function in functions.values():
-            function()  # Traced.
-        speeds = defaultdict(list)
+            function()  # Traces the graphs.
         for _ in range(arguments.rounds):
             for name, seconds in common.side_by_side(functions, 3).items():
                 speeds[name].append(batch / seconds)
-            for precision in precisions:
-                speed = whole_step(folder, pictures, size, batch, precision)
+            for precision in PRECISIONS:
+                speed = run_step(folder, images, size, batch, precision)
                 speeds[f"files to files, {precision}"].append(speed)
-    opencv = statistics.median(speeds["network alone, OpenCV"])
+
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    files = f"of {own}" if own else f"generated, {arguments.num_images}"
     common.print_table(
         f"detect: {arguments.model} at {size}, batches of {batch}, medians of "
-        f"{arguments.rounds} rounds in turn; files "
-        f"{'of ' + str(own) if own else f'generated, {arguments.pictures}'}",
+        f"{arguments.rounds} rounds in turn; files {files}",
         ["", "images a second", "of OpenCV's network"],
         [
-            (name, f"{speed:.1f}", f"{speed / opencv:.2f}")
-            for name, speed in zip(
-                speeds, map(statistics.median, speeds.values()), strict=True
-            )
+            (name, f"{speed:.1f}", f"{speed / medians[OPENCV]:.2f}")
+            for name, speed in medians.items()
         ],
     )
 

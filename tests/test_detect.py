@@ -1,13 +1,10 @@
 """detect.py as a user runs it."""
 
 import csv
-import importlib
 import json
 import re
 import shutil
-import sys
 import zipfile
-from concurrent.futures import Future
 
 import keras
 import numpy as np
@@ -25,17 +22,15 @@ from yolov3_tf2.network.folding import fold
 from yolov3_tf2.network.model import build_model
 
 
-def test_detect_pictures_zips_and_records_together(
-    run_script, outputs, files, tmp_path
-):
-    picture = Image.new("RGB", (90, 30), (200, 60, 60))
+def test_detect_images_zips_and_records_together(run_script, outputs, files, tmp_path):
+    image = Image.new("RGB", (90, 30), (200, 60, 60))
     exif = Image.Exif()
     exif[0x0112] = 6  # Shown turned by a quarter: 30 wide, 90 high.
-    picture.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "turned.jpg", exif=exif)
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
         archive.write(files / "picture.png", "folder/picture.png")
         archive.writestr("__MACOSX/folder/._picture.png", b"junk")
-        archive.writestr("notes.txt", b"no picture")
+        archive.writestr("notes.txt", b"not an image")
     process = detect(
         run_script,
         outputs,
@@ -67,12 +62,12 @@ def test_detect_pictures_zips_and_records_together(
         assert left >= 0 and left + width <= limit[0] + 1e-2
         assert top >= 0 and top + height <= limit[1] + 1e-2
     line = json.loads(process.stdout.strip())
-    assert line["pictures"] == 5 and line["images_per_second"] > 0
+    assert line["images"] == 5 and line["images_per_second"] > 0
 
 
 @pytest.fixture(scope="module")
 def unsure(tmp_path_factory):
-    """A model that sees boxes of all scores in any picture, and pictures for it."""
+    """A model that finds boxes of all scores in any image, and images for it."""
     folder = tmp_path_factory.mktemp("unsure")
     keras.utils.set_random_seed(0)
     model = build_model(TINY, len(NAMES))
@@ -83,22 +78,22 @@ def unsure(tmp_path_factory):
             layer.kernel.assign(layer.kernel * 20)
     boxes = {"circle": 90, "square": 90, "triangle": 0}
     checkpoint.save_model(folder / "model", model, NAMES, 64, boxes)
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for number, name in enumerate(("b", "a, 가", "c", "d", "e")):
         noise = chance.integers(0, 255, (6, 9 + 2 * number, 3), "uint8")
         noise = Image.fromarray(noise).resize((80 + 30 * number, 60))
-        noise.save(folder / "pictures" / f"{name}.png")
+        noise.save(folder / "images" / f"{name}.png")
     return folder
 
 
 @pytest.mark.parametrize("max_boxes", [100, 3])
-def test_a_review_changes_nothing_of_what_is_found(
+def test_the_review_does_not_change_the_detections(
     run_script, outputs, unsure, max_boxes
 ):
     limits = {"score_threshold": 0.55, "iou_threshold": 0.5, "max_boxes": max_boxes}
     process = run_script(
         "detect.py",
-        *("--model", *model_files(unsure / "model"), "--image", unsure / "pictures"),
+        *("--model", *model_files(unsure / "model"), "--image", unsure / "images"),
         *("--size=64", "--precision=float32"),
         *(f"--{name}={value}" for name, value in limits.items()),
         outputs=outputs,
@@ -107,11 +102,11 @@ def test_a_review_changes_nothing_of_what_is_found(
     found = json.loads((outputs / "detections.json").read_text())
     names = [image["file_name"] for image in found["images"]]
 
-    # A detector that never looks below the threshold.
+    # A detector that never returns boxes below the threshold.
     model, info = checkpoint.load_model(unsure / "model")
     model = fold(model, TINY, len(NAMES))
     detector = Detector(model, TINY, 64, **limits)
-    paths = [unsure / "pictures" / name for name in names]
+    paths = [unsure / "images" / name for name in names]
     arrays = [np.asarray(Image.open(path)) for path in paths]
     expected = detector([detector.prepare(array) for array in arrays])
     expected = [
@@ -131,31 +126,11 @@ def test_a_review_changes_nothing_of_what_is_found(
     assert scores == sorted(scores, reverse=True) and scores[-1] > 0
     assert any(float(row["rarity"]) for row in rows)
     first = f"{rows[0]['file_name']} ({rows[0]['reason']})"
-    assert f"review.csv: look first at {first}, " in process.stderr
+    assert f"label these first (see review.csv): {first}, " in process.stderr
 
 
-def test_large_pictures_are_few_in_memory(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["detect.py"])  # Which it reads when imported.
-    detect = importlib.import_module("detect")
-    monkeypatch.setattr(detect, "MAX_WAITING_PIXELS", 100)
-    pending, left = detect.Pending(), []
-    for number, pixels in enumerate([10] * 7 + [90, 90, 200, 10]):
-        future = Future()
-        future.set_result(number)
-        pending.add(future, pixels)
-        pending.take(5)
-        left.append(len(pending._futures))
-    assert left == [1, 2, 3, 4, 5, 5, 5, 2, 1, 0, 1]
-    assert pending.take(0) == [10]
-    future = Future()
-    future.set_exception(OSError("no room"))
-    pending.add(future, 10)
-    with pytest.raises(OSError, match="no room"):
-        pending.take(0)
-
-
-def odd_pictures(folder):
-    """Writes pictures of every odd kind; returns the size of each by its name."""
+def write_odd_images(folder):
+    """Writes images of every odd kind; returns a dict from name to size."""
     folder.mkdir()
     (folder / "sub").mkdir()
     exif = Image.Exif()
@@ -175,7 +150,7 @@ def odd_pictures(folder):
     Image.new("RGB", (8192, 6144), (60, 90, 200)).save(folder / "huge.jpg")
     # Wider than a JPEG can be.
     Image.new("RGB", (70_000, 20), (60, 90, 200)).save(folder / "wide.tif")
-    # Whose EXIF holds a text in place of a number.
+    # With text instead of a number in its EXIF.
     red.save(folder / "text.jpg", exif=suite_export.ODD_EXIF)
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     red.save(folder.parent / name)
@@ -195,15 +170,15 @@ def odd_pictures(folder):
     }
 
 
-def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
+def test_detect_reads_odd_images_and_skips_unreadable_ones(
     run_script, outputs, files, tmp_path
 ):
-    sizes = odd_pictures(tmp_path / "odd")
+    sizes = write_odd_images(tmp_path / "odd")
     for name, content in (
         ("empty.jpg", b""),
-        ("broken.jpg", b"\xff\xd8\xff no picture"),
+        ("broken.jpg", b"\xff\xd8\xff not an image"),
         ("cut.png", (files / "picture.png").read_bytes()[:60]),
-        ("notes.txt", b"no picture"),
+        ("notes.txt", b"not an image"),
     ):
         (tmp_path / "odd" / name).write_bytes(content)
     odd_name = tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")
@@ -223,18 +198,18 @@ def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
     assert set(left_out) == {"empty.jpg", "broken.jpg", "cut.png"}
     for name, reason in left_out.items():
         assert f"{tmp_path / 'odd'}: {name}: expected a picture, got" in reason
-        assert f"left out: {reason}" in process.stderr.splitlines()
-    assert "left out: 1 files in zips and folders, no pictures" in process.stderr
-    assert "left out: 3 of 16 pictures, which cannot be read" in process.stderr
+        assert f"skipped: {reason}" in process.stderr.splitlines()
+    assert "files in zips and folders that are not images: 1" in process.stderr
+    assert "skipped 3 of 16 images that could not be read" in process.stderr
     line = json.loads(process.stdout.strip())
-    assert (line["pictures"], line["pictures_left_out"]) == (13, 3)
+    assert (line["images"], line["images_left_out"]) == (13, 3)
 
 
 @pytest.mark.slow
-def test_detect_goes_through_10_000_pictures_in_steady_memory(
+def test_detect_processes_10_000_images_in_constant_memory(
     run_script, outputs, files, tmp_path
 ):
-    # Run by Python itself before a script: tells the most memory that it has had.
+    # Python runs this before a script: it writes how much memory the script used.
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, pathlib\n"
         "status, peak = map(pathlib.Path, ('/proc/self/status', __file__ + '.peak'))\n"
@@ -258,12 +233,12 @@ def test_detect_goes_through_10_000_pictures_in_steady_memory(
         )
         assert process.returncode == 0, process.stderr
         line = json.loads(process.stdout.strip())
-        assert (line["pictures"], line["pictures_left_out"]) == (total - 3, 3)
+        assert (line["images"], line["images_left_out"]) == (total - 3, 3)
         assert line["objects"] == 5 * (total - 3)
         assert len(list((outputs / f"{total}").glob("output_*.png"))) == total - 3
         status = (tmp_path / "sitecustomize.py.peak").read_text()
         peaks.append(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]))
-    # A picture's name and line of review.csv; its boxes would take as much again.
+    # The name of each image and its line of review.csv; its boxes would double that.
     assert peaks[1] - peaks[0] < 3 * 9000, peaks
 
 
@@ -276,12 +251,10 @@ def test_output_names():
     assert name_output("A.png", (9, 9)) == "output_A-2.png"
 
 
-def test_detect_refuses_pictures_none_of_which_can_be_read(
-    run_script, outputs, files, tmp_path
-):
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+def test_detect_fails_if_no_image_can_be_read(run_script, outputs, files, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
     process = detect(run_script, outputs, files, tmp_path / "broken.jpg")
-    refused(process, outputs, "none of 1 pictures can be read")
+    refused(process, outputs, "none of 1 images could be read")
     assert "broken.jpg: expected a picture" in process.stderr
 
 
@@ -313,8 +286,8 @@ def test_detect_refuses_a_checkpoint_of_another_class_count(
     refused(process, outputs, "another variant or class count")
 
 
-def test_detect_refuses_a_zip_without_pictures(run_script, outputs, files, tmp_path):
+def test_detect_refuses_a_zip_without_images(run_script, outputs, files, tmp_path):
     with zipfile.ZipFile(tmp_path / "none.zip", "w") as archive:
-        archive.writestr("notes.txt", b"no picture")
+        archive.writestr("notes.txt", b"not an image")
     process = detect(run_script, outputs, files, tmp_path / "none.zip")
-    refused(process, outputs, "no pictures in", "none.zip")
+    refused(process, outputs, "no images in", "none.zip")

@@ -236,7 +236,7 @@ def test_official_weights_find_what_they_should(
             outputs=tmp_path / precision,
         )
         assert process.returncode == 0, process.stderr
-        assert f"yolov3-tiny: 80 classes, in {precision}" in process.stderr
+        assert f"80 classes, computing in {precision}" in process.stderr
         result = json.loads((tmp_path / precision / "detections.json").read_text())
         category = {c["id"]: c["name"] for c in result["categories"]}
         annotations = [

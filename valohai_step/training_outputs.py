@@ -10,7 +10,7 @@ from valohai_step.outputs import log_metadata, outputs_folder, staged_outputs
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.evaluation import matching, plots
+from yolov3_tf2.evaluation import matching, mosaics, plots
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
@@ -124,7 +124,7 @@ def draw_batch(dataset, class_names):
             strict=True,
         )
     ]
-    mosaic = plots.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
+    mosaic = mosaics.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
     with staged_outputs(quiet=True) as folder:
         mosaic.save(folder / "train_batch.jpg", quality=90)
 
@@ -171,17 +171,12 @@ def draw_plots(folder, history, tested, test_paths, class_names):
     plots.curves(history).savefig(folder / "curves.png")
     plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
     plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")
-    worst = matching.worst_images(
-        tested,
-        WORST_PICTURES,
-        score_threshold=plots.SHOWN_SCORE,
-        iou_threshold=plots.MATCH_IOU,
-    )
+    worst = matching.worst_images(tested, WORST_PICTURES)
     rows = records.read_examples(test_paths, [picture.number for picture in worst])
     images = [
         load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
         for row in rows
     ]
     if worst:
-        mosaic = plots.worst_mosaic(worst, images, class_names)
+        mosaic = mosaics.worst_mosaic(worst, images, class_names)
         mosaic.save(folder / "worst.jpg", quality=90)

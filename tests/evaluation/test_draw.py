@@ -1,4 +1,4 @@
-"""Drawing: colours, letters of any script, labels inside the picture."""
+"""Drawing: colours, letters of any script, names inside the image."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ WHITE = (255, 255, 255)
 
 
 def changed(image, before=WHITE):
-    """Rows and columns of the pixels that were drawn on."""
+    """Returns `[pixels, 2]`, rows and columns of the pixels that were drawn on."""
     return np.argwhere((np.asarray(image) != before).any(axis=-1))
 
 
@@ -29,13 +29,13 @@ def test_the_box_is_drawn_where_it_is():
     for point in ((100, 200), (200, 200), (150, 120), (150, 250)):
         assert drawn.getpixel(point) == colour
     assert drawn.getpixel((150, 200)) == WHITE
-    assert not changed(image).size  # The original stays as it was.
+    assert not changed(image).size  # The original is not changed.
 
 
 @pytest.mark.parametrize(
     "box", [[0, 0, 40, 30], [360, 0, 400, 300], [0, 280, 400, 300]]
 )
-def test_names_stay_inside_the_picture(box):
+def test_names_stay_inside_the_image(box):
     image = Image.new("RGB", (400, 300), WHITE)
     with_name = draw.draw_boxes(image, [box], [0], ["a rather long name"], [1.0])
     without = draw.draw_boxes(image, [box], [0], [""])
@@ -55,7 +55,7 @@ def test_letters_of_any_script_differ_from_the_missing_glyph(name):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (40, 2000), (4000, 3000)])
-def test_any_size_of_picture(size):
+def test_images_of_any_size(size):
     image = Image.new("RGB", size, WHITE)
     box = [size[0] * 0.2, size[1] * 0.2, size[0] * 0.8, size[1] * 0.8]
     drawn = draw.draw_boxes(image, [box], [0], ["cat"], [0.5])
@@ -63,7 +63,7 @@ def test_any_size_of_picture(size):
     assert changed(drawn).size
 
 
-def test_letters_grow_with_the_picture():
+def test_letters_grow_with_the_image():
     heights = []
     for side in (300, 3000):
         image = Image.new("RGB", (side, side), WHITE)

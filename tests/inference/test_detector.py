@@ -1,4 +1,4 @@
-"""Inference: NMS by hand, boxes back to pixels, batched equals single."""
+"""Suppression by hand, boxes back to pixels, batched equals single."""
 
 import keras
 import numpy as np
@@ -6,8 +6,9 @@ import pytest
 import reference
 from PIL import Image
 
+from yolov3_tf2.boxes.letterbox import boxes_to_letterbox
 from yolov3_tf2.inference import detector, nms
-from yolov3_tf2.inference.detector import Detector
+from yolov3_tf2.inference.detector import Detections, Detector
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
 
@@ -16,9 +17,9 @@ THRESHOLDS = {"score_threshold": 0.3, "iou_threshold": 0.5, "max_boxes": 10}
 
 
 def logits_with(objects, num_classes, size=64):
-    """Logits of yolov3-tiny that see `objects` and nothing else.
+    """Returns logits of yolov3-tiny for `objects` and nothing else.
 
-    An object is (row, col, anchor, objectness, class scores), at the coarse scale.
+    An object is (row, col, anchor, objectness, class scores) at the coarse scale.
     """
     logits = [
         np.full((1, size // s, size // s, 3, 5 + num_classes), -20, "float32")
@@ -31,7 +32,7 @@ def logits_with(objects, num_classes, size=64):
     return logits
 
 
-def select(objects, num_classes=2, **changes):
+def suppress(objects, num_classes=2, **changes):
     boxes, scores, labels, number = (
         x.numpy()
         for x in nms.suppress(
@@ -46,12 +47,12 @@ def select(objects, num_classes=2, **changes):
 
 
 def test_scores_are_objectness_times_class_and_sorted():
-    found, _ = select([(0, 0, 0, 0.8, (0.5, 0.001)), (1, 1, 0, 0.9, (0.001, 0.9))])
+    found, _ = suppress([(0, 0, 0, 0.8, (0.5, 0.001)), (1, 1, 0, 0.9, (0.001, 0.9))])
     assert found == [(1, 0.81), (0, 0.4)]
 
 
 def test_a_single_class_can_reach_a_score_of_one():
-    found, _ = select([(0, 0, 0, 0.999, (0.999,))], num_classes=1)
+    found, _ = suppress([(0, 0, 0, 0.999, (0.999,))], num_classes=1)
     assert found == [(0, 0.998)]
 
 
@@ -59,37 +60,60 @@ def test_suppression_is_per_class():
     # Anchors 0 and 1 around one centre: 81x82 in 135x169, an IoU of 0.29; 0.25 is less.
     same = [(0, 0, 0, 0.9, (0.9, 0.001)), (0, 0, 1, 0.8, (0.9, 0.001))]
     other = [(0, 0, 0, 0.9, (0.9, 0.001)), (0, 0, 1, 0.8, (0.001, 0.9))]
-    assert len(select(same, iou_threshold=0.25)[0]) == 1
-    assert len(select(same, iou_threshold=0.35)[0]) == 2
-    assert len(select(other, iou_threshold=0.25)[0]) == 2
+    assert len(suppress(same, iou_threshold=0.25)[0]) == 1
+    assert len(suppress(same, iou_threshold=0.35)[0]) == 2
+    assert len(suppress(other, iou_threshold=0.25)[0]) == 2
 
 
 def test_a_box_may_have_two_classes():
-    found, boxes = select([(0, 0, 0, 0.9, (0.9, 0.8))])
+    found, boxes = suppress([(0, 0, 0, 0.9, (0.9, 0.8))])
     assert found == [(0, 0.81), (1, 0.72)]
     np.testing.assert_array_equal(boxes[0], boxes[1])
 
 
 def test_thresholds_and_limits_are_used():
     objects = [(0, 0, 0, 0.8, (0.5, 0.001)), (1, 1, 0, 0.9, (0.001, 0.9))]
-    assert len(select(objects, score_threshold=0.5)[0]) == 1
-    assert len(select(objects, score_threshold=0.9)[0]) == 0
-    assert len(select(objects, max_boxes=1)[0]) == 1
+    assert len(suppress(objects, score_threshold=0.5)[0]) == 1
+    assert len(suppress(objects, score_threshold=0.9)[0]) == 0
+    assert len(suppress(objects, max_boxes=1)[0]) == 1
 
 
-def test_boxes_come_back_in_pixels_inside_the_picture():
+def test_boxes_come_back_in_pixels_inside_the_image():
     # 200x100 into 64: 64x32 at the top, so x is fraction * 200, y fraction * 200.
-    # The third lies in the grey below the picture, the fourth is padding.
+    # The third is in the grey below the image, the fourth is padding.
     boxes = np.array(
         [[0.25, 0.125, 0.5, 0.25], [-1, -1, 2, 2], [0.2, 0.6, 0.4, 0.9], [0, 0, 0, 0]],
         "float32",
     )
     scores, labels = np.array([0.9, 0.8, 0.7, 0]), np.array([1.0, 0, 0, 0])
-    found = detector.to_image_pixels(boxes, scores, labels, 3, (200, 100), 64)
+    found = detector.to_detections(boxes, scores, labels, 3, (200, 100), 64)
     np.testing.assert_allclose(
         found.boxes_px, [[50, 25, 100, 50], [0, 0, 200, 100]], atol=1e-3
     )
     assert found.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("size", [32, 416, 608])
+def test_boxes_come_back_from_the_letterbox(size):
+    # `boxes_to_pixels` computes by itself where the letterbox has the image.
+    chance = np.random.default_rng(size)
+    for _ in range(100):
+        width, height = map(int, chance.integers(1, chance.integers(2, 5000), 2))
+        boxes = chance.random((9, 4), "float32")
+        there = boxes_to_letterbox(boxes, width, height, size).numpy()
+        back = detector.boxes_to_pixels(there, (width, height), size)
+        assert back.dtype == np.float32
+        sides = [width, height, width, height]
+        np.testing.assert_allclose(back / sides, boxes, atol=1e-4)
+
+
+def test_detections_above_a_score():
+    scores = np.array([0.7, 0.5, 0.3], "float32")
+    detections = Detections(np.eye(3, 4), scores, np.array([2, 0, 1]))
+    above = detections.above(0.3)  # As float32; 0.3 is not above itself.
+    assert above.labels.tolist() == [2, 0]
+    np.testing.assert_array_equal(above.boxes_px, np.eye(3, 4)[:2])
+    assert detections.above(0.7).scores.size == 0
 
 
 def test_batched_equals_single():
@@ -110,7 +134,7 @@ def test_batched_equals_single():
     prepared = [detector.prepare(array) for array in arrays]
     together = detector(prepared)
     assert all(len(found.scores) for found in together)
-    for picture, batched in zip(prepared, together, strict=True):
-        (single,) = detector([picture])
+    for network_input, batched in zip(prepared, together, strict=True):
+        (single,) = detector([network_input])
         for ours, theirs in zip(batched, single, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)

@@ -104,8 +104,8 @@ def test_a_single_class_reaches_high_scores(two_pictures, tmp_path):
     trainer.train_epoch(dataset.repeat(80), [path])
     _, pictures = trainer.evaluate(dataset, ["disc"], SIZE)
     for picture in pictures:
-        assert picture.detected.scores[0] > 0.9
-        overlap = geometry.iou(picture.detected.boxes_px[0], picture.boxes_px[0])
+        assert picture.detections.scores[0] > 0.9
+        overlap = geometry.iou(picture.detections.boxes_px[0], picture.boxes_px[0])
         assert float(overlap) > 0.7
 
 

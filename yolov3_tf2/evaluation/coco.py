@@ -1,7 +1,8 @@
-"""COCO average precision through pycocotools, and the COCO format that it reads."""
+"""The COCO format, and average precision computed by pycocotools."""
 
 import contextlib
 import io
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -12,38 +13,38 @@ from yolov3_tf2.inference.detector import Detections
 
 
 class EvaluatedImage(NamedTuple):
-    """What is true of a picture and what was found in it.
+    """The labels and the detections of one image.
 
     Attributes:
-        number: the picture's place in its files.
-        boxes_px: `[boxes, 4]` xyxy, pixels.
-        labels: `[boxes]` class indices.
-        detected: `detector.Detections`.
+        number: index of the image in its record files.
+        boxes_px: `[boxes, 4]` xyxy, pixels; the true boxes.
+        labels: `[boxes]` class indices of the true boxes.
+        detections: `detector.Detections`.
     """
 
     number: int
     boxes_px: np.ndarray
     labels: np.ndarray
-    detected: Detections
+    detections: Detections
 
 
 def categories(class_names):
-    """Returns the COCO categories of a list of names; the ids start at 1."""
+    """Returns the COCO categories of a list of class names; ids start at 1."""
     return [
         {"id": number, "name": name} for number, name in enumerate(class_names, start=1)
     ]
 
 
 def coco_annotations(image_id, boxes_px, labels, scores=None):
-    """Returns the COCO annotations of one picture, without ids.
+    """Returns the COCO annotations of one image, without ids.
 
     Args:
-        image_id: id of the picture.
+        image_id: id of the image.
         boxes_px: `[boxes, 4]` xyxy, pixels.
         labels: `[boxes]` class indices.
-        scores: `[boxes]` in [0, 1] for detections, None for labels.
+        scores: `[boxes]` in [0, 1] for detections, None for true boxes.
     """
-    found = []
+    annotations = []
     for i, (left, top, right, bottom) in enumerate(np.asarray(boxes_px).tolist()):
         width, height = right - left, bottom - top
         annotation = {
@@ -55,28 +56,29 @@ def coco_annotations(image_id, boxes_px, labels, scores=None):
         }
         if scores is not None:
             annotation["score"] = round(float(scores[i]), 6)
-        found.append(annotation)
-    return found
+        annotations.append(annotation)
+    return annotations
 
 
 def number_annotations(lists):
-    """Joins lists of annotations and gives each its id, from 1 on."""
-    return [
-        {"id": number, **annotation}
-        for number, annotation in enumerate(
-            (annotation for part in lists for annotation in part), start=1
-        )
-    ]
+    """Returns one list of the annotations of several lists, with ids from 1."""
+    joined = itertools.chain.from_iterable(lists)
+    return [{"id": number, **annotation} for number, annotation in enumerate(joined, 1)]
 
 
 def average_precision(evaluation, class_names):
-    """Reads COCO AP from the result of `coco_evaluation` or `evaluate_pictures`.
+    """Reads average precision from a `COCOeval`.
+
+    Args:
+        evaluation: the result of `coco_evaluation` or `evaluate_images`.
+        class_names: list of strings.
 
     Returns:
-        A dict: `AP` (mean over IoU 0.50 to 0.95), `AP50`, `AP75`, and for each class
-        that has labels `AP50/<name>`. The first three are NaN without any labels.
+        A dict with `AP` (mean over IoU 0.50 to 0.95), `AP50`, `AP75`, and `AP50/<name>`
+        for each class that has true boxes. The first three are NaN if no class has.
     """
-    # [IoU thresholds, recalls, classes, areas, max detections]; -1 where no labels.
+    # [IoU thresholds, recalls, classes, areas, max detections]; -1 for classes
+    # without true boxes.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     thresholds = evaluation.params.iouThrs
 
@@ -96,43 +98,47 @@ def average_precision(evaluation, class_names):
     return results
 
 
-def evaluate_images(pictures, class_names):
-    """Returns the accumulated `COCOeval` of a list of `Picture`."""
-    numbered = list(enumerate(pictures, start=1))
-    truth = [coco_annotations(i, p.boxes_px, p.labels) for i, p in numbered]
-    found = [
-        coco_annotations(i, p.detected.boxes_px, p.detected.labels, p.detected.scores)
-        for i, p in numbered
+def evaluate_images(images, class_names):
+    """Returns the accumulated `COCOeval` of a list of `EvaluatedImage`."""
+    numbered = list(enumerate(images, start=1))
+    truth = [coco_annotations(i, image.boxes_px, image.labels) for i, image in numbered]
+    detections = [
+        coco_annotations(i, found.boxes_px, found.labels, found.scores)
+        for i, found in ((i, image.detections) for i, image in numbered)
     ]
-    images = [{"id": i} for i, _ in numbered]
     return coco_evaluation(
-        images, class_names, number_annotations(truth), number_annotations(found)
+        [{"id": i} for i, _ in numbered],
+        class_names,
+        number_annotations(truth),
+        number_annotations(detections),
     )
 
 
 def coco_evaluation(images, class_names, truth, detections):
-    """Compares detections with labels, both in COCO format.
+    """Compares detections with true boxes, both in COCO format.
 
     Args:
-        images: COCO `images`, each at least with an id.
+        images: list of COCO images; only their ids are used.
         class_names: list of strings.
-        truth: labels, see `number_annotations`.
-        detections: the same, with scores.
+        truth: list of COCO annotations, see `number_annotations`.
+        detections: list of COCO annotations with scores.
 
     Returns:
         An accumulated `COCOeval`.
     """
-    # pycocotools prints its progress; errors it raises.
+    # pycocotools prints its progress. Errors are raised and not hidden by this.
     with contextlib.redirect_stdout(io.StringIO()):
-        labelled, found = COCO(), COCO()
-        for coco, numbered in ((labelled, truth), (found, detections)):
-            coco.dataset = {
+        sides = []
+        for annotations in (truth, detections):
+            side = COCO()
+            side.dataset = {
                 "images": images,
                 "categories": categories(class_names),
-                "annotations": numbered,
+                "annotations": annotations,
             }
-            coco.createIndex()
-        evaluation = COCOeval(labelled, found, "bbox")
+            side.createIndex()
+            sides.append(side)
+        evaluation = COCOeval(*sides, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

@@ -1,4 +1,4 @@
-"""`detections.json`: what was found as COCO, written picture by picture."""
+"""Writes `detections.json`, in COCO format, image by image."""
 
 import json
 import shutil
@@ -8,11 +8,13 @@ from yolov3_tf2.evaluation import coco
 
 
 class DetectionsFile:
-    """The file while it is written, which takes no memory; a context manager.
+    """The file while it is written, a context manager.
+
+    It does not keep what is added in memory.
 
     Attributes:
-        pictures: number of pictures so far.
-        objects: number of annotations so far.
+        num_images: number of images so far.
+        num_objects: number of annotations so far.
     """
 
     def __init__(self, path, class_names, left_out):
@@ -21,12 +23,13 @@ class DetectionsFile:
         Args:
             path: a `pathlib.Path`.
             class_names: list of strings.
-            left_out: list of what `info` says of pictures that could not be read, as
-                it is when all others have been added.
+            left_out: list of dicts for the images that could not be read. It is
+                written at the end, so it may grow until then.
         """
-        self.pictures, self.objects = 0, 0
+        self.num_images, self.num_objects = 0, 0
         self._class_names, self._left_out = class_names, left_out
-        # Behind the pictures in the file, and there when they are not all known.
+        # Annotations follow the images in the file, but arrive together with them: they
+        # wait in a temporary file.
         self._annotations = tempfile.TemporaryFile(  # noqa: SIM115
             "w+", encoding="utf-8", dir=path.parent
         )
@@ -41,20 +44,20 @@ class DetectionsFile:
             if kind is None:
                 self._finish()
 
-    def add(self, image, detected):
-        """Adds a picture.
+    def add(self, image, detections):
+        """Adds an image.
 
         Args:
-            image: a dict of COCO's, without its id.
-            detected: its `detector.Detections`.
+            image: dict, a COCO image without id.
+            detections: its `detector.Detections`.
         """
-        self.pictures += 1
-        _append(self._file, self.pictures, image)
+        self.num_images += 1
+        _append_element(self._file, self.num_images, image)
         for annotation in coco.coco_annotations(
-            self.pictures, detected.boxes_px, detected.labels, detected.scores
+            self.num_images, detections.boxes_px, detections.labels, detections.scores
         ):
-            self.objects += 1
-            _append(self._annotations, self.objects, annotation)
+            self.num_objects += 1
+            _append_element(self._annotations, self.num_objects, annotation)
 
     def _finish(self):
         self._file.write('],\n"annotations": [')
@@ -68,7 +71,7 @@ class DetectionsFile:
         self._file.write(f"],\n{text}\n")
 
 
-def _append(file, number, value):
-    """Writes one more element of a JSON array, with its id; `number` is from 1."""
+def _append_element(file, number, value):
+    """Writes the next element of a JSON array, a dict with its number from 1 as id."""
     text = json.dumps({"id": number, **value}, ensure_ascii=False)
     file.write(f"\n{text}" if number == 1 else f",\n{text}")

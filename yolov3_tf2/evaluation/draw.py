@@ -1,4 +1,7 @@
-"""Draws boxes, class names and scores on a picture, in any script and at any size."""
+"""Draws boxes, class names and scores on images of any size.
+
+Class names may be in any script.
+"""
 
 import colorsys
 import functools
@@ -8,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import ImageDraw, ImageFont
 
-# Noto Sans CJK has Latin, Korean, Japanese and Chinese; its Korean face is the second.
+# Noto Sans CJK: Latin, Korean, Japanese and Chinese. Index 1 is its Korean face.
 _FONT_PACKAGE, _FONT_FILE, _FONT_INDEX = (
     "manimgx_fonts_cjk",
     "NotoSansCJK-VF.otf.ttc",
@@ -19,9 +22,10 @@ JPEG_MAX_SIDE = 65_500
 
 
 def class_colour(label):
-    """Returns the colour of a class, (red, green, blue) in 0 to 255.
+    """Returns the colour of a class, (red, green, blue) from 0 to 255.
 
-    Hues a golden angle apart: neighbours differ however many classes there are.
+    The hues of consecutive classes are a golden angle apart, so that they differ
+    however many classes there are.
     """
     hue = (0.02 + label * 0.61803398875) % 1.0
     value = (1.0, 0.85, 0.7)[label // 8 % 3]
@@ -29,17 +33,17 @@ def class_colour(label):
 
 
 def draw_boxes(image, boxes_px, labels, class_names, scores=None):
-    """Returns a copy of a picture with boxes drawn on it.
+    """Returns a copy of an image with boxes drawn on it.
 
-    Lines and letters grow with the picture. Names stay inside it, above their box
-    where there is room and else inside; the highest score is drawn last, on top.
+    Lines and letters grow with the image. A name is written above its box, or inside it
+    if there is no room above. Boxes with higher scores are drawn over the others.
 
     Args:
         image: a `PIL.Image.Image`, RGB.
-        boxes_px: xyxy in pixels of `image`, one a box.
-        labels: class index of each box.
+        boxes_px: `[boxes, 4]` xyxy in pixels of `image`.
+        labels: `[boxes]` class indices.
         class_names: list of strings.
-        scores: score of each box in [0, 1], None to write names alone.
+        scores: `[boxes]` in [0, 1], written after the names; None to omit them.
     """
     image = image.copy()
     canvas = ImageDraw.Draw(image)
@@ -69,7 +73,7 @@ def _draw_box(canvas, size, box, colour, line):
 
 def _draw_text(canvas, size, box, text, colour, font):
     ascent, descent = font.getmetrics()
-    # The metrics of CJK fonts leave a third of a line free above Latin letters.
+    # CJK fonts leave about a third of the line empty above Latin letters.
     height = round((ascent + descent) * 0.8)
     width = canvas.textlength(text, font=font) + height // 3
     left = max(0, min(box[0], size[0] - width))
@@ -78,7 +82,7 @@ def _draw_text(canvas, size, box, text, colour, font):
         top = max(0, min(box[1], size[1] - height))
     canvas.rectangle((left, top, left + width, top + height), fill=colour)
     red, green, blue = colour
-    # Perceived brightness (ITU-R BT.601) decides for black or white letters.
+    # Black or white letters, depending on the perceived brightness (ITU-R BT.601).
     is_bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
     canvas.text(
         (left + height // 6, top + height / 2),
@@ -91,7 +95,7 @@ def _draw_text(canvas, size, box, text, colour, font):
 
 def font_path():
     """Returns the path of the font file, as a string."""
-    # Found without importing the package, which needs nothing but its file.
+    # Without importing the package: only its file is needed.
     (folder,) = importlib.util.find_spec(_FONT_PACKAGE).submodule_search_locations
     return str(Path(folder) / _FONT_FILE)
 
@@ -104,7 +108,12 @@ def _font(pixels):
 
 
 def output_names():
-    """Returns a function from a picture's name and size to a file name, each once."""
+    """Returns a function that names the output of an image, each name only once.
+
+    Its arguments are the name of the image and its (width, height); it returns
+    `output_<name>.png` for PNG files and images too large for JPEG, and else
+    `output_<name>.jpg`.
+    """
     used = set()
     numbers = Counter()
 
@@ -112,7 +121,7 @@ def output_names():
         path = PurePosixPath(name)
         is_png = path.suffix.lower() == ".png" or max(size) > JPEG_MAX_SIDE
         suffix = ".png" if is_png else ".jpg"
-        # File systems allow 255 bytes, which Korean letters fill three at a time.
+        # File systems allow 255 bytes; a Korean letter takes three.
         stem = path.stem.encode("utf-8")[:220].decode("utf-8", "ignore")
         output = f"output_{stem}{suffix}"
         first = output.lower()

@@ -1,71 +1,86 @@
-"""Which detection belongs to which label: confusion matrix and worst images."""
+"""Matches detections with true boxes: the confusion matrix and the worst images."""
 
 import numpy as np
 
 from yolov3_tf2.boxes import geometry
 
+# A detection counts, and is drawn beside the labels, from this score on.
+SHOWN_SCORE = 0.3
+# A detection and a true box are the same object from this IoU on.
+MATCH_IOU = 0.5
 
-def confusion_counts(pictures, num_classes, *, score_threshold, iou_threshold):
-    """Counts which class was found where which was labelled.
+
+def confusion_counts(
+    images, num_classes, *, score_threshold=SHOWN_SCORE, iou_threshold=MATCH_IOU
+):
+    """Counts which class was detected for which labelled class.
 
     Args:
-        pictures: list of `Picture`.
+        images: list of `coco.EvaluatedImage`.
         num_classes: number of classes.
-        score_threshold: detections under it do not count.
-        iou_threshold: overlap from which a detection is of a label.
+        score_threshold: detections with a lower score are ignored.
+        iou_threshold: minimum IoU of a detection and a true box of the same object.
 
     Returns:
-        `[num_classes + 1, num_classes + 1]` integers, labelled then found; the last
-        index is the background.
+        `[num_classes + 1, num_classes + 1]` integers, labelled then detected class. The
+        last index is the background: labels without a detection, and detections without
+        a label.
     """
     counts = np.zeros((num_classes + 1, num_classes + 1), int)
-    for picture in pictures:
-        pairs = _pair(picture, score_threshold, iou_threshold)
-        for labelled, found in pairs:
-            row = num_classes if labelled is None else picture.labels[labelled]
-            column = num_classes if found is None else picture.detected.labels[found]
+    for image in images:
+        for true, found in _match_boxes(image, score_threshold, iou_threshold):
+            row = num_classes if true is None else image.labels[true]
+            column = num_classes if found is None else image.detections.labels[found]
             counts[int(row), int(column)] += 1
     return counts
 
 
-def worst_images(pictures, number, *, score_threshold, iou_threshold):
-    """Returns the `number` pictures with the most errors, the worst first.
+def worst_images(
+    images, number, *, score_threshold=SHOWN_SCORE, iou_threshold=MATCH_IOU
+):
+    """Returns the images with the most errors, the worst first.
 
-    An error is a label without a detection of its class, or a detection without a
-    label of its class. Pictures without any are left out.
+    An error is a label without a detection of its class, or a detection without a label
+    of its class.
+
+    Args:
+        images: list of `coco.EvaluatedImage`.
+        number: maximum number of images to return; images without errors are not.
+        score_threshold, iou_threshold: see `confusion_counts`.
     """
 
-    def errors(picture):
+    def count_errors(image):
         return sum(
             1
-            if labelled is None or found is None
-            else 2 * int(picture.labels[labelled] != picture.detected.labels[found])
-            for labelled, found in _pair(picture, score_threshold, iou_threshold)
+            if true is None or found is None
+            else 2 * int(image.labels[true] != image.detections.labels[found])
+            for true, found in _match_boxes(image, score_threshold, iou_threshold)
         )
 
-    ranked = sorted(pictures, key=errors, reverse=True)[:number]
-    return [picture for picture in ranked if errors(picture)]
+    ranked = sorted(images, key=count_errors, reverse=True)[:number]
+    return [image for image in ranked if count_errors(image)]
 
 
-def _pair(picture, score_threshold, iou_threshold):
-    """Pairs labels with detections, whatever their classes, best overlap first.
+def _match_boxes(image, score_threshold, iou_threshold):
+    """Pairs true boxes with detections of any class, the highest IoU first.
 
     Returns:
-        Pairs of indices of a label and a detection; what has no partner has None.
+        List of pairs of the index of a true box and the index of a detection. One of
+        them is None for boxes without a match.
     """
-    shown = np.flatnonzero(picture.detected.scores >= score_threshold)
-    boxes = picture.boxes_px[:, None]
-    iou = np.asarray(geometry.iou(boxes, picture.detected.boxes_px[shown][None]))
-    free_labels, free_found = set(range(len(boxes))), set(shown.tolist())
+    candidates = np.flatnonzero(image.detections.scores >= score_threshold)
+    boxes = image.boxes_px[:, None]
+    iou = np.asarray(geometry.iou(boxes, image.detections.boxes_px[candidates][None]))
+    free_true, free_found = set(range(len(boxes))), set(candidates.tolist())
     pairs = []
     for flat in np.argsort(-iou, axis=None, kind="stable"):
-        label, column = np.unravel_index(flat, iou.shape)
-        found = int(shown[column])
-        if iou[label, column] < iou_threshold:
+        true, column = np.unravel_index(flat, iou.shape)
+        found = int(candidates[column])
+        if iou[true, column] < iou_threshold:
             break
-        if label in free_labels and found in free_found:
-            pairs.append((int(label), found))
-            free_labels.discard(label)
+        if true in free_true and found in free_found:
+            pairs.append((int(true), found))
+            free_true.discard(true)
             free_found.discard(found)
-    pairs += [(label, None) for label in sorted(free_labels)]
+    pairs += [(true, None) for true in sorted(free_true)]
     return pairs + [(None, found) for found in sorted(free_found)]

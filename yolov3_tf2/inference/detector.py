@@ -1,20 +1,19 @@
-"""Inference: pictures to boxes, scores and labels in the pixels of the originals."""
+"""A model with its preprocessing and suppression: RGB images in, detections out."""
 
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2.boxes import geometry
-from yolov3_tf2.boxes.letterbox import letterbox, letterbox_to_boxes, to_float
+from yolov3_tf2.boxes.letterbox import CELL, letterbox, to_float
 from yolov3_tf2.inference import nms
 
 
 class Detections(NamedTuple):
-    """What was found in one picture, the highest score first.
+    """The objects detected in one image, the highest score first.
 
     Attributes:
-        boxes_px: `[detections, 4]` xyxy in pixels of the original, inside it.
+        boxes_px: `[detections, 4]` xyxy in pixels of the original image, inside it.
         scores: `[detections]` objectness times class probability, in [0, 1].
         labels: `[detections]` class indices.
     """
@@ -23,33 +22,45 @@ class Detections(NamedTuple):
     scores: np.ndarray
     labels: np.ndarray
 
+    def above(self, score_threshold):
+        """Returns the detections with a score above a threshold.
+
+        These are the ones that a detector with that threshold finds: suppression goes
+        from the highest score down, so boxes with a lower score neither suppress them
+        nor take their place among `max_boxes`.
+        """
+        # In float32, as TensorFlow compares them.
+        is_above = self.scores > np.float32(score_threshold)
+        return Detections(*(values[is_above] for values in self))
+
 
 class NetworkInput(NamedTuple):
-    """A picture as a `Detector` looks at it.
+    """An image that is ready for a `Detector`.
 
     Attributes:
-        image: `[size, size, 3]` uint8 RGB tensor, letterboxed.
-        picture_size: (width, height) of the original, pixels.
+        letterboxed: `[size, size, 3]` uint8 RGB tensor.
+        original_size: (width, height) of the original image, pixels.
     """
 
-    image: tf.Tensor
-    picture_size: tuple[int, int]
+    letterboxed: tf.Tensor
+    original_size: tuple[int, int]
 
 
 class Detector:
-    """Finds objects in pictures.
+    """Detects objects in images.
 
-    `prepare` each picture, in any thread, and call it with those of a batch.
+    Call `prepare` for each image, in any thread, and then the detector with a batch of
+    the results.
     """
 
     def __init__(self, model, variant, size, **thresholds):
-        """Builds the graphs, so that no picture waits for them.
+        """Builds the graphs, so that the first image is as fast as the others.
 
         Args:
             model: the result of `build_model`.
-            variant: its `variants.Variant`.
-            size: side of the network's input, pixels.
-            **thresholds: see `select`.
+            variant: the `variants.Variant` of the model.
+            size: width and height of the network's input, pixels.
+            **thresholds: the keyword arguments of `nms.suppress`.
         """
 
         def network(images):
@@ -57,80 +68,76 @@ class Detector:
             return nms.suppress(logits, variant, **thresholds)
 
         self._size = size
-        self._network = _graph(network, (None, size, size, 3))
-        self._letterbox = _graph(lambda image: letterbox(image, size), (None, None, 3))
+        self._network = _build_graph(network, (None, size, size, 3))
+        self._letterbox = _build_graph(
+            lambda image: letterbox(image, size), (None, None, 3)
+        )
 
     def prepare(self, array):
-        """Fits a picture, `[height, width, 3]` uint8 RGB of any size, onto the input.
+        """Returns the `NetworkInput` of an image.
 
-        Returns:
-            `Prepared`.
+        Args:
+            array: `[height, width, 3]` uint8 RGB, of any height and width.
         """
         return NetworkInput(self._letterbox(tf.constant(array)), array.shape[1::-1])
 
     def __call__(self, prepared):
-        """Returns a list of the `Detections` in a list of `Prepared`."""
-        images = tf.stack([picture.image for picture in prepared])
-        selected = [tensor.numpy() for tensor in self._network(images)]
+        """Returns a list with the `Detections` of each `NetworkInput` of a list."""
+        images = tf.stack([each.letterboxed for each in prepared])
+        suppressed = [tensor.numpy() for tensor in self._network(images)]
         return [
-            to_image_pixels(*(part[i] for part in selected), picture_size, self._size)
-            for i, (_, picture_size) in enumerate(prepared)
+            to_detections(
+                *(part[i] for part in suppressed), each.original_size, self._size
+            )
+            for i, each in enumerate(prepared)
         ]
 
 
-def _graph(function, shape):
-    """Builds the graph of a function of uint8 pixels of a shape."""
-    # Autograph has nothing to convert here, and takes 0.3 s to find that out.
+def _build_graph(function, shape):
+    """Returns the graph of a function of a uint8 tensor of a shape."""
+    # Autograph would find nothing to convert, and takes 0.3 s for that.
     function = tf.function(function, autograph=False)
     return function.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
 
 
-def to_image_pixels(boxes, scores, labels, number, picture_size, size):
-    """Maps what `select` kept of one letterboxed picture back to its own pixels.
+def to_detections(boxes, scores, labels, number, original_size, size):
+    """Returns the `Detections` of one image in pixels of the original.
 
     Args:
-        boxes, scores, labels, number: one row each of the results of `select`.
-        picture_size: (width, height) of the picture, pixels.
-        size: side of the network's input, pixels.
-
-    Returns:
-        `Detections`.
+        boxes, scores, labels, number: the results of `nms.suppress` for the image.
+        original_size: (width, height) of the original image, pixels.
+        size: width and height of the network's input, pixels.
     """
-    boxes_px = boxes_to_pixels(boxes[:number], picture_size, size)
-    # A box may lie in the grey beside the picture, and has no area in it then.
-    inside = (boxes_px[:, 2:] > boxes_px[:, :2]).all(axis=-1)
+    boxes_px = boxes_to_pixels(boxes[:number], original_size, size)
+    # A box in the grey border beside the image has no area after clipping.
+    has_area = (boxes_px[:, 2:] > boxes_px[:, :2]).all(axis=-1)
     return Detections(
-        boxes_px[inside],
-        scores[:number][inside],
-        labels[:number][inside].astype("int32"),
+        boxes_px[has_area],
+        scores[:number][has_area],
+        labels[:number][has_area].astype("int32"),
     )
 
 
-def boxes_to_pixels(boxes, picture_size, size):
-    """Maps boxes from fractions of the input to pixels of the picture, clipped to it.
+def boxes_to_pixels(boxes, original_size, size):
+    """Maps boxes from fractions of the network's input to pixels of the original image.
+
+    The inverse of `letterbox.boxes_to_letterbox` for boxes in pixels. This runs for
+    every image, and numpy takes a twentieth of the time of TensorFlow for it. So it
+    computes where the image lies by itself, as `letterbox.fit` does with tensors.
 
     Args:
-        boxes: `[boxes, 4]` xyxy.
-        picture_size: (width, height) of the picture, pixels.
-        size: side of the network's input, pixels.
+        boxes: `[boxes, 4]` float32 xyxy.
+        original_size: (width, height) of the original image, pixels.
+        size: width and height of the network's input, pixels.
 
     Returns:
-        `[boxes, 4]` float32 array.
+        `[boxes, 4]` float32 array, clipped to the image.
     """
-    return _boxes_to_pixels(boxes, picture_size, size).numpy()
-
-
-# One graph: operation by operation it takes ten times as long.
-@tf.function(
-    input_signature=[
-        tf.TensorSpec((None, 4)),
-        tf.TensorSpec((2,), tf.int32),
-        tf.TensorSpec((), tf.int32),
-    ],
-    autograph=False,
-)
-def _boxes_to_pixels(boxes, picture_size, size):
-    width, height = tf.unstack(picture_size)
-    boxes = letterbox_to_boxes(boxes, width, height, size)
-    sides = tf.cast(tf.tile(picture_size, [2]), tf.float32)
-    return geometry.clip(boxes * sides, width, height)
+    original_size = np.array(original_size, "int64")
+    inner = np.maximum(original_size * size // original_size.max(), 1)
+    corner = (size - inner) // 2 // CELL * CELL
+    # [4], x then y, twice. The order of the float32 operations decides the last digit.
+    scale = np.tile(inner, 2).astype("float32") / np.float32(size)
+    offset = np.tile(corner, 2).astype("float32") / np.float32(size)
+    limits = np.tile(original_size, 2).astype("float32")
+    return np.clip((boxes - offset) / scale * limits, 0, limits)

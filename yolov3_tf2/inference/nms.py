@@ -1,4 +1,4 @@
-"""Non-maximum suppression."""
+"""Non-maximum suppression: keeps the best of the boxes that overlap."""
 
 import tensorflow as tf
 
@@ -6,21 +6,25 @@ from yolov3_tf2.boxes import decoding
 
 
 def suppress(logits, variant, *, score_threshold, iou_threshold, max_boxes):
-    """Turns the logits of all scales into the boxes that are kept.
+    """Decodes the logits of all scales and suppresses overlapping boxes.
 
-    Non-maximum suppression is per class, as darknet's (`box.c`): a box of one class
-    never suppresses a box of another, and a box may be kept for several classes.
+    A network predicts an object at several cells and anchors. Suppression goes through
+    the boxes of a class from the highest score down, and drops each that overlaps one
+    it has already kept. Classes do not affect each other, as in darknet's `box.c`: two
+    boxes of different classes are both kept, and so is one box with two classes.
 
     Args:
-        logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
+        logits: tuple of `[batch, rows, cols, anchors, 5 + classes]`, one per scale.
         variant: a `variants.Variant`.
-        score_threshold: boxes of a lower score are dropped.
-        iou_threshold: of two boxes of a class with a larger IoU the weaker is dropped.
-        max_boxes: boxes kept a picture.
+        score_threshold: boxes are kept if their score is above this.
+        iou_threshold: boxes of a class overlap if their IoU is above this.
+        max_boxes: maximum number of boxes per image, of all classes together.
 
     Returns:
-        boxes `[batch, max_boxes, 4]` xyxy, fractions of the input, unclipped; scores
-        and labels `[batch, max_boxes]`; number of boxes that are real `[batch]`.
+        A tuple, each sorted by score, highest first, and padded to `max_boxes`:
+        boxes `[batch, max_boxes, 4]` xyxy, fractions of the input, not clipped;
+        scores `[batch, max_boxes]`; labels `[batch, max_boxes]` float32; and the
+        number of boxes before the padding `[batch]`.
     """
     boxes, scores = [], []
     for scale, scale_logits in enumerate(logits):

@@ -1,32 +1,19 @@
-"""What to label next: pictures in the order of how much a person's look would teach.
+"""Ranks images by how much labelling them should help the training.
 
-A picture's score is the sum of four parts, each the lessons of one kind that it holds.
-A lesson is worth 0 to 1; `s` is a box's score, the probability that it is right:
+    score = uncertainty + rarity + conflict + missed
 
-    uncertainty  1 - |2 s - 1| for each box: twice the probability that the nearer of
-                 yes and no is wrong (least confident, section 3.1.1 of Settles, Active
-                 Learning Literature Survey, 2009)
-    rarity       s (1 - 1 / r) for each box: how probably it is an example of a class
-                 that training has few of; r is the class's repeat factor (see `rarity`)
-    conflict     the lower s of two boxes of different classes with an IoU over 0.5:
-                 however sure of both, at most one is right
-    missed       (1 - 2 s) / 2 once, with the highest s of the picture; 0 from 0.5 on
+The first three add up a value of each box or pair of boxes, the largest value first,
+each weighted half as much as the one before: v1 + v2 / 2 + v3 / 4 + ... The values,
+where s is the score of a box:
 
-Uncertain boxes are those around a score of a half. So boxes under the threshold of what
-is drawn count too, down to `FLOOR`; below it there is little but noise.
+    uncertainty   1 - |2 s - 1|           each box
+    rarity        s (1 - 1 / r)           each box; r is the repeat factor of its class
+    conflict      min(s1, s2)             each pair of boxes of different classes with
+                                          an IoU above 0.5
+    missed        0.5 max(0, 1 - 2 s)     once; s is the highest score of the image, 0
+                                          without boxes
 
-The lessons of a kind add up to the best, half of the second, a quarter of the third and
-so on: to less than twice the best, so that a crowd of easy boxes is not worth more than
-one hard one, while of two hard pictures the one with more to teach leads. (Their sum is
-what Brust, Käding and Denzler, Active Learning for Deep Object Detection, 2019, found
-to teach most a picture; labelling a crowd also takes most work. Discounts by rank are
-those of Moffat and Zobel, Rank-Biased Precision, 2008.)
-
-A picture in which nothing is found is worth 0.5: an object that was missed teaches as
-much as any doubtful box, 1, and whether there is one is as open as a coin's fall. Such
-pictures stand behind those with a real doubt, and before those with none.
-
-A picture's score depends on no other picture.
+`docs/review.md` has the reasons and sources.
 """
 
 import csv
@@ -36,24 +23,24 @@ import numpy as np
 
 from yolov3_tf2.boxes import geometry
 
-FLOOR = 0.1
+MIN_SCORE = 0.1  # Boxes of a lower score are mostly noise, and do not count.
 CONFLICT_IOU = 0.5
-# Nothing found: the value of an object that was missed, times the odds of one.
 MISSED = 0.5
 DISCOUNT = 0.5
-# What a part is worth for the reason to speak of it: a box of a score of 0.15 or 0.85.
-NAMED = 0.3
+# Values from here on are named in the reason; a box is named as uncertain if its score
+# is 0.15 to 0.85.
+MIN_NAMED = 0.3
 
 
 class Row(NamedTuple):
-    """A picture and what it would teach, a line of the file without its rank.
+    """An image and how much labelling it should help; a row of the CSV without rank.
 
     Attributes:
-        file_name: the picture's name.
-        score: the sum of the four parts after it, which are rounded.
+        file_name: name of the image.
+        score: sum of the four parts that follow, rounded to 4 digits like them.
         uncertainty, rarity, conflict, missed: see the module.
-        boxes: number of boxes that were drawn.
-        reason: the parts that are worth naming, the best first, in words.
+        boxes: number of boxes that are drawn.
+        reason: the largest values in words, the largest part first.
     """
 
     file_name: str
@@ -67,22 +54,22 @@ class Row(NamedTuple):
 
 
 def class_rarity(class_names, train_boxes):
-    """Rates how rare each class is in training, from 0 to nearly 1.
+    """Returns how rare each class is in the training data, 1 - 1 / r.
 
-    A class with the mean number of boxes or more has 0, one with a quarter of them 0.5,
-    one without any nearly 1. It is 1 - 1 / r of the repeat factor
-    r = max(1, sqrt(t / f)), by which Gupta, Dollar and Girshick (LVIS, 2019,
-    https://arxiv.org/abs/1908.03195) show a class of frequency f more often; t is here
-    the mean of all classes, and one box is added to each, so that classes without any
-    are no exception.
+    r = max(1, sqrt(mean / n)) is the repeat factor of a class with n boxes, where mean
+    is that of all classes. One box is added to each class, so that n is never 0.
 
     Args:
         class_names: list of strings.
-        train_boxes: number of boxes of each class by its name; None where it is not
-            known, and no class is rare then.
+        train_boxes: dict from class name to number of boxes; None if unknown, which
+            makes no class rare.
 
     Returns:
-        `[classes]` float64.
+        `[classes]` float64 in [0, 1).
+
+    Example:
+        >>> class_rarity(["car", "book"], {"car": 27, "book": 3}).round(3).tolist()
+        [0.0, 0.5]
     """
     if train_boxes is None:
         return np.zeros(len(class_names))
@@ -90,108 +77,105 @@ def class_rarity(class_names, train_boxes):
     return 1 - np.sqrt(np.minimum(1, numbers / numbers.mean()))
 
 
-def rate_images(pictures, class_names, rarities):
-    """Rates what a look at each of some pictures would teach.
+def rate_images(images, class_names, rarities):
+    """Rates images, each independently of the others.
 
     Args:
-        pictures: list of triples: the picture's name; its `detector.Detections` down to
-            a score of `FLOOR`, what is below is not looked at; the number of boxes that
-            are drawn.
+        images: list of triples: the name of an image; its `detector.Detections`, with
+            all boxes of a score above `MIN_SCORE`; the number of boxes that are drawn.
         class_names: list of strings.
-        rarities: the result of `rarity`.
+        rarities: the result of `class_rarity`.
 
     Returns:
         A list of `Row`.
     """
-    kept = [_over_floor(found) for _, found, _ in pictures]
-    conflicts = _conflicts([boxes for boxes, _, _ in kept], [x for _, _, x in kept])
+    detections = [detected.above(MIN_SCORE) for _, detected, _ in images]
+    conflicts = _find_conflicts(detections)
     return [
-        _rate_image(name, scores, labels, pairs, drawn, class_names, rarities)
-        for (name, _, drawn), (_, scores, labels), pairs in zip(
-            pictures, kept, conflicts, strict=True
+        _rate_image(name, detected, pairs, num_drawn, class_names, rarities)
+        for (name, _, num_drawn), detected, pairs in zip(
+            images, detections, conflicts, strict=True
         )
     ]
 
 
 def rank_rows(rows):
-    """Returns a list of `Row`, the highest score first; ties are by name."""
+    """Returns a list of `Row` sorted by score, highest first, then by name."""
     return sorted(rows, key=lambda row: (-row.score, row))
 
 
 def write_csv(path, ranked):
-    """Writes the result of `rank` as CSV, UTF-8 with a header."""
+    """Writes the result of `rank_rows` as CSV in UTF-8, with a header."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", *Row._fields])
-        for number, row in enumerate(ranked, start=1):
+        for rank, row in enumerate(ranked, start=1):
             texts = [f"{v:.4f}" if isinstance(v, float) else v for v in row]
-            writer.writerow([number, *texts])
+            writer.writerow([rank, *texts])
 
 
-def _over_floor(found):
-    """Boxes `[boxes, 4]`, scores `[boxes]` float64 and labels `[boxes]` to look at."""
-    kept = found.scores > np.float32(FLOOR)  # As TensorFlow compares them.
-    return (
-        found.boxes_px[kept],
-        found.scores[kept].astype("float64"),
-        found.labels[kept],
-    )
+def _find_conflicts(detections):
+    """Finds pairs of boxes that overlap and have different classes.
 
-
-def _conflicts(boxes, labels):
-    """Pairs of boxes that lie over each other and are of different classes.
-
-    The IoU of all pictures is computed at once: its calls take longer than its sums.
+    Computes the IoU for all images in one call: a call takes far longer than its
+    arithmetic.
 
     Args:
-        boxes: of each picture `[boxes, 4]` xyxy.
-        labels: of each picture `[boxes]` class indices.
+        detections: list of `detector.Detections`.
 
     Returns:
-        Of each picture `[pairs, 2]` indices.
+        A list with `[pairs, 2]` indices for each image.
     """
-    pairs = [np.argwhere(np.triu(x[:, None] != x)) for x in labels]
-    both = [boxes[pairs.T] for boxes, pairs in zip(boxes, pairs, strict=True)]
+    pairs = [np.argwhere(np.triu(x.labels[:, None] != x.labels)) for x in detections]
+    both = [x.boxes_px[own.T] for x, own in zip(detections, pairs, strict=True)]
     both = np.concatenate([np.zeros((2, 0, 4), "float32"), *both], axis=1)
     if not both.size:
         return pairs
     is_conflict = np.asarray(geometry.iou(*both)) > CONFLICT_IOU
-    ends = np.cumsum([len(x) for x in pairs])[:-1]
-    parts = zip(pairs, np.split(is_conflict, ends), strict=True)
-    return [pairs[part] for pairs, part in parts]
+    ends = np.cumsum([len(own) for own in pairs])[:-1]
+    by_image = zip(pairs, np.split(is_conflict, ends), strict=True)
+    return [own[is_conflict] for own, is_conflict in by_image]
 
 
-def _rate_image(file_name, scores, labels, pairs, drawn, class_names, rarities):
-    """The `Row` of one picture, of its boxes over the floor and pairs in conflict."""
+def _rate_image(file_name, detected, pairs, num_drawn, class_names, rarities):
+    """Returns the `Row` of one image.
+
+    Args:
+        file_name, num_drawn: see `rate_images`.
+        detected: `detector.Detections` above `MIN_SCORE`.
+        pairs: `[pairs, 2]` indices of boxes in conflict.
+        class_names, rarities: see `rate_images`.
+    """
+    scores = detected.scores.astype("float64")
     best = scores.max(initial=0)
-    lessons = {
+    values = {
         "uncertainty": 1 - np.abs(2 * scores - 1),
-        "rarity": scores * rarities[labels],
+        "rarity": scores * rarities[detected.labels],
         "conflict": scores[pairs].min(axis=-1),
         "missed": np.array([MISSED * max(0, 1 - 2 * best)]),
     }
-    parts = {name: _add(values) for name, values in lessons.items()}
+    parts = {name: _discounted_sum(each) for name, each in values.items()}
+    total = round(sum(parts.values()), 4)
 
     def describe(name):
         if name == "missed":
-            return f"nothing found over {best:.2f}" if best else "nothing found"
+            return f"nothing found above {best:.2f}" if best else "nothing found"
         if name == "conflict":
-            lead, shown = "two classes for one object", pairs[lessons[name].argmax()]
+            lead, shown = "two classes for one object", pairs[values[name].argmax()]
         else:
-            lead = {"uncertainty": "unsure", "rarity": "rare in training"}[name]
-            shown = np.argsort(-lessons[name], kind="stable")[:2]
-            shown = shown[lessons[name][shown] >= NAMED]
-        boxes = [f"{class_names[labels[i]]} {scores[i]:.2f}" for i in shown]
+            lead = {"uncertainty": "uncertain", "rarity": "rare in training"}[name]
+            shown = np.argsort(-values[name], kind="stable")[:2]
+            shown = shown[values[name][shown] >= MIN_NAMED]
+        boxes = [f"{class_names[detected.labels[i]]} {scores[i]:.2f}" for i in shown]
         return f"{lead}: {', '.join(boxes)}"
 
-    named = [name for name in lessons if lessons[name].max(initial=0) >= NAMED]
+    named = [name for name in values if values[name].max(initial=0) >= MIN_NAMED]
     named.sort(key=parts.get, reverse=True)
-    reason = "; ".join(map(describe, named)) or "sure of what it found"
-    score = round(sum(parts.values()), 4)
-    return Row(file_name, score, **parts, boxes=drawn, reason=reason)
+    reason = "; ".join(map(describe, named)) or "confident in all detections"
+    return Row(file_name, total, **parts, boxes=num_drawn, reason=reason)
 
 
-def _add(lessons):
-    """The sum of `[lessons]` values, each next lower one by half."""
-    ordered = np.sort(lessons)[::-1]
+def _discounted_sum(values):
+    """Returns the sum of `[values]`, the largest first, each weighted half the last."""
+    ordered = np.sort(values)[::-1]
     return round(float(ordered @ DISCOUNT ** np.arange(len(ordered))), 4)

@@ -1,4 +1,4 @@
-"""Images out of files, folders, zips and TFRecord files."""
+"""Finds the images in files, folders, zips and TFRecord files."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -9,12 +9,13 @@ from yolov3_tf2.files.images import is_image_name
 
 
 class Source(NamedTuple):
-    """A picture before it is read.
+    """An image that has not been read yet.
 
     Attributes:
-        name: its own name, with its folders in a zip or folder.
-        where: what to call it in an error.
-        read: returns its bytes; raises an `InputError` where that fails.
+        name: file name, in a zip or folder with the path inside it.
+        where: name of the image in error messages.
+        read: function that returns the encoded image; raises an `InputError` or
+            `OSError` if it cannot.
     """
 
     name: str
@@ -23,11 +24,11 @@ class Source(NamedTuple):
 
 
 def walk_images(paths) -> Iterator[Source]:
-    """Yields every picture in `paths`, in their order.
+    """Yields a `Source` for every image in `paths`, in their order.
 
     Args:
-        paths: list of `pathlib.Path`: pictures, folders and zips of pictures (never
-            extracted) and TFRecord files of `records.py`.
+        paths: list of `pathlib.Path`: images, folders and zips of images (zips are read
+            in place) and TFRecord files written by `records.py`.
 
     Raises:
         InputError: a zip or TFRecord file is damaged.
@@ -44,33 +45,37 @@ def walk_images(paths) -> Iterator[Source]:
                         lambda archive=archive, name=name: archive.read(name),
                     )
         else:
-            yield Source(_text(path.name), _text(str(path)), path.read_bytes)
+            yield Source(
+                _replace_invalid_utf8(path.name),
+                _replace_invalid_utf8(str(path)),
+                path.read_bytes,
+            )
 
 
 def count_images(paths):
-    """Counts what `walk` will yield, without reading the pictures.
+    """Counts the images that `walk_images` yields, without reading them.
 
     Returns:
-        The number of pictures, and that of the other files in zips and folders.
+        A pair: the number of images, and the number of other files in zips and folders.
     """
     from yolov3_tf2.data import records
 
-    pictures, others = 0, 0
+    images, others = 0, 0
     for path in paths:
         if path.suffix == ".tfrecord":
-            pictures += records.count_records(path)
+            images += records.count_records(path)
         elif archives.is_archive(path):
             with archives.open_archive(path) as archive:
-                number = sum(map(is_image_name, archive.files))
-                pictures += number
-                others += len(archive.files) - number
+                in_archive = sum(map(is_image_name, archive.files))
+                images += in_archive
+                others += len(archive.files) - in_archive
         else:
-            pictures += 1
-    return pictures, others
+            images += 1
+    return images, others
 
 
 def _walk_records(path):
-    # Imported here: pictures and zips need no TensorFlow.
+    # Imported here: images and zips do not need TensorFlow.
     import tensorflow as tf
 
     from yolov3_tf2.data import records
@@ -84,10 +89,10 @@ def _walk_records(path):
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
             f"{path}: a record cannot be read: {reason(error)}; is the file damaged, "
-            "or not one of convert_superbai.py?"
+            "or not written by convert_superbai.py?"
         ) from error
 
 
-def _text(name):
-    """A file's name as text, also where its bytes are none."""
+def _replace_invalid_utf8(name):
+    """Returns a file name with `?` for each byte that is not valid UTF-8."""
     return name.encode("utf-8", "replace").decode("utf-8")

@@ -221,7 +221,7 @@ class Trainer:
                         int(number),
                         detector.boxes_to_pixels(boxes[is_box], size_px, size),
                         labels[is_box],
-                        detector.to_image_pixels(*kept, size_px, size),
+                        detector.to_detections(*kept, size_px, size),
                     )
                 )
         shares = collective.gather(self._strategy, pictures)
