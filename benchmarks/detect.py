@@ -137,12 +137,12 @@ def main():
             )
         }
         if importlib.util.find_spec("onnxruntime"):
-            folded = folding.fold(model, variant, 80)
+            folded = folding.fold_model(model)
             functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
         precisions = ("float32", "bfloat16")
         for precision in precisions:
             devices.set_precision(precision)
-            folded = folding.fold(model, variant, 80)
+            folded, _ = checkpoint.load_model(folder / "model", folded=True)
             functions[f"network and boxes, {precision}"] = network_alone(
                 folded, variant, images
             )

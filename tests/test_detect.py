@@ -21,7 +21,7 @@ from yolov3_tf2.evaluation import coco, draw
 from yolov3_tf2.inference import review
 from yolov3_tf2.inference.detector import Detector
 from yolov3_tf2.network import checkpoint
-from yolov3_tf2.network.folding import fold
+from yolov3_tf2.network.folding import fold_model
 from yolov3_tf2.network.model import build_model
 
 
@@ -109,7 +109,7 @@ def test_a_review_changes_nothing_of_what_is_found(
 
     # A detector that never looks below the threshold.
     model, info = checkpoint.load_model(unsure / "model")
-    model = fold(model, TINY, len(NAMES))
+    model = fold_model(model)
     detector = Detector(model, TINY, 64, **limits)
     paths = [unsure / "pictures" / name for name in names]
     arrays = [np.asarray(Image.open(path)) for path in paths]

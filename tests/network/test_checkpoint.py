@@ -49,7 +49,7 @@ def test_a_folded_model_is_loaded_as_one_that_is_folded_afterwards(copy):
         if layer.name.endswith("_bn"):  # Whose variance is never negative.
             layer.moving_variance.assign(abs(layer.moving_variance) + 0.1)
     checkpoint.save_weights(copy / checkpoint.NAME, model)
-    expected = folding.fold(model, TINY, len(NAMES))
+    expected = folding.fold_model(model)
     loaded, loaded_info = checkpoint.load_model(copy, folded=True)
     assert loaded_info == info
     assert len(loaded.variables) == 26  # Kernel and bias of 13 convolutions.

@@ -20,7 +20,6 @@ from yolov3_tf2.network.variants import VARIANTS, Variant
 NAME = "model.tf"
 FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", "model.json")
 _KEY = "{}/.ATTRIBUTES/VARIABLE_VALUE"
-_NORM = ("gamma", "beta", "moving_mean", "moving_variance")  # Keras' order.
 
 
 class ModelInfo(NamedTuple):
@@ -126,40 +125,11 @@ def load_model(folder, *, folded=False):
         InputError: see `read_info` and `load_weights`.
     """
     info = read_info(folder)
-    model = network.build_model(
-        info.variant,
-        len(info.class_names),
-        random=False,
-        folded=network.PARTS if folded else (),
-    )
+    model = network.build_model(info.variant, len(info.class_names), random=False)
+    load_weights(folder, model, network.PARTS)
     if folded:
-        _load_folded(folder, model)
-    else:
-        load_weights(folder, model, network.PARTS)
+        model = folding.fold_model(model)
     return model, info
-
-
-def _load_folded(folder, model):
-    """Fills a model without BatchNorm from the checkpoint of one that has it."""
-    keys = {}
-    for conv, _ in network.convolutions(model):
-        names = [f"{conv.name}/kernel"]
-        if conv.name.startswith("output"):
-            names.append(f"{conv.name}/bias")
-        else:
-            norm = conv.name.removesuffix("_conv") + "_bn"
-            names.extend(f"{norm}/{name}" for name in _NORM)
-        keys[conv] = [_KEY.format(name) for name in names]
-    shapes = {
-        key: tuple((conv.bias if place else conv.kernel).shape)
-        for conv, of_conv in keys.items()
-        for place, key in enumerate(of_conv)
-    }
-    values = _read(folder, shapes, model.name)
-    for conv, of_conv in keys.items():
-        weights = [values.pop(key) for key in of_conv]
-        is_output = len(weights) == 2
-        conv.set_weights(weights if is_output else folding.fold_weights(*weights))
 
 
 def load_weights(folder, model, parts):

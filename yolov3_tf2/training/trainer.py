@@ -17,7 +17,6 @@ from yolov3_tf2.evaluation import coco
 from yolov3_tf2.evaluation.coco import EvaluatedImage
 from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.network import folding
-from yolov3_tf2.network import model as network
 from yolov3_tf2.training import loss
 from yolov3_tf2.training.optimizer import LossScale
 from yolov3_tf2.training.workers import collective
@@ -78,10 +77,7 @@ class Trainer:
         Args:
             parts: those of `model.PARTS` that are kept.
         """
-        for layer in network.layers_of(self.model, *parts):
-            layer.trainable = False
-        num_classes = self.model.output_shape[0][-1] - 5
-        self._trained = folding.fold(self.model, self._variant, num_classes, parts)
+        self._trained = folding.freeze_parts(self.model, parts)
 
     def thaw(self):
         """Trains the frozen layers from now on; does nothing where none are.
@@ -168,7 +164,7 @@ class Trainer:
         the gradient's norm.
         """
         if self._trained is not self.model:
-            folding.copy_folded(self.model, self._trained)
+            folding.update_folded(self._trained, self.model)
         return self._function(self._train_step, dataset)
 
     def _describe_failure(self, means, batch, paths):
