@@ -371,7 +371,7 @@ def train(given, workers, strategy):
 
     values, sizes, class_names = given.values, given.sizes, given.class_names
     keras.utils.set_random_seed(values["seed"])
-    info = checkpoint.read_info(given.model_folder)
+    info = checkpoint.read_model_info(given.model_folder)
     precision = devices.choose_precision(values["precision"])
     devices.set_precision(precision)
     replicas = strategy.num_replicas_in_sync

@@ -87,7 +87,7 @@ def test_nothing_to_train(run_script, outputs, files):
 def test_a_range_of_sizes(run_script, outputs, files):
     process = train(run_script, outputs, files, "--size=64-128", "--epochs=3")
     assert process.returncode == 0, process.stderr
-    assert checkpoint.read_info(outputs / "model").size == 128
+    assert checkpoint.read_model_info(outputs / "model").size == 128
 
 
 def test_patience_ends_a_training(run_script, outputs, files):

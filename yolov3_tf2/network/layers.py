@@ -1,4 +1,4 @@
-"""Layers and initializers of the networks that Keras lacks, and BatchNorm's settings."""
+"""The layers and initializers that Keras lacks, and the settings of BatchNorm."""
 
 import keras
 import numpy as np
@@ -8,10 +8,12 @@ from keras import ops
 # 1e-5, which moves the raw outputs of the official tiny weights by 2e-3. The default of
 # Keras, 1e-3, scales a channel of variance 0.01 by 5 %, and there are 72 such layers.
 BATCH_NORM_EPSILON = 1e-6
+
 # The value of darknet on a CPU. With the default of Keras, 0.99, the moving statistics
 # lag hundreds of steps behind the weights: training on the built-in sample then ends at
 # an AP50 of 0.80 instead of 1.00.
 BATCH_NORM_MOMENTUM = 0.9
+
 # The probability of an object that a new network predicts for each anchor. Without it
 # the loss of the many empty cells drowns the rest (RetinaNet, 1708.02002).
 OBJECT_PRIOR = 0.01

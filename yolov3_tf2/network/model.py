@@ -64,7 +64,7 @@ def layers_of(model, *parts):
 
 
 class _NetworkBuilder:
-    """Adds layers to a network and numbers its convolutions in the order they are built."""
+    """Adds layers to a network and numbers its convolutions as they are built."""
 
     def __init__(self, num_classes, random):
         self.num_classes = num_classes
@@ -111,7 +111,7 @@ class _NetworkBuilder:
         return SplitAnchors(num_anchors, dtype="float32", name=f"{name}_split")(x)
 
     def residual(self, x, filters):
-        """The block of Darknet-53: 1x1 to half the channels, 3x3, added to its input."""
+        """Darknet-53's block: 1x1 to half the channels, 3x3, added to its input."""
         shortcut = x
         x = self.conv(x, "backbone", filters // 2, 1)
         x = self.conv(x, "backbone", filters, 3)
