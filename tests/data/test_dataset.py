@@ -10,7 +10,7 @@ from PIL import Image
 
 from superbai.export import Record
 from yolov3_tf2.boxes.assignment import assign_boxes
-from yolov3_tf2.boxes.letterbox import GREY, fit, letterbox, to_float
+from yolov3_tf2.boxes.letterbox import GREY, fit_image, letterbox, to_float
 from yolov3_tf2.data import dataset, records
 from yolov3_tf2.data.augment import DEFAULTS, OFF
 from yolov3_tf2.data.dataset import build_dataset, build_training_dataset, iterate
@@ -335,7 +335,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
     smooth.paste((255, 0, 0), (width // 2, height // 3, width, height))
     path, array = jpeg_record(tmp_path, smooth)
     (example,) = map(records.parse_example, tf.data.TFRecordDataset(str(path)))
-    inner, _ = fit(width, height, size)
+    inner, _ = fit_image(width, height, size)
     example |= {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
     decoded = decode_scaled(example, inner)
     assert size <= decoded.shape[1] < max(2 * size, width // 8 + 2)

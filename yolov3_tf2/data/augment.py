@@ -63,7 +63,7 @@ def augment(decode, sides, boxes, size, strengths, seed):
     flips = uniform[4] < strengths["flip"]
     # What lies there once the whole input has been mirrored.
     mirrored = tf.stack([free[0] - corner[0], corner[1]])
-    image = letterbox.place(
+    image = letterbox.place_image(
         decode(inner), inner, tf.where(flips, mirrored, corner), size
     )
     if any(strengths[kind] for kind in ("flip", "hue", "saturation", "exposure")):

@@ -283,9 +283,9 @@ def _letterbox(example, size, is_whole):
         is_whole: whether a large JPEG is decoded to all of its pixels, see `_decode`.
     """
     sides = (example["width"], example["height"])
-    inner, corner = letterbox.fit(*sides, size)
+    inner, corner = letterbox.fit_image(*sides, size)
     image = decode_scaled(example, sides if is_whole else inner)
-    image = letterbox.place(image, inner, corner, size)
+    image = letterbox.place_image(image, inner, corner, size)
     return image, letterbox.boxes_to_letterbox(example["boxes"], *sides, size)
 
 

@@ -33,8 +33,8 @@ _YOLOV3_ANCHORS = (
     ((10, 13), (16, 30), (33, 23)),
 )
 # The published cfg assigns anchors 0, 1 and 2 of its list to the fine scale, but the
-# official weights were trained with 1, 2 and 3: AP50 of five classes on 79 COCO images is
-# 0.33 with 1, 2 and 3, and 0.11 with 0, 1 and 2.
+# official weights were trained with 1, 2 and 3: on 79 COCO images, AP50 of five classes
+# is 0.33 with 1, 2 and 3, and 0.11 with 0, 1 and 2.
 _TINY_ANCHORS = (
     ((81, 82), (135, 169), (344, 319)),
     ((23, 27), (37, 58), (81, 82)),
