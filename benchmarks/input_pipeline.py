@@ -65,7 +65,7 @@ def main():
     import tensorflow as tf
 
     from yolov3_tf2.data import records
-    from yolov3_tf2.data.augment import DEFAULTS, OFF
+    from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_training_dataset, iterate
     from yolov3_tf2.data.record_files import RecordFiles
     from yolov3_tf2.network.variants import VARIANTS
@@ -111,8 +111,8 @@ def main():
 
         functions = {
             "read and decode alone": lambda: decode_alone(paths),
-            "batches without augmentation": batches_of(OFF),
-            "batches with the default augmentation": batches_of(DEFAULTS),
+            "batches without augmentation": batches_of(dict.fromkeys(STRENGTHS, 0.0)),
+            "batches with the default augmentation": batches_of(STRENGTHS),
         }
         for function in functions.values():
             function()  # Traced and compiled.

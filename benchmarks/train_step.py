@@ -96,13 +96,13 @@ def own_step(variant, images, frozen, precision):
     sides = chance.uniform(0.05, 0.3, (number, common.BOXES, 2))
     boxes = tf.constant(np.concatenate([corners, corners + sides], axis=-1), tf.float32)
     labels = tf.constant(chance.integers(0, NUM_CLASSES, boxes.shape[:2]), tf.int32)
-    targets, lost = assign_boxes(boxes, labels, variant, size)
+    targets, unassigned = assign_boxes(boxes, labels, variant, size)
     batch = {
         "images": images,
         "boxes": boxes,
         "labels": labels,
         "targets": targets,
-        "lost": lost,
+        "unassigned": unassigned,
         "weights": tf.ones(number),
     }
     dataset = tf.data.Dataset.from_tensors(batch)

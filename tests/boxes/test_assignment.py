@@ -87,7 +87,7 @@ def test_two_boxes_in_one_cell_are_both_assigned():
         np.testing.assert_allclose(winner[:4], better, atol=1e-6)
 
 
-def test_more_boxes_than_anchors_are_counted_as_lost():
+def test_more_boxes_than_anchors_leave_some_unassigned():
     box = box_of_anchor(FULL, 0, 0, 416, 0.51, 0.51)
     targets, unassigned = assign_boxes([[box] * 12], [list(range(12))], FULL, 416)
     found = positives(targets)
