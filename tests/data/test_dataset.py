@@ -348,9 +348,7 @@ def test_large_jpegs_are_decoded_at_a_smaller_scale(tmp_path, shorten):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("sides", [(640, 480), (80, 60), (160, 61)])
-def test_a_record_whose_width_and_height_are_not_those_of_its_image(
-    tmp_path, kind, sides
-):
+def test_a_record_with_other_sides_than_its_image(tmp_path, kind, sides):
     path = tmp_path / "wrong.tfrecord"
     buffer = io.BytesIO()
     Image.new("RGB", (160, 60)).save(buffer, kind)

@@ -24,8 +24,8 @@ STRENGTHS = {
     "mosaic": 0.5,
 }
 
-# A box is dropped if less than this fraction of it is visible, or if the visible part is
-# narrower than this many pixels.
+# A box is dropped if less than this fraction of it is visible, or if the visible part
+# is narrower than this many pixels.
 MIN_VISIBLE = 0.2
 MIN_PIXELS = 2
 

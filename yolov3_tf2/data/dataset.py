@@ -196,8 +196,8 @@ def _shuffled_records(files, batch_size, fill_last_batch, seed, epoch):
         return rows.enumerate().map(lambda i, row: (epoch.read_value(), i, *row))
 
     # `flat_map` runs the function at the start of each pass, and so reads the epoch
-    # then. Outside of it `shuffle` would take its seed when the dataset is built, and to
-    # build a dataset for each epoch takes 0.7 s: all its functions are traced again.
+    # then. Outside of it, `shuffle` would take its seed when the dataset is built.
+    # Building a dataset for each epoch takes 0.7 s: all its functions are traced again.
     return tf.data.Dataset.from_tensors(0).flat_map(shuffle)
 
 
