@@ -43,7 +43,7 @@ INPUTS = {
         "default": [],
         "optional": True,
         "description": "Text file with the class names of the weights, one per line. "
-        "If empty, 80 classes have the names of COCO, and other classes are numbered.",
+        "If empty, 80 classes get the names of COCO, any other count gets numbers.",
     },
     "image": {
         "default": [],
