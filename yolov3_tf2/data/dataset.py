@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from yolov3_tf2.boxes import letterbox
 from yolov3_tf2.boxes.assignment import assign_boxes
-from yolov3_tf2.data.augment import augment, mosaic
+from yolov3_tf2.data.augment import augment_image
 from yolov3_tf2.data.examples import build_parser, letterbox_example
 from yolov3_tf2.data.jpeg import decode_image
+from yolov3_tf2.data.mosaic import make_mosaics
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
@@ -105,7 +106,7 @@ def build_training_dataset(
         example = parse(serialized)
         size = size_of_batch(epoch, index)
         if changes_images:
-            image, boxes = augment(
+            image, boxes = augment_image(
                 lambda target: decode_image(example, target),
                 (example["width"], example["height"]),
                 example["boxes"],
@@ -124,7 +125,7 @@ def build_training_dataset(
             mosaic_seed = _seed(seed, batch_epoch, batch["numbers"][0])[::-1]
             has_mosaics = tf.cast(batch_epoch <= mosaic_epochs, tf.float32)
             probability = strengths["mosaic"] * has_mosaics
-            batch = mosaic(batch, probability, size, mosaic_seed)
+            batch = make_mosaics(batch, probability, size, mosaic_seed)
         return _add_targets(batch, variant, size)
 
     return (
