@@ -269,16 +269,6 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
-AUGMENTATION = (
-    "flip",
-    "scale",
-    "aspect",
-    "translate",
-    "hue",
-    "saturation",
-    "exposure",
-    "mosaic",
-)
 # Of the epochs; in the rest the network sees whole pictures, as those it is tested on.
 MOSAIC_SHARE = 2 / 3
 
@@ -364,6 +354,7 @@ def train(given, workers, strategy):
     import tensorflow as tf
 
     from valohai_step import training_outputs
+    from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import RecordFiles, Share
     from yolov3_tf2.network import checkpoint
@@ -371,7 +362,7 @@ def train(given, workers, strategy):
 
     values, sizes, class_names = given.values, given.sizes, given.class_names
     keras.utils.set_random_seed(values["seed"])
-    info = checkpoint.read_info(given.model_folder)
+    info = checkpoint.read_model_info(given.model_folder)
     precision = devices.choose_precision(values["precision"])
     devices.set_precision(precision)
     replicas = strategy.num_replicas_in_sync
@@ -410,7 +401,7 @@ def train(given, workers, strategy):
         *common,
         sizes,
         batch_size,
-        {kind: values[kind] for kind in AUGMENTATION},
+        {kind: values[kind] for kind in STRENGTHS},
         values["seed"],
         epoch_variable,
         round(MOSAIC_SHARE * values["epochs"]),
@@ -463,9 +454,11 @@ def train(given, workers, strategy):
             given.train_paths,
             bar(f"epoch {epoch}/{values['epochs']}", steps_per_epoch, workers),
         )
-        lost = results.pop("lost")
-        if lost and epoch == 1:
-            logging.warning("%d boxes are not learned: no anchor free for them", lost)
+        unassigned = results.pop("unassigned")
+        if unassigned and epoch == 1:
+            logging.warning(
+                "%d boxes are not learned: no anchor free for them", unassigned
+            )
         rate = {"learning_rate": trainer.learning_rate()}
         measure(epoch, {"epoch": epoch} | rate | results)
 
@@ -524,10 +517,10 @@ def count_train_boxes(files, class_names, strategy):
     Returns:
         A dict from class name to number.
     """
-    from yolov3_tf2.data import dataset
+    from yolov3_tf2.data.counting import count_boxes
     from yolov3_tf2.training.workers import collective
 
-    numbers = collective.gather(strategy, dataset.count_boxes(files, class_names))
+    numbers = collective.gather(strategy, count_boxes(files, class_names))
     return dict(zip(class_names, sum(numbers).tolist(), strict=True))
 
 

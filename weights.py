@@ -1,9 +1,9 @@
-"""Turns official darknet weights into a TensorFlow checkpoint and proves it.
+"""Converts darknet weights to a TensorFlow checkpoint and tries out the network.
 
     python weights.py --model yolov3-tiny --weights yolov3-tiny.weights --image dog.jpg
 
-Without a file it downloads the official weights of the network. Writes `model/`: the
-checkpoint `model.tf.*` and `model.json`.
+Without a weights file it downloads the official one. Writes the folder `model/` with
+the checkpoint `model.tf.*` and `model.json`.
 """
 
 import numpy as np
@@ -22,34 +22,34 @@ PARAMETERS = {
         "default": "yolov3",
         "category": "Network",
         "choices": ["yolov3", "yolov3-spp", "yolov3-tiny"],
-        "description": "The network that the weights belong to.",
+        "description": "Network that the weights belong to.",
     },
     "weights_num_classes": {
         "default": 80,
         "category": "Network",
         "min": 1,
         "max": 10000,
-        "description": "Number of classes that the weights were trained on: 80 for the "
-        "official ones.",
+        "description": "Number of classes of the weights; the official weights have "
+        "80.",
     },
 }
 INPUTS = {
     "weights": {
         "default": [],
         "optional": True,
-        "description": "Darknet weights file of the network; without it the official "
-        "one is downloaded.",
+        "description": "Darknet weights file. If empty, the official weights are "
+        "downloaded.",
     },
     "classes": {
         "default": [],
         "optional": True,
-        "description": "Class names of the weights, one a line; without it they are "
-        "COCO's where there are 80.",
+        "description": "Text file with the class names of the weights, one per line. "
+        "If empty, 80 classes get the names of COCO, any other count gets numbers.",
     },
     "image": {
         "default": [],
         "optional": True,
-        "description": "Picture to try the converted network on.",
+        "description": "Image to try out the converted network on.",
     },
 }
 valohai.prepare(
@@ -59,20 +59,20 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
-# Of darknet's author. Not as the input's default: that would be of one network alone.
-OFFICIAL = "https://pjreddie.com/media/files/{model}.weights"
-# The input that the official networks were trained for, pixels.
+# From the author of darknet. As it depends on the network, it cannot be the default of
+# the input.
+OFFICIAL_URL = "https://pjreddie.com/media/files/{model}.weights"
+# The input size that the official networks were trained for, pixels.
 SIZE = 416
 
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
-    path = weights_path(values["model"])
-    classes = input_paths("classes", optional=True)
-    class_names = choose_class_names(classes, values["weights_num_classes"])
-    image = input_paths("image", optional=True)
+    weights_path = find_weights(values["model"])
+    class_names = choose_class_names(values["weights_num_classes"])
+    image_paths = input_paths("image", optional=True)
 
-    # TensorFlow takes seconds to import: what can be refused is refused before.
+    # Importing TensorFlow takes seconds, so the inputs are checked first.
     runtime.import_tensorflow()
     from yolov3_tf2.network import checkpoint, darknet
     from yolov3_tf2.network.model import build_model
@@ -80,74 +80,80 @@ def main():
 
     variant = VARIANTS[values["model"]]
     model = build_model(variant, len(class_names), random=False)
-    number = darknet.load_weights(path, model, variant, len(class_names))
-    logging.info("%s: %s weights of %s read", path, f"{number:,}", variant.name)
-    if image:
-        try_on_picture(model, variant, class_names, image[0])
+    num_weights = darknet.load_weights(weights_path, model, variant, len(class_names))
+    logging.info(
+        "%s: loaded %s weights of %s", weights_path, f"{num_weights:,}", variant.name
+    )
+
+    if image_paths:
+        try_on_image(model, variant, class_names, image_paths[0])
     else:
         try_on_noise(model)
+
     with staged_outputs() as folder:
         checkpoint.save_model(folder / "model", model, class_names, SIZE)
-    log_metadata(model=variant.name, classes=len(class_names), weights=number)
+    log_metadata(model=variant.name, classes=len(class_names), weights=num_weights)
 
 
-def weights_path(model):
-    """The weights file that was given, or else the official one of a network."""
+def find_weights(model):
+    """Returns the path of the weights input, or downloads the official weights."""
     for path in input_paths("weights", optional=True):
         return path
-    url = OFFICIAL.format(model=model)
+    url = OFFICIAL_URL.format(model=model)
     return downloads.download(url, DOWNLOADS, "--weights FILE")
 
 
-def choose_class_names(paths, number):
-    """Returns the names of `number` classes: those of a file, COCO's, or numbers."""
+def choose_class_names(num_classes):
+    """Returns the names of the classes input, or those of COCO, or numbers."""
+    paths = input_paths("classes", optional=True)
     if paths:
         names = read_class_names(paths[0])
-        if len(names) != number:
+        if len(names) != num_classes:
             raise InputError(
-                f"{paths[0]}: expected {number} class names, as --weights_num_classes "
-                f"says, got {len(names)}."
+                f"{paths[0]}: expected {num_classes} class names, got {len(names)}; "
+                "does --weights_num_classes match the weights?"
             )
         return names
-    if number == 80:
-        coco = REPOSITORY / "yolov3_tf2" / "network" / "coco.names"
-        return read_class_names(coco)
-    return [f"class {index}" for index in range(number)]
+    if num_classes == 80:
+        return read_class_names(REPOSITORY / "yolov3_tf2" / "network" / "coco.names")
+    return [f"class {index}" for index in range(num_classes)]
 
 
-def try_on_picture(model, variant, class_names, path):
-    """Logs what the converted network sees in a picture."""
+def try_on_image(model, variant, class_names, path):
+    """Logs what the converted network detects in an image."""
     from yolov3_tf2.files.images import load_rgb
     from yolov3_tf2.inference.detector import Detector
 
     detector = Detector(
         model, variant, SIZE, score_threshold=0.25, iou_threshold=0.45, max_boxes=20
     )
-    array = np.asarray(load_rgb(path.read_bytes(), path))
-    (found,) = detector([detector.prepare(array)])
-    logging.info("%s: %d objects of a score over 0.25", path, len(found.scores))
-    for box, score, label in zip(*found, strict=True):
+    pixels = np.asarray(load_rgb(path.read_bytes(), path))
+    (detections,) = detector([detector.prepare(pixels)])
+    logging.info("%s: %d objects with a score over 0.25", path, len(detections.scores))
+    for box, score, label in zip(*detections, strict=True):
         corners = ", ".join(f"{value:.0f}" for value in box)
         logging.info("  %s %.2f at %s", class_names[label], score, corners)
-    if not len(found.scores):
+    if not len(detections.scores):
         logging.warning(
-            "nothing found: is there none of its classes in the picture, or are these "
-            "the weights of another network of the same size?"
+            "no objects found: does the image show any of the classes, and do the "
+            "weights belong to %s?",
+            variant.name,
         )
 
 
 def try_on_noise(model):
-    """Raises an `InputError` unless the outputs for a fixed picture are finite."""
-    picture = np.random.default_rng(0).random((1, SIZE, SIZE, 3), "float32")
-    outputs = [np.asarray(logits) for logits in model(picture, training=False)]
+    """Raises an `InputError` unless the outputs for an image of noise are finite."""
+    images = np.random.default_rng(0).random((1, SIZE, SIZE, 3), "float32")
+    outputs = [np.asarray(logits) for logits in model(images, training=False)]
     for logits in outputs:
         if not np.isfinite(logits).all():
             raise InputError(
-                f"the converted {model.name} gives outputs that are not finite; the "
-                "weights file is damaged, or of another network of the same size."
+                f"expected finite outputs of the converted {model.name}, got some that "
+                "are not finite; is the weights file damaged, or does it belong to "
+                "another network of the same size?"
             )
     logging.info(
-        "tried on a picture of noise: outputs finite, from %.1f to %.1f",
+        "tried out on noise: outputs from %.1f to %.1f",
         min(logits.min() for logits in outputs),
         max(logits.max() for logits in outputs),
     )

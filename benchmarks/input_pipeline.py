@@ -1,11 +1,11 @@
-"""How many pictures a second reach the training, beside the limit: decode alone.
+"""Measures the images per second of the input pipeline, compared to decoding alone.
 
-    python benchmarks/input_pipeline.py --pictures 2000 --size 416 --batch 8
+    python benchmarks/input_pipeline.py --num_images 2000 --size 416 --batch 8
     python benchmarks/input_pipeline.py --images images.zip --labels labels.zip
 
-Generates photographs of 640 by 480, or takes an export, and times in turn: reading and
-decoding them, and nothing else; the batches of a training without augmentation; those
-with the default augmentation.
+Generates images of 640 by 480, or reads an export. It times in turn: reading and
+decoding alone; the batches of a training without augmentation; and those with the
+default augmentation.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def write_records(folder, number, files=4):
-    """Writes `files` TFRecord files with `number` pictures in all; returns them."""
+    """Writes `number` images to `files` TFRecord files; returns their paths."""
     import tensorflow as tf
 
     from superbai.export import Record
@@ -43,7 +43,7 @@ def write_records(folder, number, files=4):
 
 
 def convert_export(images, labels, folder):
-    """Converts an export, all of it for training; returns the files and the classes."""
+    """Converts a whole export to training files; returns paths and class names."""
     from superbai import shards
     from superbai.export import Export
 
@@ -55,7 +55,7 @@ def convert_export(images, labels, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--num_images", type=int, default=2000)
     common.add_export_arguments(parser)
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
@@ -65,7 +65,7 @@ def main():
     import tensorflow as tf
 
     from yolov3_tf2.data import records
-    from yolov3_tf2.data.augment import DEFAULTS, OFF
+    from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_training_dataset, iterate
     from yolov3_tf2.data.record_files import RecordFiles
     from yolov3_tf2.network.variants import VARIANTS
@@ -85,7 +85,7 @@ def main():
         if own:
             paths, names = convert_export(*own, Path(folder))
         else:
-            paths = write_records(Path(folder), arguments.pictures)
+            paths = write_records(Path(folder), arguments.num_images)
             names = common.CLASSES
         number = RecordFiles(paths).total
         epoch = tf.Variable(1, dtype=tf.int64)
@@ -111,15 +111,15 @@ def main():
 
         functions = {
             "read and decode alone": lambda: decode_alone(paths),
-            "batches without augmentation": batches_of(OFF),
-            "batches with the default augmentation": batches_of(DEFAULTS),
+            "batches without augmentation": batches_of(dict.fromkeys(STRENGTHS, 0.0)),
+            "batches with the default augmentation": batches_of(STRENGTHS),
         }
         for function in functions.values():
-            function()  # Traced and compiled.
+            function()  # The first call traces and compiles it.
         seconds = common.side_by_side(functions, arguments.rounds)
     limit = seconds["read and decode alone"]
     common.print_table(
-        f"input pipeline: {number:,} photographs"
+        f"input pipeline: {number:,} images"
         f"{'' if own else f' of {common.WIDTH} by {common.HEIGHT}'} to "
         f"{arguments.size}, batches of {arguments.batch}, medians of "
         f"{arguments.rounds} rounds in turn",

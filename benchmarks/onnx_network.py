@@ -1,4 +1,4 @@
-"""The folded networks as ONNX, to run them in ONNX Runtime."""
+"""Converts a folded network to ONNX and runs it in ONNX Runtime."""
 
 import keras
 import numpy as np
@@ -8,10 +8,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def build_session(model, size):
-    """Returns an `onnxruntime.InferenceSession` of a result of `folding.fold`.
+    """Builds an `onnxruntime.InferenceSession` of a folded network.
 
-    From `images`, `[batch, 3, size, size]` float32, to the raw outputs of the last
-    convolutions, coarse scale first.
+    Args:
+        model: the result of `folding.fold_model`.
+        size: side of the network's input, pixels.
+
+    Returns:
+        A session from `images`, `[batch, 3, size, size]` float32, to the outputs of the
+        last convolutions `[batch, anchors * depth, rows, cols]`, coarse scale first.
     """
     names, nodes, weights = {}, [], []
 
@@ -60,18 +65,18 @@ def build_session(model, size):
             add(layer, "Concat", inputs, axis=1)
         elif isinstance(layer, keras.layers.Add):
             add(layer, "Add", inputs)
-        else:  # The split of an output by anchor.
+        else:  # `SplitAnchors`, which the outputs of the session do without.
             names[id(layer.output)] = inputs[0]
 
-    def described(name, shape):
+    def build_value_info(name, shape):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     outputs = [names[id(tensor)] for tensor in model.outputs]
     graph = helper.make_graph(
         nodes,
         model.name,
-        [described("images", ["batch", 3, size, size])],
-        [described(name, ["batch", None, None, None]) for name in outputs],
+        [build_value_info("images", ["batch", 3, size, size])],
+        [build_value_info(name, ["batch", None, None, None]) for name in outputs],
         weights,
     )
     onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])

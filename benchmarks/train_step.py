@@ -1,10 +1,11 @@
-"""How many pictures a second a training step takes in, beside a bare one.
+"""Measures the images per second of a training step, compared to a bare step.
 
     python benchmarks/train_step.py --cases full-frozen full tiny
 
-Random weights, random pictures, no input pipeline. Timed in turn: a bare step of the
-same network in float32, of Keras' own layers, with a loss of one line and Adam; and the
-step of this project with all that it does, in float32 and in the machine's precision.
+Random weights, random images, no input pipeline. It times in turn a bare float32 step
+of the same network, with the layers of Keras, a one-line loss and Adam; and the step of
+this project with its loss, clipping, optimizers and averages, in float32 and in the
+machine's fastest precision.
 """
 
 import argparse
@@ -22,7 +23,7 @@ NUM_CLASSES = 80
 
 
 def bare_step(variant, images, frozen):
-    """A float32 step of the same network without anything of this project's."""
+    """Builds a float32 step of the network with nothing else of this project."""
     import keras
     import tensorflow as tf
 
@@ -57,7 +58,7 @@ def bare_step(variant, images, frozen):
 
 
 def own_step(variant, images, frozen, precision):
-    """The step of `train.py`, with its loss, clipping, optimizers and averages."""
+    """Builds the step of `train.py`: loss, clipping, optimizers and averages."""
     import tensorflow as tf
 
     from yolov3_tf2.boxes.assignment import assign_boxes
@@ -96,13 +97,13 @@ def own_step(variant, images, frozen, precision):
     sides = chance.uniform(0.05, 0.3, (number, common.BOXES, 2))
     boxes = tf.constant(np.concatenate([corners, corners + sides], axis=-1), tf.float32)
     labels = tf.constant(chance.integers(0, NUM_CLASSES, boxes.shape[:2]), tf.int32)
-    targets, lost = assign_boxes(boxes, labels, variant, size)
+    targets, unassigned = assign_boxes(boxes, labels, variant, size)
     batch = {
         "images": images,
         "boxes": boxes,
         "labels": labels,
         "targets": targets,
-        "lost": lost,
+        "unassigned": unassigned,
         "weights": tf.ones(number),
     }
     dataset = tf.data.Dataset.from_tensors(batch)
@@ -139,7 +140,7 @@ def main():
                 variant, images, frozen, half
             )
         for function in functions.values():
-            function(), function()  # Traced, and its memory taken.
+            function(), function()  # The first calls trace it and allocate memory.
         seconds = common.side_by_side(functions, arguments.rounds)
         bare = next(iter(seconds.values()))
         for row, value in seconds.items():

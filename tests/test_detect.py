@@ -18,7 +18,7 @@ from yolov3_tf2.evaluation import coco, draw
 from yolov3_tf2.inference import review
 from yolov3_tf2.inference.detector import Detector
 from yolov3_tf2.network import checkpoint
-from yolov3_tf2.network.folding import fold
+from yolov3_tf2.network.folding import fold_model
 from yolov3_tf2.network.model import build_model
 
 
@@ -104,7 +104,7 @@ def test_the_review_does_not_change_the_detections(
 
     # A detector that never returns boxes below the threshold.
     model, info = checkpoint.load_model(unsure / "model")
-    model = fold(model, TINY, len(NAMES))
+    model = fold_model(model)
     detector = Detector(model, TINY, 64, **limits)
     paths = [unsure / "images" / name for name in names]
     arrays = [np.asarray(Image.open(path)) for path in paths]

@@ -131,12 +131,12 @@ def test_the_files_of_the_contract(sample_run):
         "train/train_batch.jpg",
         *(f"weights/model/{name}" for name in sorted(checkpoint.FILES)),
     ]
-    info = checkpoint.read_info(run / "train" / "model")
+    info = checkpoint.read_model_info(run / "train" / "model")
     assert (info.variant.name, info.size) == ("yolov3-tiny", 160)
     assert info.class_names == ["circle", "square", "triangle"]
     boxes = metadata(run, "convert-superbai")[-1]
     assert sum(info.train_boxes.values()) > 100, boxes
-    assert len(checkpoint.read_info(run / "weights" / "model").class_names) == 80
+    assert len(checkpoint.read_model_info(run / "weights" / "model").class_names) == 80
 
 
 def test_a_single_step_takes_the_newest_outputs(sample_run, checkout, run_script):

@@ -183,7 +183,7 @@ def test_inputs_may_be_archives_and_are_named_in_the_log(
     assert f"model: model.zip, {size:.1f} MB" in process.stderr
     assert "train: data.tar.gz, " in process.stderr
     assert "2 training and 2 test " in process.stderr
-    assert checkpoint.read_info(outputs / "model").class_names == NAMES
+    assert checkpoint.read_model_info(outputs / "model").class_names == NAMES
 
 
 def test_a_damaged_archive_is_refused(run_script, outputs, files, tmp_path):

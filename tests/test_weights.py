@@ -1,4 +1,4 @@
-"""weights.py as a user runs it."""
+"""weights.py, run as a user runs it."""
 
 import numpy as np
 from steps import NAMES, TINY, refused, weights
@@ -16,7 +16,7 @@ def test_weights(run_script, outputs, files):
     assert process.returncode == 0, process.stderr
     loaded, info = checkpoint.load_model(outputs / "model")
     assert info == (TINY, NAMES, 416, None)
-    assert "picture.png: 0 objects of a score over 0.25" in process.stderr
+    assert "picture.png: 0 objects with a score over 0.25" in process.stderr
     original, _ = checkpoint.load_model(files / "model")
     for ours, theirs in zip(loaded.variables, original.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -29,12 +29,12 @@ def test_weights_refuses_a_truncated_file(run_script, outputs, files, tmp_path):
     refused(process, outputs, str(short), "expected 8,680,864 weights", "cut off")
 
 
-def test_weights_names_the_class_count_that_fits(run_script, outputs, files):
+def test_weights_names_the_class_count_of_the_file(run_script, outputs, files):
     process = weights(run_script, outputs, files / "tiny.weights", classes=80)
     refused(process, outputs, "the size of yolov3-tiny with 3 classes")
 
 
-def test_weights_refuses_names_of_another_number(run_script, outputs, files):
+def test_weights_refuses_another_number_of_class_names(run_script, outputs, files):
     process = weights(
         run_script,
         outputs,
@@ -45,7 +45,7 @@ def test_weights_refuses_names_of_another_number(run_script, outputs, files):
     refused(process, outputs, "classes.txt", "expected 4 class names", "got 3")
 
 
-def test_weights_says_what_to_do_when_a_download_fails(run_script, outputs):
+def test_weights_advises_when_a_download_fails(run_script, outputs):
     process = weights(run_script, outputs, "http://127.0.0.1:9/none.weights")
     refused(
         process,
@@ -53,7 +53,7 @@ def test_weights_says_what_to_do_when_a_download_fails(run_script, outputs):
         "http://127.0.0.1:9/none.weights cannot be downloaded",
         "--weights FILE",
     )
-    # Without a file, the official one of the network.
+    # Without a file, the official weights.
     process = run_script(
         "weights.py",
         "--model=yolov3-tiny",

@@ -114,7 +114,7 @@ def describe_run(given):
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.training import devices
 
-    model = checkpoint.read_info(given.model_folder)
+    model = checkpoint.read_model_info(given.model_folder)
     # It has a checksum of each of the model's tensors.
     index = (given.model_folder / checkpoint.FILES[0]).read_bytes()
     files = {"train": given.train_paths, "test": given.test_paths}

@@ -1,4 +1,4 @@
-"""YOLOv3 for Keras 3: network, loss, targets, decoding and the files around them.
+"""YOLOv3 for Keras 3: network, data, training, inference and evaluation.
 
-Nothing in this package knows Valohai: the step scripts beside it do.
+This package does not depend on Valohai or Superb AI; the step scripts combine them.
 """

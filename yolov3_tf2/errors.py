@@ -1,4 +1,4 @@
-"""The one error that a user can cause, and what TensorFlow calls errors."""
+"""The error for what a user can cause, and shorter messages of TensorFlow errors."""
 
 import re
 from contextlib import contextmanager
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 class InputError(ValueError):
     """An input or parameter that cannot be used.
 
-    The message says what and where, what was expected, what was found and the likely
-    cause. A step prints it alone, without a traceback, and exits with status 1; any
-    other exception is a defect of the program and keeps its traceback.
+    The message says where, what was expected, what was found and the likely cause. A
+    step prints only the message and exits with status 1. Any other exception is a
+    defect of the program and keeps its traceback.
     """
 
 
 @contextmanager
 def writing(path):
-    """Turns what TensorFlow raises where a file cannot be written into an `OSError`."""
+    """Context that turns a TensorFlow error on writing `path` into an `OSError`."""
     import tensorflow as tf
 
     try:
@@ -25,9 +25,9 @@ def writing(path):
 
 
 def reason(error):
-    """The part of a TensorFlow error that says what is wrong, without its graph."""
+    """Returns the message of a TensorFlow error without its graph and source lines."""
     noise = (
-        # Where in the program's source the failing operation was made.
+        # Where the operation was created in the source.
         r"Graph execution error:|^Detected at node .*|^ *File \".*\", line \d+.*"
         r"|<stack traces unavailable>"
         r"|\{\{[^}]*\}\}|\[Op:.*|\[\[.*|assertion failed:"

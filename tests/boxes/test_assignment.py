@@ -1,4 +1,4 @@
-"""Targets and decoding: by hand, by inverse, at the edges, inside tf.data."""
+"""Assignment of boxes: by hand, by invariance, at the edges, inside tf.data."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FULL = VARIANTS["yolov3"]
 
 
 def positives(targets):
-    """The cells that hold a box: list of (scale, row, column, anchor, values)."""
+    """Returns the targets with a box: a list of (scale, row, col, anchor, values)."""
     found = []
     for scale, tensor in enumerate(targets):
         array = np.asarray(tensor)[0]
@@ -23,18 +23,18 @@ def positives(targets):
 
 
 def box_of_anchor(variant, scale, anchor, size, x, y):
-    """A box of exactly an anchor's shape around the point x, y, fractions."""
+    """Returns a box with the shape of an anchor and its centre at x, y, fractions."""
     w, h = np.array(variant.anchors[scale][anchor]) / size
     return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
-def test_a_box_of_an_anchors_shape_takes_that_anchor(variant):
+def test_a_box_with_the_shape_of_an_anchor_is_assigned_to_it(variant):
     size = 416
     for scale, anchors in enumerate(variant.anchors):
         for anchor in range(len(anchors)):
             box = box_of_anchor(variant, scale, anchor, size, 0.52, 0.3)
-            targets, lost = assign_boxes([[box]], [[7]], variant, size)
+            targets, unassigned = assign_boxes([[box]], [[7]], variant, size)
             # yolov3-tiny has 81x82 on both scales.
             places = [
                 (s, variant.anchors[s].index(anchors[anchor]))
@@ -47,21 +47,21 @@ def test_a_box_of_an_anchors_shape_takes_that_anchor(variant):
                 cells = size // variant.strides[s]
                 assert (row, col) == (int(0.3 * cells), int(0.52 * cells))
                 np.testing.assert_allclose(values, [*box, 1, 7], atol=1e-6)
-            assert lost.numpy().tolist() == [0]
+            assert unassigned.numpy().tolist() == [0]
 
 
-def test_an_anchor_of_two_scales_learns_the_better_fit_at_each():
+def test_an_anchor_of_two_scales_gets_the_best_fit_at_each():
     size = 416
     boxes = [box_of_anchor(TINY, 0, 0, size, x, 0.3) for x in (0.515, 0.53)]
-    boxes[1][2] += 0.01  # Fits less well, and lies in the same coarse cell.
-    targets, lost = assign_boxes([boxes], [[0, 1]], TINY, size)
+    boxes[1][2] += 0.01  # Fits less well, in the same coarse cell.
+    targets, unassigned = assign_boxes([boxes], [[0, 1]], TINY, size)
     at = {(s, a, col): int(v[5]) for s, _, col, a, v in positives(targets)}
-    # Coarse: the better fit has the anchor, the other its second best, at the fine
-    # scale. There each has 81x82 in its own cell, unless it is the same one.
+    # At the coarse scale the better fit wins the anchor. The other box gets its second
+    # best, 81x82 at the fine scale, unless both are in the same cell there too.
     assert at[0, 0, 6] == 0
     assert at[1, 2, 13] == 0
     assert sorted(at.values()) == [0, 0, 1]
-    assert lost.numpy().tolist() == [0]
+    assert unassigned.numpy().tolist() == [0]
 
 
 def test_anchors_are_pixels_of_the_input_whatever_its_size():
@@ -74,80 +74,30 @@ def test_anchors_are_pixels_of_the_input_whatever_its_size():
     np.testing.assert_allclose(at[0, 2:], [0, 0], atol=1e-5)  # log of 1
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
-def test_decode_inverts_encode(variant):
-    rng = np.random.default_rng(1)
-    centres, sizes = (
-        rng.uniform(0.2, 0.8, (1, 12, 2)),
-        rng.uniform(0.02, 0.4, (1, 12, 2)),
-    )
-    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1)
-    labels = rng.integers(0, 4, (1, 12))
-    targets, lost = assign_boxes(boxes, labels, variant, 320)
-    decoded = []
-    for scale, target in enumerate(targets):
-        offsets = np.asarray(decoding.encode_boxes(target[..., :4], variant, scale))
-        xy = np.clip(offsets[..., :2], 1e-7, 1 - 1e-7)
-        logits = np.concatenate([np.log(xy / (1 - xy)), offsets[..., 2:]], -1)
-        found = np.asarray(
-            decoding.decode_boxes(logits.astype("float32"), variant, scale)
-        )
-        decoded.append(found[np.asarray(target)[..., 4] > 0])
-    decoded = np.concatenate(decoded)
-    assert lost.numpy().tolist() == [0]
-    # yolov3-tiny learns some boxes at both scales, in equal numbers.
-    decoded = np.unique(decoded.round(4), axis=0)
-    assert len(decoded) == 12
-    order, expected = np.lexsort(decoded.T), np.lexsort(boxes[0].T)
-    np.testing.assert_allclose(decoded[order], boxes[0][expected], atol=1e-4)
-
-
-def test_decode_by_hand():
-    # Column 1 of 2, row 0 of 2 at stride 32; sigmoid(0) = 0.5, exp(0) = 1.
-    logits = np.full((1, 2, 2, 3, 7), -30, "float32")
-    logits[0, 0, 1, 0] = [0, 0, 0, np.log(2), 30, 0, -30]
-    boxes, objectness, classes = decoding.decode_logits(logits, FULL, 0)
-    w, h = 116 / 64, 2 * 90 / 64
-    np.testing.assert_allclose(
-        np.asarray(boxes)[0, 0, 1, 0],
-        [0.75 - w / 2, 0.25 - h / 2, 0.75 + w / 2, 0.25 + h / 2],
-        rtol=1e-5,
-    )
-    np.testing.assert_allclose(objectness[0, 0, 1, 0], 1, atol=1e-6)
-    np.testing.assert_allclose(classes[0, 0, 1, 0], [0.5, 0], atol=1e-6)
-
-
-def test_decode_stays_finite_for_absurd_logits():
-    logits = np.full((1, 1, 1, 3, 6), 1e4, "float32")
-    boxes, objectness, classes = decoding.decode_logits(logits, FULL, 0)
-    for tensor in (boxes, objectness, classes):
-        assert np.isfinite(tensor).all()
-
-
-def test_two_boxes_in_one_cell_both_have_a_place():
+def test_two_boxes_in_one_cell_are_both_assigned():
     first = box_of_anchor(FULL, 0, 0, 416, 0.51, 0.51)
     better = [v + 0.001 for v in first]
     worse = [first[0] - 0.02, first[1], first[2] + 0.02, first[3]]
     for boxes in ([worse, better], [better, worse]):
-        targets, lost = assign_boxes([boxes], [[0, 1]], FULL, 416)
+        targets, unassigned = assign_boxes([boxes], [[0, 1]], FULL, 416)
         found = positives(targets)
-        assert len(found) == 2 and lost.numpy().tolist() == [0]
-        # The better fit has the anchor that both want.
+        assert len(found) == 2 and unassigned.numpy().tolist() == [0]
+        # The better fit wins the conflict.
         (winner,) = [v for s, _, _, a, v in found if (s, a) == (0, 0)]
         np.testing.assert_allclose(winner[:4], better, atol=1e-6)
 
 
-def test_more_boxes_than_anchors_are_counted_as_lost():
+def test_more_boxes_than_anchors_leave_some_unassigned():
     box = box_of_anchor(FULL, 0, 0, 416, 0.51, 0.51)
-    targets, lost = assign_boxes([[box] * 12], [list(range(12))], FULL, 416)
+    targets, unassigned = assign_boxes([[box] * 12], [list(range(12))], FULL, 416)
     found = positives(targets)
-    assert len(found) == 9 and lost.numpy().tolist() == [3]
+    assert len(found) == 9 and unassigned.numpy().tolist() == [3]
     assert len({values[5] for *_, values in found}) == 9
 
 
-def test_the_order_of_the_boxes_changes_nothing():
+def test_the_order_of_the_boxes_does_not_matter():
     rng = np.random.default_rng(2)
-    # Centres so close that many want the same cells.
+    # The centres are close together, so that there are many conflicts.
     centres, sizes = (
         rng.uniform(0.4, 0.6, (1, 20, 2)),
         rng.uniform(0.1, 0.5, (1, 20, 2)),
@@ -165,22 +115,22 @@ def test_the_order_of_the_boxes_changes_nothing():
 @pytest.mark.parametrize("size", [416, 512])
 def test_a_centre_on_the_border_belongs_to_a_cell(x, y, size):
     box = [[[x - 0.1, y - 0.1, x + 0.1, y + 0.1]]]
-    targets, lost = assign_boxes(box, [[0]], FULL, size)
+    targets, unassigned = assign_boxes(box, [[0]], FULL, size)
     ((scale, row, col, _, _),) = positives(targets)
     last = size // FULL.strides[scale] - 1
     assert row == min(int(y * (last + 1)), last)
     assert col == min(int(x * (last + 1)), last)
-    assert lost.numpy().tolist() == [0]
+    assert unassigned.numpy().tolist() == [0]
 
 
-def test_padding_and_pictures_without_boxes():
+def test_padding_and_images_without_boxes():
     boxes = np.zeros((2, 3, 4), "float32")
     boxes[0, 1] = [0.1, 0.1, 0.3, 0.3]
-    boxes[1, 2] = [0.3, 0.3, 0.2, 0.5]  # turned round: no area, so padding
-    targets, lost = assign_boxes(boxes, np.zeros((2, 3)), TINY, 64)
+    boxes[1, 2] = [0.3, 0.3, 0.2, 0.5]  # Corners swapped: no area, so padding.
+    targets, unassigned = assign_boxes(boxes, np.zeros((2, 3)), TINY, 64)
     assert sum(np.asarray(t)[0, ..., 4].sum() for t in targets) == 1
     assert sum(np.asarray(t)[1, ..., 4].sum() for t in targets) == 0
-    assert lost.numpy().tolist() == [0, 0]
+    assert unassigned.numpy().tolist() == [0, 0]
 
 
 def test_batched_equals_single_and_tf_data_equals_eager():

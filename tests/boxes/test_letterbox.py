@@ -14,7 +14,7 @@ from yolov3_tf2.boxes.letterbox import (
 
 @pytest.mark.parametrize(
     "width, height, inner",
-    # left, top, right, bottom of the picture in a square of 128; corners fall on 32s.
+    # left, top, right, bottom of the image in a square of 128; corners lie on 32s.
     [
         (128, 128, (0, 0, 128, 128)),
         (200, 100, (0, 32, 128, 96)),
@@ -25,7 +25,7 @@ from yolov3_tf2.boxes.letterbox import (
         (1, 1, (0, 0, 128, 128)),
     ],
 )
-def test_where_the_picture_lies(width, height, inner):
+def test_where_the_image_lies(width, height, inner):
     square = letterbox(np.full((height, width, 3), 255, "uint8"), 128).numpy()
     left, top, right, bottom = inner
     expected = np.full((128, 128, 3), GREY, "uint8")
@@ -37,14 +37,14 @@ def test_where_the_picture_lies(width, height, inner):
 
 
 @pytest.mark.parametrize("width, height", [(640, 480), (33, 517), (416, 416)])
-def test_boxes_come_back(width, height):
+def test_letterbox_to_boxes_inverts_boxes_to_letterbox(width, height):
     boxes = np.random.default_rng(0).random((9, 4)).astype("float32")
-    there = boxes_to_letterbox(boxes, width, height, 416)
-    back = letterbox_to_boxes(there, width, height, 416)
+    mapped = boxes_to_letterbox(boxes, width, height, 416)
+    back = letterbox_to_boxes(mapped, width, height, 416)
     np.testing.assert_allclose(back, boxes, atol=1e-5)
 
 
-def test_a_bright_rectangle_stays_under_its_box():
+def test_a_bright_rectangle_stays_in_its_box():
     image = np.zeros((120, 300, 3), "uint8")
     image[30:90, 60:210] = 255
     box = np.array([60 / 300, 30 / 120, 210 / 300, 90 / 120], "float32")
@@ -62,14 +62,14 @@ def test_tf_data_equals_eager():
     np.testing.assert_array_equal(in_graph, letterbox(image, 64))
 
 
-def test_fine_stripes_average_and_do_not_alias():
+def test_fine_stripes_are_averaged_and_do_not_alias():
     image = np.zeros((512, 512, 3), "uint8")
     image[:, ::2] = 255
     square = letterbox(image, 128).numpy()
     np.testing.assert_allclose(square[:, 2:-2], 127.5, atol=1)
 
 
-def test_enlarging_goes_smoothly_from_pixel_to_pixel():
+def test_enlarging_interpolates_between_pixels():
     image = np.zeros((2, 2, 3), "uint8")
     image[:, 1] = 200
     row = letterbox(image, 32).numpy()[16, :, 0].astype(int)

@@ -1,28 +1,33 @@
-"""Augmentation: by hand, by what a box must cover, by repetition, at strength 0."""
+"""Augmentation: by hand, by what a box must cover, by seed, at strength 0."""
 
+import ast
 import colorsys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from project import REPOSITORY
 
 from yolov3_tf2.boxes.letterbox import GREY, boxes_to_letterbox, letterbox
 from yolov3_tf2.data import augment
 
 SIZE = 96
+OFF = dict.fromkeys(augment.STRENGTHS, 0.0)
 
 
 def strengths(**changed):
-    return augment.OFF | changed
+    return OFF | changed
 
 
 def run(image, boxes, strengths, seed):
     sides = image.shape[1::-1]
-    return augment.augment(lambda inner: image, sides, boxes, SIZE, strengths, seed)
+    return augment.augment_image(
+        lambda inner: image, sides, boxes, SIZE, strengths, seed
+    )
 
 
 def scene(width=80, height=60):
-    """A white block on a dark picture, and its box, fractions."""
+    """Returns a dark image with a white block, and the box of the block, fractions."""
     image = np.full((height, width, 3), 20, "uint8")
     image[15:45, 20:50] = 250
     box = [20 / width, 15 / height, 50 / width, 45 / height]
@@ -30,16 +35,30 @@ def scene(width=80, height=60):
 
 
 def white_box(image, size=SIZE):
-    """The box around what is white, fractions."""
+    """Returns the box around the white pixels, fractions."""
     rows, cols = np.nonzero(np.asarray(image).min(axis=-1) > 190)
     return np.array(
         [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1], float
     ) / float(size)
 
 
+def test_the_parameters_of_train_have_the_strengths_as_defaults():
+    tree = ast.parse((REPOSITORY / "train.py").read_text(encoding="utf-8"))
+    (parameters,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "PARAMETERS"
+    ]
+    assert {
+        name: parameter["default"]
+        for name, parameter in parameters.items()
+        if parameter["category"] == "Augmentation"
+    } == augment.STRENGTHS
+
+
 def test_strength_0_is_the_letterbox():
     image, boxes = scene(96, 96)
-    ours, moved = run(image, boxes, augment.OFF, (1, 2))
+    ours, moved = run(image, boxes, OFF, (1, 2))
     np.testing.assert_array_equal(ours, letterbox(image, SIZE))
     np.testing.assert_allclose(moved, boxes_to_letterbox(boxes, 96, 96, SIZE))
 
@@ -55,7 +74,7 @@ def test_strength_0_is_the_letterbox():
     ],
     ids=lambda kinds: "+".join(kinds),
 )
-def test_boxes_follow_their_picture(kinds):
+def test_boxes_move_with_their_image(kinds):
     image, boxes = scene()
     seen = []
     for seed in range(12):
@@ -66,7 +85,7 @@ def test_boxes_follow_their_picture(kinds):
     assert len(set(seen)) > 6 or kinds == {"flip": 1.0}
 
 
-def test_a_mirrored_picture_by_hand():
+def test_a_mirrored_image_by_hand():
     image, boxes = scene(96, 96)
     ours, moved = run(image, boxes, strengths(flip=1.0), (0, 0))
     np.testing.assert_array_equal(ours, letterbox(image, SIZE)[:, ::-1])
@@ -83,7 +102,7 @@ def test_scale_stays_within_its_strength():
     assert 0.65 < min(widths) < 0.8 and 1.25 < max(widths) < 1.52
 
 
-def test_what_is_beside_the_picture_is_grey_whatever_the_colours():
+def test_colours_do_not_change_the_grey_beside_the_image():
     image, boxes = scene()
     colours = strengths(hue=0.2, saturation=1.0, exposure=1.0)
     ours, _ = run(image, boxes, colours, (3, 3))
@@ -125,10 +144,10 @@ def test_colours_are_those_of_pythons_hsv(change):
     np.testing.assert_allclose(np.stack(ours, axis=1), expected, atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_picture_and_another_one_another():
+def test_the_image_is_a_function_of_the_seed():
     image, boxes = scene()
     results = [
-        run(image, boxes, augment.DEFAULTS, seed)
+        run(image, boxes, augment.STRENGTHS, seed)
         for seed in ((1, 2), (1, 2), (1, 3), (2, 2))
     ]
     same = [
@@ -139,7 +158,7 @@ def test_the_same_seed_gives_the_same_picture_and_another_one_another():
     assert same == [True, False, False]
 
 
-def test_boxes_are_clipped_and_vanish():
+def test_boxes_are_clipped_and_dropped():
     window = tf.constant([0.0, 0, 1, 1])
     boxes = tf.constant(
         [
@@ -151,74 +170,7 @@ def test_boxes_are_clipped_and_vanish():
             [0.0, 0.0, 0.0, 0.0],  # padding
         ]
     )
-    kept = augment.keep_visible(boxes, window, SIZE).numpy()
-    np.testing.assert_allclose(kept[0], [0, 0.2, 0.1, 0.4], atol=1e-6)
-    np.testing.assert_allclose(kept[3], boxes[3])
-    assert not kept[[1, 2, 4, 5]].any()
-
-
-def flat_batch(number=4, size=SIZE):
-    """Pictures of one grey value each, with a box over the middle of each."""
-    values = (np.arange(number) + 1) / 10
-    images = np.broadcast_to(values[:, None, None, None], (number, size, size, 3))
-    boxes = np.zeros((number, 3, 4), "float32")
-    boxes[:, 0] = [0.25, 0.25, 0.75, 0.75]
-    labels = np.zeros((number, 3), "int32")
-    labels[:, 0] = np.arange(number)
-    return {
-        "images": tf.constant(images, tf.float32),
-        "boxes": tf.constant(boxes),
-        "labels": tf.constant(labels),
-        "sizes": tf.zeros((number, 2)),
-    }
-
-
-def test_no_mosaic_changes_nothing():
-    batch = flat_batch()
-    ours = augment.mosaic(batch, 0.0, SIZE, tf.constant([1, 2]))
-    np.testing.assert_array_equal(ours["images"], batch["images"])
-    np.testing.assert_array_equal(ours["boxes"][:, 0], batch["boxes"][:, 0])
-    assert ours["boxes"].shape == (4, 2, 4)  # Padding that no picture needs is gone.
-    assert not ours["boxes"][:, 1].numpy().any()
-    np.testing.assert_array_equal(ours["sizes"], batch["sizes"])
-
-
-def test_a_mosaic_shows_four_pictures_and_their_boxes():
-    # White blocks on pictures of different greys: a block tells where its box is.
-    batch = flat_batch(8)
-    images = batch["images"].numpy() / 2
-    for image in images:
-        image[SIZE // 4 : SIZE * 3 // 4, SIZE // 4 : SIZE * 3 // 4] += 0.5
-    batch["images"] = tf.constant(images)
-    ours = augment.mosaic(batch, 1.0, SIZE, tf.constant([4, 5]))
-    pixels = ours["images"].numpy()[..., 0]
-    boxes, labels = ours["boxes"].numpy(), ours["labels"].numpy()
-    parts = 0
-    for i in range(8):
-        greys = np.unique((pixels[i] % 0.5).round(3))
-        assert 2 <= len(greys) <= 4
-        is_box = (boxes[i, :, 2:] > boxes[i, :, :2]).all(-1)
-        parts += is_box.sum()
-        for box, label in zip(boxes[i, is_box], labels[i, is_box], strict=True):
-            left, top, right, bottom = np.round(box * SIZE).astype(int)
-            block = pixels[i, top:bottom, left:right]
-            np.testing.assert_allclose(block, 0.5 + (label + 1) / 20, atol=1e-5)
-            # And nothing of the block lies beside its box.
-            around = pixels[
-                i, max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1
-            ]
-            same = np.isclose(around, 0.5 + (label + 1) / 20, atol=1e-5)
-            assert same.sum() == block.size
-    assert parts > 12
-
-
-def test_a_mosaic_of_one_picture_and_of_a_size_known_later():
-    batch = flat_batch(1)
-
-    @tf.function
-    def run(batch, size):
-        return augment.mosaic(batch, 1.0, size, tf.constant([1, 1]))
-
-    ours = run(batch, tf.constant(SIZE))
-    np.testing.assert_allclose(ours["images"], batch["images"])
-    assert ours["boxes"].shape[1] >= 1
+    clipped = augment.clip_visible(boxes, window, SIZE).numpy()
+    np.testing.assert_allclose(clipped[0], [0, 0.2, 0.1, 0.4], atol=1e-6)
+    np.testing.assert_allclose(clipped[3], boxes[3])
+    assert not clipped[[1, 2, 4, 5]].any()

@@ -10,11 +10,11 @@ from PIL import Image
 
 from superbai.export import Record
 from yolov3_tf2.boxes.assignment import assign_boxes
-from yolov3_tf2.boxes.letterbox import GREY, fit, letterbox, to_float
-from yolov3_tf2.data import dataset, records
-from yolov3_tf2.data.augment import DEFAULTS, OFF
+from yolov3_tf2.boxes.letterbox import GREY, fit_image, letterbox, to_float
+from yolov3_tf2.data import records
+from yolov3_tf2.data.augment import STRENGTHS
 from yolov3_tf2.data.dataset import build_dataset, build_training_dataset, iterate
-from yolov3_tf2.data.jpeg import decode_scaled
+from yolov3_tf2.data.jpeg import decode_image
 from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.images import load_rgb
@@ -22,6 +22,7 @@ from yolov3_tf2.network.variants import VARIANTS
 
 TINY = VARIANTS["yolov3-tiny"]
 NAMES = ["cat", "dog"]
+OFF = dict.fromkeys(STRENGTHS, 0.0)
 
 
 def png(width, height, colour):
@@ -64,7 +65,7 @@ def test_batches(path):
     assert [b["images"].shape[0] for b in batches] == [2, 1]
     first = batches[0]
     assert first["images"].dtype == tf.float32
-    # 100x50 becomes 64x32; its top falls on a corner of the coarsest cells, 0.
+    # 100x50 becomes 64x32; its top lies on a corner of the coarsest cells, 0.
     np.testing.assert_allclose(first["images"][0, :32], 10 / 255, atol=1e-6)
     np.testing.assert_allclose(first["images"][0, 32:], GREY / 255)
     np.testing.assert_allclose(
@@ -72,9 +73,9 @@ def test_batches(path):
     )
     assert first["labels"][0, :2].numpy().tolist() == [1, 0]
     assert first["sizes"].numpy().tolist() == [[100, 50], [64, 64]]
-    # What is not a box has no area.
+    # Padding has no area.
     assert not first["boxes"][1].numpy().any()
-    assert first["lost"].numpy().tolist() == [0, 0]
+    assert first["unassigned"].numpy().tolist() == [0, 0]
     placed = [np.asarray(t)[..., 4].sum(axis=(1, 2, 3)) for t in first["targets"]]
     assert np.sum(placed, axis=0).tolist() == [2, 0]
     expected, _ = assign_boxes(first["boxes"], first["labels"], TINY, 64)
@@ -97,7 +98,7 @@ def test_a_batch_without_any_box(tmp_path):
 def training(
     paths, batch_size, strengths=OFF, sizes=(64,), seed=1, share=WHOLE, **options
 ):
-    """A training dataset, and the variable that holds its epoch."""
+    """Builds a training dataset, and the variable that holds its epoch."""
     epoch = tf.Variable(1, dtype=tf.int64)
     files = RecordFiles(paths, share)
     dataset = build_training_dataset(
@@ -126,7 +127,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
     epoch.assign(2)
     second = order(one)
     assert second != first and sorted(second) == list(range(50))
-    # A training that starts at the second epoch sees what an unbroken one sees.
+    # A training resumed at the second epoch has the same order.
     other_epoch.assign(2)
     assert order(two) == second
     assert order(training([path], 8, seed=2)[0]) != first
@@ -134,7 +135,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
     assert order(in_order) == list(range(50))
 
 
-def test_files_are_read_in_turn(tmp_path):
+def test_files_are_interleaved(tmp_path):
     paths = [
         write(
             tmp_path / f"{file}.tfrecord",
@@ -149,24 +150,24 @@ def test_files_are_read_in_turn(tmp_path):
         epoch.assign(number)
         (batch,) = iterate(dataset)
         orders.append(batch["numbers"].numpy().tolist())
-        # The number of a picture is its place in all files.
+        # The number of an image is its index in all files.
         shown = np.round(batch["images"].numpy()[:, 0, 0, 0] * 255).astype(int)
         assert shown.tolist() == [values[place] for place in orders[-1]]
         assert sorted(orders[-1]) == list(range(25))
     assert orders[0] != orders[1] == orders[2]
-    # Without a buffer to shuffle in, their pictures follow each other all the same.
-    mixed = [
-        [int(number) for number, _ in RecordFiles(paths).mixed([seed, 3])]
+    # Even without the buffer of a shuffle.
+    interleaved = [
+        [int(number) for number, _ in RecordFiles(paths).interleaved([seed, 3])]
         for seed in (1, 2)
     ]
-    assert mixed[0] != mixed[1]
+    assert interleaved[0] != interleaved[1]
     files = np.repeat(range(5), range(3, 8))
-    assert all(sorted(files[order[:5]]) == list(range(5)) for order in mixed)
+    assert all(sorted(files[order[:5]]) == list(range(5)) for order in interleaved)
 
 
 def test_augmented_batches_are_a_function_of_seed_and_epoch(path):
     (one, epoch), (two, other_epoch) = (
-        training([path], 3, DEFAULTS | {"mosaic": 1.0}, (64, 96, 128)) for _ in "ab"
+        training([path], 3, STRENGTHS | {"mosaic": 1.0}, (64, 96, 128)) for _ in "ab"
     )
     seen = []
     for number in (3, 4, 5, 6):
@@ -204,7 +205,7 @@ def test_mosaics_end(path):
     assert different == [True, False]
 
 
-def test_strength_0_is_what_is_tested_on(path):
+def test_strength_0_equals_the_evaluation_dataset(path):
     (ours,) = iterate(training([path], 3)[0])
     (theirs,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 3))
     order = np.argsort(ours["numbers"])
@@ -213,7 +214,7 @@ def test_strength_0_is_what_is_tested_on(path):
 
 
 def test_the_last_batch_of_mosaics_can_be_filled(path):
-    strengths = DEFAULTS | {"mosaic": 1.0}
+    strengths = STRENGTHS | {"mosaic": 1.0}
     dataset, _ = training([path], 2, strengths, fill_last_batch=True)
     first, last = iterate(dataset)
     assert first["weights"].numpy().tolist() == [1, 1]
@@ -223,7 +224,7 @@ def test_the_last_batch_of_mosaics_can_be_filled(path):
     ]
 
 
-def test_a_class_that_the_class_file_lacks(path):
+def test_a_class_that_is_not_in_the_class_file(path):
     with pytest.raises(InputError, match=r"not in the class file.*cat.*ds/0.png"):
         list(iterate(build_dataset(RecordFiles([path]), ["dog"], TINY, 64, 2)))
 
@@ -236,9 +237,9 @@ def test_a_damaged_record(path):
         list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 2)))
 
 
-def test_a_picture_that_cannot_be_decoded(tmp_path):
+def test_an_image_that_cannot_be_decoded(tmp_path):
     path = tmp_path / "bad.tfrecord"
-    record = Record("ds/x", b"no picture", "jpeg", 8, 8, [], [])
+    record = Record("ds/x", b"no image", "jpeg", 8, 8, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize_example(record, NAMES))
     with pytest.raises(InputError, match="a record cannot be used: .*image"):
@@ -289,7 +290,7 @@ def test_workers_share_the_records(tmp_path, workers, counts):
                 np.testing.assert_array_equal(shown, batch["numbers"])
                 is_own = batch["weights"].numpy() > 0
                 seen += batch["numbers"].numpy()[is_own].tolist()
-        # All records once, and as many steps for every worker.
+        # All records once, and the same number of steps for every worker.
         assert sorted(seen) == list(range(total))
         assert lengths == {RecordFiles(paths, Share(0, workers)).steps(2)}
 
@@ -318,7 +319,7 @@ def jpeg_record(tmp_path, image):
 
 
 @pytest.mark.parametrize("sides", [(61, 47), (300, 200)])
-def test_pictures_are_decoded_as_detection_decodes_them(tmp_path, sides):
+def test_images_are_decoded_as_in_detection(tmp_path, sides):
     noise = Image.effect_noise((64, 64), 120).resize(sides).convert("RGB")
     path, array = jpeg_record(tmp_path, noise)
     (batch,) = iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 1))
@@ -326,7 +327,7 @@ def test_pictures_are_decoded_as_detection_decodes_them(tmp_path, sides):
 
 
 @pytest.mark.parametrize("shorten", [1.9, 2, 2.6, 4, 7, 8.3, 20])
-def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
+def test_large_jpegs_are_decoded_at_a_smaller_scale(tmp_path, shorten):
     size = 96
     width, height = int(size * shorten), int(size * shorten * 0.7)
     noise = np.random.default_rng(0).integers(0, 255, (7, 9, 3), "uint8")
@@ -335,9 +336,9 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
     smooth.paste((255, 0, 0), (width // 2, height // 3, width, height))
     path, array = jpeg_record(tmp_path, smooth)
     (example,) = map(records.parse_example, tf.data.TFRecordDataset(str(path)))
-    inner, _ = fit(width, height, size)
+    inner, _ = fit_image(width, height, size)
     example |= {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
-    decoded = decode_scaled(example, inner)
+    decoded = decode_image(example, inner)
     assert size <= decoded.shape[1] < max(2 * size, width // 8 + 2)
     (batch,) = iterate(training([path], 1, sizes=[size])[0])
     difference = np.abs(batch["images"][0] - to_float(letterbox(array, size)))
@@ -347,7 +348,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path, shorten):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("sides", [(640, 480), (80, 60), (160, 61)])
-def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
+def test_a_record_with_other_sides_than_its_image(tmp_path, kind, sides):
     path = tmp_path / "wrong.tfrecord"
     buffer = io.BytesIO()
     Image.new("RGB", (160, 60)).save(buffer, kind)
@@ -355,19 +356,8 @@ def test_a_record_with_other_sides_than_its_picture(tmp_path, kind, sides):
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize_example(record, NAMES))
     with pytest.raises(
-        InputError, match=f"not of its picture.*{sides[0]} {sides[1]}.*ds/x"
+        InputError, match=f"not those of its image.*{sides[0]} {sides[1]}.*ds/x"
     ):
         list(iterate(build_dataset(RecordFiles([path]), NAMES, TINY, 64, 1)))
-    with pytest.raises(InputError, match="not of its picture"):
+    with pytest.raises(InputError, match="not those of its image"):
         list(iterate(training([path], 1, {**OFF, "flip": 0.5})[0]))
-
-
-def test_boxes_are_counted_by_class(tmp_path):
-    rows = [(8, 8, 0, [(0.1, 0.1, 0.5, 0.5)] * n, [n % 2] * n) for n in range(7)]
-    paths = [write(tmp_path / f"{i}.tfrecord", rows) for i in range(3)]
-    counts = dataset.count_boxes(RecordFiles(paths), NAMES)
-    assert counts.tolist() == [3 * (2 + 4 + 6), 3 * (1 + 3 + 5)]
-    parts = [
-        dataset.count_boxes(RecordFiles(paths, Share(i, 4)), NAMES) for i in range(4)
-    ]
-    assert sum(parts).tolist() == counts.tolist()

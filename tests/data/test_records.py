@@ -1,4 +1,4 @@
-"""The TFRecord schema: parsing is the inverse of serialising; counting by lengths."""
+"""The TFRecord schema: parsing inverts serialising; counting by lengths."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 
 CLASS_NAMES = ["car", "사람", "traffic light"]
-# Fractions that float32 holds exactly: 64 by 32 pixels.
+# Exact in float32 as fractions of 64 by 32 pixels.
 BOXES_PX = [(16.0, 8.0, 32.0, 32.0), (0.0, 0.0, 64.0, 4.0), (1.5, 2.0, 8.0, 3.0)]
 BOXES = [[0.25, 0.25, 0.5, 1], [0, 0, 1, 0.125], [0.0234375, 0.0625, 0.125, 0.09375]]
 LABELS = [1, 0, 1]
@@ -47,7 +47,7 @@ def check(parsed, boxes):
 
 
 @pytest.mark.parametrize("boxes", [3, 1, 0])
-def test_parse_is_the_inverse_of_serialize(boxes):
+def test_parse_inverts_serialize(boxes):
     parsed = records.parse_example(
         records.serialize_example(record(boxes=boxes), CLASS_NAMES)
     )
@@ -88,14 +88,14 @@ def test_count(tmp_path, number):
 def test_count_refuses_a_file_that_is_cut_off(tmp_path, keep):
     path = write(tmp_path / "cut.tfrecord", 1)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=r"cut\.tfrecord: .* breaks off in record 0"):
+    with pytest.raises(InputError, match=r"cut\.tfrecord: .* ends inside record 0"):
         records.count_records(path)
 
 
 def test_count_names_the_record_that_is_cut_off(tmp_path):
     path = write(tmp_path / "cut.tfrecord", 3)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="breaks off in record 2"):
+    with pytest.raises(InputError, match="ends inside record 2"):
         records.count_records(path)
 
 
@@ -116,7 +116,7 @@ def test_count_refuses_another_kind_of_file(tmp_path, content):
         records.count_records(path)
 
 
-def test_single_records_are_read_by_their_place(tmp_path):
+def test_single_records_are_read_by_number(tmp_path):
     paths = [write(tmp_path / f"{i}.tfrecord", 3) for i in range(2)]
     rows = records.read_examples(paths, [4, 0, 5])
     names = [row["source_id"].numpy().decode() for row in rows]

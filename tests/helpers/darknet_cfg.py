@@ -1,7 +1,7 @@
-"""Darknet `.cfg` text of the three networks, for OpenCV's importer to read.
+"""Darknet `.cfg` texts of the three networks, for the importer of OpenCV.
 
-Written from darknet's layer tables and independent of `network/model.py`: here layers
-are numbered and routed as darknet does it.
+They are independent of `network/model.py`: layers are numbered and routed as in
+darknet.
 """
 
 _NET = "[net]\nwidth={size}\nheight={size}\nchannels=3\n"
@@ -46,7 +46,7 @@ class _Cfg:
 
 
 def yolov3(size, num_classes, spp=False):
-    """The cfg of yolov3, or with `spp` of yolov3-spp."""
+    """Returns the cfg of yolov3, or with `spp` of yolov3-spp."""
     anchors = (
         10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326,
     )  # fmt: skip
@@ -82,7 +82,7 @@ def yolov3(size, num_classes, spp=False):
             cfg.conv(filters, 1)
         cfg.conv(2 * filters, 3)
         if spp and filters == 512:
-            # After the pyramid there are three more: 512, 1024 and the output's input.
+            # Four convolutions follow the pyramid: these are the last two.
             cfg.conv(filters, 1)
             cfg.conv(2 * filters, 3)
         cfg.yolo(mask, anchors)
@@ -90,12 +90,12 @@ def yolov3(size, num_classes, spp=False):
 
 
 def yolov3_spp(size, num_classes):
-    """The cfg of yolov3-spp."""
+    """Returns the cfg of yolov3-spp."""
     return yolov3(size, num_classes, spp=True)
 
 
 def yolov3_tiny(size, num_classes):
-    """The cfg of yolov3-tiny, with the anchors that the official weights belong to."""
+    """Returns the cfg of yolov3-tiny, with the anchors of the official weights."""
     anchors = (10, 14, 23, 27, 37, 58, 81, 82, 135, 169, 344, 319)
     cfg = _Cfg(size, num_classes)
     for filters in (16, 32, 64, 128, 256, 512):

@@ -1,4 +1,4 @@
-"""OpenCV's darknet importer as the reference that was not written here."""
+"""The darknet importer of OpenCV, as a reference for the networks."""
 
 import cv2
 import darknet_cfg
@@ -26,12 +26,12 @@ class OpenCvDarknet:
 
 
 def flat(logits):
-    """Our logits with anchors and depth in one axis, as darknet has them."""
+    """Returns logits with anchors and depth in one axis, as darknet has them."""
     return np.reshape(logits, (*np.shape(logits)[:3], -1))
 
 
 def calibrate(model, images):
-    """Gives the BatchNorms of a random model the statistics of `images`."""
+    """Sets the statistics of every BatchNorm of a model to those of `images`."""
     norms = [bn for _, bn in convolutions(model) if bn is not None]
     momentum = norms[0].momentum
     for bn in norms:

@@ -1,4 +1,4 @@
-"""The networks: against OpenCV's darknet, parameter counts, names."""
+"""The networks: against darknet in OpenCV, parameter counts, names."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import reference
 import tensorflow as tf
 
 from yolov3_tf2.boxes.letterbox import letterbox, to_float
-from yolov3_tf2.network import darknet, folding
+from yolov3_tf2.network import darknet
 from yolov3_tf2.network import model as network
 from yolov3_tf2.network.batch_norm import FusedBatchNormalization
 from yolov3_tf2.network.layers import OBJECT_PRIOR
@@ -18,10 +18,10 @@ NAMES = list(VARIANTS)
 
 @pytest.mark.parametrize(
     "name, count",
-    # The sizes of the official files: (bytes - 20 of header) / 4.
+    # (Size of the official file - 20 bytes of header) / 4.
     [("yolov3", 62_001_757), ("yolov3-spp", 63_052_381), ("yolov3-tiny", 8_858_734)],
 )
-def test_parameters_are_those_of_the_official_files(name, count):
+def test_parameter_counts_are_those_of_the_official_files(name, count):
     model = network.build_model(VARIANTS[name], 80)
     assert model.count_params() == count
 
@@ -38,33 +38,9 @@ def test_raw_outputs_equal_opencv_with_random_weights(name, tmp_path):
     expected = opencv.outputs(images[:1])
     outputs = [reference.flat(x) for x in model(images[:1], training=False)]
     largest = max(np.abs(x).max() for x in expected)
-    assert largest > 1  # Statistics that died would agree about nothing.
+    assert largest > 1  # Outputs near zero would agree whatever the network.
     for ours, theirs in zip(outputs, expected, strict=True):
         assert ours.shape == theirs.shape
-        assert np.abs(ours - theirs).max() <= 1e-3 * largest
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_folded_network_has_the_same_outputs(name):
-    keras.utils.set_random_seed(1)
-    variant = VARIANTS[name]
-    images = np.random.default_rng(0).random((2, 96, 96, 3), "float32")
-    model = network.build_model(variant, 3)
-    reference.calibrate(model, images)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.gamma.assign(layer.gamma * 1.3)
-            layer.beta.assign(layer.beta + 0.2)
-    folded = folding.fold(model, variant, 3)
-    assert not any(
-        isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers
-    )
-    pairs = zip(
-        model(images, training=False), folded(images, training=False), strict=True
-    )
-    for ours, theirs in pairs:
-        largest = np.abs(ours).max()
-        assert largest > 1
         assert np.abs(ours - theirs).max() <= 1e-3 * largest
 
 
@@ -115,7 +91,7 @@ def test_a_new_network_expects_few_objects():
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_batch_norm_is_that_of_keras(training, dtype):
+def test_batch_norm_equals_that_of_keras(training, dtype):
     chance = np.random.default_rng(0)
     images = chance.normal(3, 2, (2, 5, 7, 4)).astype("float32")
     weights = [chance.uniform(0.5, 2, 4) for _ in range(4)]
@@ -140,7 +116,7 @@ def test_batch_norm_is_that_of_keras(training, dtype):
         assert (results[0][-1] != weights[-1]).all()
 
 
-def test_a_network_is_read_from_keras_own_file(tmp_path):
+def test_a_network_can_be_saved_and_loaded_by_keras(tmp_path):
     model = network.build_model(VARIANTS["yolov3-tiny"], 3)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

@@ -2,7 +2,6 @@
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -146,29 +145,6 @@ def test_the_loss_is_that_of_a_slow_loop(seed):
             for s in range(3)
         )
         assert ours[i] == pytest.approx(expected, rel=1e-5)
-
-
-def test_ciou_by_hand():
-    a, b = np.array([0, 0, 2, 2], "f"), np.array([1, 0, 3, 2], "f")
-    # IoU 1/3; centres 1 apart, around both 3 x 2; shapes alike.
-    assert float(loss.ciou(a, b)) == pytest.approx(1 / 3 - 1 / 13, rel=1e-5)
-    assert float(loss.ciou(a, a)) == pytest.approx(1)
-    # Without overlap it still tells near from far.
-    near, far = np.array([3, 0, 5, 2], "f"), np.array([9, 0, 11, 2], "f")
-    assert 0 > float(loss.ciou(a, near)) > float(loss.ciou(a, far))
-    # Twice as wide: shape term 4 / pi^2 * (atan 2 - atan 1)^2.
-    c = np.array([-1, 0, 3, 2], "f")
-    shape = 4 / np.pi**2 * (np.arctan(2) - np.arctan(1)) ** 2
-    expected = 0.5 - shape * shape / (0.5 + shape)
-    assert float(loss.ciou(a, c)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_ciou_equals_that_of_keras():
-    rng = np.random.default_rng(0)
-    low, size = rng.uniform(0, 0.5, (2, 50, 2)), rng.uniform(0.1, 0.5, (2, 50, 2))
-    a, b = np.concatenate([low, low + size], -1).astype("f")
-    theirs = keras.utils.bounding_boxes.compute_ciou(a, b, "xyxy")
-    np.testing.assert_allclose(loss.ciou(a, b), theirs, atol=2e-5)
 
 
 def test_objectness_learns_the_overlap_with_ciou():

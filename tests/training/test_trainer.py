@@ -88,7 +88,7 @@ def test_a_network_learns_two_pictures_by_heart(two_pictures, box_loss):
     trainer.train_epoch(dataset.repeat(58), [two_pictures])
     last = trainer.train_epoch(dataset, [two_pictures])
     assert last["loss"] < first["loss"] / 3
-    assert last["lost"] == 0 and last["gradient_norm"] > 0
+    assert last["unassigned"] == 0 and last["gradient_norm"] > 0
     results, pictures = trainer.evaluate(dataset, NAMES, SIZE)
     assert results["AP50"] > 0.95
     parts = sum(v for k, v in results.items() if k.startswith("val_loss_"))

@@ -1,16 +1,19 @@
-"""Augmentation of training pictures in tf.data: darknet's, and mosaics of four.
+"""Augmentation of training images in tf.data, as in darknet.
 
-Every random number is a function of a seed, so that a training that is resumed sees
-the pictures that an unbroken one would have seen. Boxes are xyxy, fractions of the
-network's input, and follow their picture.
+Every random number is a function of a seed, so that a resumed training sees the same
+images as an uninterrupted one. Boxes are xyxy, fractions of the network's input, and
+move with their image.
 """
 
 import tensorflow as tf
 
 from yolov3_tf2.boxes import letterbox
 
-# Strength of each kind; 0 switches it off. Those of yolov3.cfg where it has one.
-DEFAULTS = {
+# The kinds of augmentation and their default strengths, see `augment_image` and
+# `mosaic.make_mosaics`; 0 switches a kind off. The values are those of yolov3.cfg where
+# it has one. train.py repeats them: `vh yaml step` reads its PARAMETERS without running
+# it, and takes only literals. A test compares the two.
+STRENGTHS = {
     "flip": 0.5,
     "scale": 0.5,
     "aspect": 0.3,
@@ -20,50 +23,48 @@ DEFAULTS = {
     "exposure": 0.5,
     "mosaic": 0.5,
 }
-OFF = dict.fromkeys(DEFAULTS, 0.0)
 
-# A box of which less than this is left to see is no longer a label, nor one that is
-# narrower than this many pixels.
+# A box is dropped if less than this fraction of it is visible, or if the visible part
+# is narrower than this many pixels.
 MIN_VISIBLE = 0.2
 MIN_PIXELS = 2
 
 
-def augment(decode, sides, boxes, size, strengths, seed):
-    """Places one picture on the network's input, changed at random.
+def augment_image(decode, sides, boxes, size, strengths, seed):
+    """Places one image on the network's input, changed at random.
 
     Args:
-        decode: a function from the (width, height) to which the picture will be scaled
-            to its pixels, `[height, width, 3]` uint8 RGB, in any scale.
-        sides: `[2]`, width and height of the picture, pixels.
-        boxes: `[boxes, 4]` xyxy, fractions of the picture.
+        decode: a function that returns the pixels, `[height, width, 3]` uint8 RGB at
+            any scale. Its argument is the (width, height) that they are scaled to.
+        sides: `[2]`, width and height of the image, pixels.
+        boxes: `[boxes, 4]` xyxy, fractions of the image.
         size: side of the input, pixels.
-        strengths: a dict as `DEFAULTS`: probability to `flip`; `scale` and `aspect`,
-            s changing size and width / height by up to 1 + s either way; `translate`,
-            how far the picture moves at most, as a share of the input; `hue`, as a
-            share of the circle; `saturation` and `exposure`, s multiplying them by up
-            to 1 + s either way.
+        strengths: a dict with the keys of `STRENGTHS`. `flip` is a probability.
+            `scale`, `aspect`, `saturation` and `exposure` multiply or divide by up to
+            1 + strength. `translate` is the largest shift as a fraction of the input,
+            and `hue` as a fraction of the colour circle.
         seed: `[2]` integers.
 
     Returns:
-        The image `[size, size, 3]` uint8, grey where there is no picture, and the
-        boxes; one that is hardly visible any more has become all zeros.
+        The image `[size, size, 3]` uint8, grey beside the original, and the boxes, see
+        `clip_visible`.
     """
     uniform = tf.random.stateless_uniform((8,), seed)
     side = tf.cast(size, tf.float32)
-    # Like letterbox: fitted into the square, then larger or smaller.
+    # Fitted into the square as by `letterbox`, then larger or smaller.
     sides = tf.cast(sides, tf.float32)
     shape = tf.sqrt(_factor(uniform[0], strengths["aspect"]))
     sides *= tf.stack([shape, 1 / shape])
     scale = side / tf.reduce_max(sides) * _factor(uniform[1], strengths["scale"])
     inner = tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
-    free = size - inner  # Negative where the picture is larger than the input.
+    free = size - inner  # Negative if the image is larger than the input.
     shift = (2 * uniform[2:4] - 1) * strengths["translate"] * side
     corner = tf.cast(tf.round(tf.cast(free, tf.float32) / 2 + shift), tf.int32)
 
     flips = uniform[4] < strengths["flip"]
-    # What lies there once the whole input has been mirrored.
+    # The corner that ends up at `corner` when the whole input is mirrored.
     mirrored = tf.stack([free[0] - corner[0], corner[1]])
-    image = letterbox.place(
+    image = letterbox.place_image(
         decode(inner), inner, tf.where(flips, mirrored, corner), size
     )
     if any(strengths[kind] for kind in ("flip", "hue", "saturation", "exposure")):
@@ -78,80 +79,15 @@ def augment(decode, sides, boxes, size, strengths, seed):
         tf.concat([tf.cast(value, tf.float32)] * 2, axis=0) / side
         for value in (inner, corner)
     )
-    return image, keep_visible(
+    return image, clip_visible(
         boxes * scale + offset, tf.constant([0.0, 0, 1, 1]), size
     )
 
 
-def mosaic(batch, probability, size, seed):
-    """Makes some pictures of a batch into mosaics of four of the batch.
+def clip_visible(boxes, window, size):
+    """Clips boxes to a window.
 
-    A vertical and a horizontal cut part the picture; each quarter shows a part of one
-    picture, at its size, that lies where chance has it.
-
-    Args:
-        batch: a dict with `images` `[batch, size, size, 3]`, `boxes`
-            `[batch, boxes, 4]`, padded with boxes without area, and `labels`
-            `[batch, boxes]`.
-        probability: of a picture to become a mosaic.
-        size: side of the input, pixels.
-        seed: `[2]` integers.
-
-    Returns:
-        The dict with these three changed; `boxes` is as wide as the fullest picture
-        needs, and one wider.
-    """
-    images, boxes, labels = batch["images"], batch["boxes"], batch["labels"]
-    number, side = tf.shape(images)[0], tf.cast(size, tf.float32)
-    seeds = tf.random.split(seed, 4)
-    # The cuts, x and y, between a fifth and four fifths; none, at the far edge, where
-    # the picture stays as it is.
-    cut = tf.random.stateless_uniform((number, 2), seeds[0], 0.2, 0.8)
-    is_mosaic = tf.random.stateless_uniform((number, 1), seeds[1]) < probability
-    cut = tf.cast(tf.round(tf.where(is_mosaic, cut, 1.0) * side), tf.int32)
-    # Pictures of the quarters [batch, 4]; a picture keeps its own first quarter.
-    # Three others, different ones where the batch has so many.
-    ranks = tf.random.stateless_uniform((number, tf.maximum(number - 1, 3)), seeds[2])
-    others = tf.argsort(ranks)[:, :3] % tf.maximum(number - 1, 1)
-    others = (tf.range(number)[:, None] + 1 + others) % number
-    sources = tf.concat([tf.range(number)[:, None], others], axis=1)
-    # Quarters: upper left, upper right, lower left, lower right; x then y.
-    zero, full = tf.zeros_like(cut), tf.fill(tf.shape(cut), size)
-    is_far = tf.constant([[0, 0], [1, 0], [0, 1], [1, 1]]) > 0
-    start = tf.where(is_far, cut[:, None], zero[:, None])  # [batch, 4, 2]
-    end = tf.where(is_far, full[:, None], cut[:, None])
-    # By how much the picture is moved: any amount that leaves no gap in the quarter.
-    room = tf.cast(size - (end - start), tf.float32)
-    move = tf.random.stateless_uniform((number, 4, 2), seeds[3])
-    move = end - size + tf.cast(tf.round(move * room), tf.int32)
-
-    images = tf.ensure_shape(_assemble(images, sources, cut, move), images.shape)
-
-    window = tf.cast(tf.concat([start, end], axis=-1), tf.float32) / side
-    offset = tf.cast(tf.concat([move, move], axis=-1), tf.float32) / side
-    parts = tf.gather(boxes, sources)  # [batch, 4, boxes, 4]
-    # A picture that is no mosaic keeps its boxes as they are.
-    moved = keep_visible(parts + offset[:, :, None], window[:, :, None], size)
-    is_first = tf.range(4) == 0
-    unmoved = tf.where(is_first[None, :, None, None], parts, 0.0)
-    parts = tf.where(is_mosaic[..., None, None], moved, unmoved)
-    boxes = tf.reshape(parts, (number, -1, 4))
-    labels = tf.reshape(tf.gather(labels, sources), (number, -1))
-    # Boxes first, then padding, of which one is kept.
-    is_box = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-    order = tf.argsort(tf.cast(is_box, tf.int32), direction="DESCENDING", stable=True)
-    most = tf.reduce_max(tf.reduce_sum(tf.cast(is_box, tf.int32), axis=1)) + 1
-    order = order[:, :most]
-    return {
-        **batch,
-        "images": images,
-        "boxes": tf.gather(boxes, order, batch_dims=1),
-        "labels": tf.gather(labels, order, batch_dims=1),
-    }
-
-
-def keep_visible(boxes, window, size):
-    """Clips boxes to a window; one that is hardly visible any more becomes zeros.
+    A box becomes zeros if too little of it is left, see `MIN_VISIBLE` and `MIN_PIXELS`.
 
     Args:
         boxes: `[..., 4]` xyxy, fractions of an input of `size` pixels.
@@ -163,53 +99,27 @@ def keep_visible(boxes, window, size):
     before = tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
     visible = tf.reduce_prod(sides, axis=-1) >= MIN_VISIBLE * before
     wide = tf.reduce_min(sides, axis=-1) * tf.cast(size, tf.float32) >= MIN_PIXELS
-    # Labels are kept that were too narrow from the start and have not been cut.
+    # A box that was narrow from the start and is not clipped stays.
     whole = tf.reduce_all((low == boxes[..., :2]) & (high == boxes[..., 2:]), axis=-1)
     keep = ((visible & wide) | whole)[..., None]
     return tf.where(keep, tf.concat([low, high], axis=-1), 0.0)
 
 
-# Compiled, as what is below: a fifteenth of the time, as all of it becomes one loop.
-@tf.function(jit_compile=True, autograph=False)
-def _assemble(images, sources, cut, move):
-    """Puts mosaics together.
-
-    Args:
-        images: `[batch, size, size, 3]`.
-        sources: `[batch, 4]`, the pictures of the quarters: upper left, upper right,
-            lower left, lower right.
-        cut: `[batch, 2]`, x and y at which the right and the lower quarters start.
-        move: `[batch, 4, 2]`, by how much x and y of a quarter's picture change.
-    """
-    size = tf.shape(images)[1]
-    axis = tf.range(size)
-    is_right = (axis >= cut[:, :1])[:, None]
-    is_low = (axis >= cut[:, 1:])[:, :, None]
-    # One number a pixel: its place in the pictures is that in the mosaic and an offset.
-    offset = (sources * size - move[..., 1]) * size - move[..., 0]
-    quarters = tf.unstack(offset[:, :, None, None], axis=1)
-    offset = tf.where(
-        is_low,
-        tf.where(is_right, quarters[3], quarters[2]),
-        tf.where(is_right, quarters[1], quarters[0]),
-    )
-    return tf.gather(tf.reshape(images, (-1, 3)), offset + axis[:, None] * size + axis)
-
-
+# Compiled: all of it becomes one loop, which takes a fifteenth of the time.
 @tf.function(jit_compile=True, autograph=False)
 def _change_pixels(image, flips, window, uniform, strengths):
-    """Mirrors, turns the hue, and multiplies saturation and value.
+    """Mirrors an image, shifts its hue and multiplies saturation and value.
 
     Args:
         image: `[size, size, 3]` uint8 RGB.
-        flips: whether it is mirrored.
-        window: `[4]` xyxy, pixels; what is outside of it afterwards keeps its colour.
+        flips: whether to mirror it.
+        window: `[4]` xyxy, pixels of the result; outside of it colours do not change.
         uniform: `[3]`, random numbers in [0, 1].
-        strengths: see `augment`.
+        strengths: see `augment_image`.
 
     Returns:
-        `[3, size, size]` uint8: three numbers that lie side by side would be changed
-        one by one.
+        `[3, size, size]` uint8. With the channels last, the compiled loop would change
+        one number at a time.
     """
     planes = tf.transpose(tf.where(flips, image[:, ::-1], image), (2, 0, 1))
     if not any(strengths[kind] for kind in ("hue", "saturation", "exposure")):
@@ -224,29 +134,31 @@ def _change_pixels(image, flips, window, uniform, strengths):
     return tf.where(inside[1][:, None] & inside[0], changed, planes)
 
 
-# Compiled by itself: with what is above, each pixel would be changed three times.
+# Compiled on its own: together with the function above, the colour of each pixel would
+# be computed three times.
 @tf.function(jit_compile=True, autograph=False)
 def _interleave(planes):
-    """`[3, rows, columns]` to `[rows, columns, 3]`."""
+    """Returns `[rows, cols, 3]` from `[3, rows, cols]`."""
     return tf.transpose(planes, (1, 2, 0))
 
 
 def _distort(red, green, blue, hue, saturation, value):
-    """Changes colours in HSV, as `distort_image` in darknet's image.c does.
+    """Changes colours in HSV, as `distort_image` in image.c of darknet.
 
-    The way back is the formula without cases: https://en.wikipedia.org/wiki/HSL_and_HSV.
+    HSV is converted back to RGB without cases, by the alternative formula of
+    https://en.wikipedia.org/wiki/HSL_and_HSV.
 
     Args:
         red, green, blue: of the same shape, in [0, 1].
-        hue: is added, as a share of the circle.
-        saturation, value: factors; the results end at 1.
+        hue: fraction of the colour circle to add.
+        saturation, value: factors; the products are limited to 1.
 
     Returns:
-        Red, green and blue.
+        A list of red, green and blue.
     """
     largest = tf.maximum(tf.maximum(red, green), blue)
     chroma = largest - tf.minimum(tf.minimum(red, green), blue)
-    sixth = 1 / tf.maximum(6 * chroma, 1e-9)  # Grey has no hue, and needs none.
+    sixth = 1 / tf.maximum(6 * chroma, 1e-9)  # Grey has no hue.
     angle = hue + tf.where(
         red == largest,
         (green - blue) * sixth,
@@ -270,5 +182,5 @@ def _distort(red, green, blue, hue, saturation, value):
 
 
 def _factor(uniform, strength):
-    """A factor from 1 / (1 + strength) to 1 + strength, as `rand_scale` in utils.c."""
+    """Returns a factor between 1 / (1 + strength) and 1 + strength, log-uniform."""
     return tf.pow(1.0 + strength, 2 * uniform - 1)

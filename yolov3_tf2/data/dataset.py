@@ -1,83 +1,68 @@
-"""tf.data: TFRecord files to batches of pictures, boxes and targets."""
+"""tf.data: TFRecord files to batches of images, boxes and targets."""
 
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2.boxes import letterbox
 from yolov3_tf2.boxes.assignment import assign_boxes
-from yolov3_tf2.data import records
-from yolov3_tf2.data.augment import augment, mosaic
-from yolov3_tf2.data.jpeg import decode_scaled
+from yolov3_tf2.data.augment import augment_image
+from yolov3_tf2.data.examples import build_parser, letterbox_example
+from yolov3_tf2.data.jpeg import decode_image
+from yolov3_tf2.data.mosaic import make_mosaics
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
-
-
-# Of pictures that are decoded whole, each of up to `images.MAX_PIXELS`.
+# For images that are decoded whole, each of up to `images.MAX_PIXELS`.
 _PARALLEL_WHOLE = min(_PARALLEL, 8)
-
-
 _PREFETCH = 2
 
-
-# Of records that are parsed for their class names, which have whole pictures in them:
-# no more on a machine of many cores, and no slower than batches of 64.
-_COUNT_BATCH = 8
-
-
-_COUNT_PARALLEL = 4
+# No function of the datasets below has an `if` or a loop over tensors for AutoGraph to
+# convert, and trying to takes seconds.
+_without_autograph = tf.autograph.experimental.do_not_convert
 
 
-# The functions of the datasets below need no `if` or loop over tensors translated, and
-# translating their source takes seconds.
-_as_written = tf.autograph.experimental.do_not_convert
-
-
-@_as_written
+@_without_autograph
 def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch=False):
     """Builds the batches of one pass over TFRecord files, in their order.
 
     Args:
-        files: a `record_files.RecordFiles`. Where it is a share of several, each share
-            has as many batches, and the last ones are filled.
-        class_names: list of strings; a box's label is the index of its class in it.
+        files: a `record_files.RecordFiles`. If it is one of several shares, every share
+            has the same number of batches, and the last batches are filled.
+        class_names: list of strings; the label of a box is the index of its class.
         variant: the `variants.Variant` that the targets are for.
         size: side of the network's input, pixels.
-        batch_size: pictures a batch; the last batch may be smaller.
-        fill_last_batch: repeats pictures, with weight 0, until the last batch is as
-            large as the others: every device that shares a batch then has some.
+        batch_size: images per batch; the last batch may be smaller.
+        fill_last_batch: whether to repeat images, with weight 0, until the last batch
+            is full. Then every device that takes a part of the batch has images.
 
     Returns:
         A `tf.data.Dataset` of dicts: `images` `[batch, size, size, 3]`; `boxes`
         `[batch, boxes, 4]` xyxy, fractions of the input, and `labels`
-        `[batch, boxes]`, both padded with boxes without area; `targets` and `lost`,
-        see `assign_boxes`; `sizes` `[batch, 2]`, width and height of the pictures
-        before letterboxing, pixels; `numbers` `[batch]`, a picture's place in the
-        files, from 0; `weights` `[batch]`, 1 for a picture, 0 for a repeated one.
+        `[batch, boxes]`, both padded with boxes without area; `targets` and
+        `unassigned`, see `assign_boxes`; `sizes` `[batch, 2]`, width and height of the
+        images before letterboxing, pixels; `numbers` `[batch]`, the index of each image
+        in the files; `weights` `[batch]`, 1 for an image, 0 for a repeated one.
     """
-    read = _reader(class_names)
+    parse = build_parser(class_names)
 
     def load(number, serialized, weight):
-        example = read(serialized)
-        # Whole, as in detection: what is measured is what detection will find.
-        image, boxes = _letterbox(example, size, is_whole=True)
+        example = parse(serialized)
+        # As in detection, so that what is measured is what detection will find.
+        image, boxes = letterbox_example(example, size, may_reduce=False)
         return _element(number, weight, example, image, boxes)
 
-    num_repeated = files.num_repeated(batch_size, fill_last_batch)
     return (
-        _weighted(files.in_order(), 1.0)
-        .concatenate(_weighted(files.in_order().repeat().take(num_repeated), 0.0))
+        _append_repeated(files.in_order(), files, batch_size, fill_last_batch)
         .map(load, num_parallel_calls=_PARALLEL_WHOLE)
         .padded_batch(batch_size)
-        .map(_finish(variant, size), _PARALLEL)
+        .map(lambda batch: _add_targets(batch, variant, size), _PARALLEL)
         .prefetch(_PREFETCH)
-        .with_options(_options())
+        .with_options(build_options())
     )
 
 
-@_as_written
+@_without_autograph
 def build_training_dataset(
     files,
     class_names,
@@ -92,57 +77,37 @@ def build_training_dataset(
 ):
     """Builds the shuffled and augmented batches of an epoch.
 
-    Order, sizes and changes of the pictures are a function of `seed` and the epoch.
+    Order, sizes and augmentation are a function of `seed` and the epoch.
 
     Args:
-        files, class_names, variant, batch_size, fill_last_batch: see
-            `build_dataset`.
+        files, class_names, variant, batch_size, fill_last_batch: see `build_dataset`.
         sizes: list of sides of the network's input, pixels; each batch has one.
-        strengths: see `augment.augment`.
+        strengths: a dict with the keys of `augment.STRENGTHS`.
         seed: an integer.
         epoch: an int64 `tf.Variable`, read at the start of each pass.
-        mosaic_epochs: the last epoch with mosaics: boxes that their cuts have clipped
-            teach to look for objects, and not where their edges are.
+        mosaic_epochs: the last epoch with mosaics. Boxes that a mosaic has clipped
+            teach the network to find objects, but not where their edges are.
 
     Returns:
         See `build_dataset`. With several `sizes`, the shapes change with the batch.
     """
-    read = _reader(class_names)
-    changes = any(strengths[kind] for kind in strengths if kind != "mosaic")
-    num_repeated = files.num_repeated(batch_size, fill_last_batch)
+    parse = build_parser(class_names)
+    changes_images = any(strengths[kind] for kind in strengths if kind != "mosaic")
 
-    def shuffle(_):
-        # Of this function's graph alone: with a seed of 0 for the whole program,
-        # `shuffle` would refuse a tensor.
-        tf.random.set_seed(1)
-        shuffled = files.mixed(_seed(seed, epoch, -1)).shuffle(
-            files.shuffle_buffer(),
-            seed=epoch * 1_000_003 + seed,
-            reshuffle_each_iteration=False,
-        )
-        repeated = files.in_order().repeat().take(num_repeated)
-        records_of_epoch = _weighted(shuffled, 1.0).concatenate(
-            _weighted(repeated, 0.0)
-        )
-        # The place in the epoch tells the batch, and so its size.
-        return records_of_epoch.enumerate().map(
-            lambda place, record: (epoch.read_value(), place, *record)
-        )
-
-    def size_of_batch(epoch, place):
+    def size_of_batch(epoch, index):
         if len(sizes) == 1:
             return sizes[0]
-        index = tf.random.stateless_uniform(
-            (), _seed(seed, epoch, -1 - place // batch_size), 0, len(sizes), tf.int32
+        choice = tf.random.stateless_uniform(
+            (), _seed(seed, epoch, -1 - index // batch_size), 0, len(sizes), tf.int32
         )
-        return tf.constant(sizes)[index]
+        return tf.constant(sizes)[choice]
 
-    def load(epoch, place, number, serialized, weight):
-        example = read(serialized)
-        size = size_of_batch(epoch, place)
-        if changes:
-            image, boxes = augment(
-                lambda inner: decode_scaled(example, inner),
+    def load(epoch, index, number, serialized, weight):
+        example = parse(serialized)
+        size = size_of_batch(epoch, index)
+        if changes_images:
+            image, boxes = augment_image(
+                lambda target: decode_image(example, target),
                 (example["width"], example["height"]),
                 example["boxes"],
                 size,
@@ -150,7 +115,7 @@ def build_training_dataset(
                 _seed(seed, epoch, number),
             )
         else:
-            image, boxes = _letterbox(example, size, is_whole=False)
+            image, boxes = letterbox_example(example, size, may_reduce=True)
         return {"epoch": epoch, **_element(number, weight, example, image, boxes)}
 
     def finish(batch):
@@ -158,142 +123,26 @@ def build_training_dataset(
         size = tf.shape(batch["images"])[1] if len(sizes) > 1 else sizes[0]
         if strengths["mosaic"]:
             mosaic_seed = _seed(seed, batch_epoch, batch["numbers"][0])[::-1]
-            goes_on = tf.cast(batch_epoch <= mosaic_epochs, tf.float32)
-            batch = mosaic(batch, strengths["mosaic"] * goes_on, size, mosaic_seed)
-        return _finish(variant, size)(batch)
+            has_mosaics = tf.cast(batch_epoch <= mosaic_epochs, tf.float32)
+            probability = strengths["mosaic"] * has_mosaics
+            batch = make_mosaics(batch, probability, size, mosaic_seed)
+        return _add_targets(batch, variant, size)
 
     return (
-        tf.data.Dataset.from_tensors(0)
-        .flat_map(shuffle)
+        _shuffled_records(files, batch_size, fill_last_batch, seed, epoch)
         .map(load, num_parallel_calls=_PARALLEL)
         .padded_batch(batch_size)
         .map(finish, num_parallel_calls=_PARALLEL)
         .prefetch(_PREFETCH)
-        .with_options(_options())
+        .with_options(build_options())
     )
-
-
-@_as_written
-def count_boxes(files, class_names):
-    """Counts the boxes of each class in records, without decoding a picture.
-
-    A class that is not among the names is not counted; the datasets above refuse it.
-
-    Args:
-        files: a `record_files.RecordFiles`; where it is a share, of this alone.
-        class_names: list of strings.
-
-    Returns:
-        `[classes]` int64 array.
-
-    Raises:
-        InputError: a record is damaged.
-    """
-    table = _label_table(class_names)
-    dataset = (
-        files.in_order()
-        .batch(_COUNT_BATCH)
-        .map(
-            lambda _, rows: table.lookup(records.parse_class_names(rows)),
-            _COUNT_PARALLEL,
-        )
-        .prefetch(_PREFETCH)
-        .with_options(_options())
-    )
-    numbers = np.zeros(len(class_names), "int64")
-    for labels in iterate(dataset):
-        labels = labels.numpy()
-        numbers += np.bincount(labels[labels >= 0], minlength=len(class_names))
-    return numbers
-
-
-def _options():
-    options = tf.data.Options()
-    # TensorFlow 2.21's tuning thread sleeps ever longer, up to a minute, and misses
-    # half of the calls to stop: the end of an epoch then waits until it wakes.
-    options.autotune.enabled = False
-    return options
-
-
-def _weighted(pairs, weight):
-    return pairs.map(lambda number, row: (number, row, weight))
-
-
-def _label_table(class_names):
-    """A table from a class name to its index, -1 for a name that is not known."""
-    return tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(
-            tf.constant(class_names), tf.range(len(class_names))
-        ),
-        default_value=-1,
-    )
-
-
-def _reader(class_names):
-    """A function from a record to its example, with `labels` `[boxes]`."""
-    table = _label_table(class_names)
-
-    def read(serialized):
-        example = records.parse_example(serialized)
-        labels = table.lookup(example["class_names"])
-        unknown = tf.boolean_mask(example["class_names"], labels < 0)
-        check = tf.debugging.Assert(
-            tf.size(unknown) == 0,
-            ["classes not in the class file:", unknown, example["source_id"]],
-        )
-        with tf.control_dependencies([check]):
-            sides = {s: tf.cast(example[s], tf.int32) for s in ("width", "height")}
-        return {**example, **sides, "labels": labels}
-
-    return read
-
-
-def _element(number, weight, example, image, boxes):
-    # One box of padding each, so that a batch without any box has boxes too.
-    return {
-        "images": image,
-        "boxes": tf.pad(boxes, ((0, 1), (0, 0))),
-        "labels": tf.pad(example["labels"], ((0, 1),)),
-        "sizes": tf.stack([example["width"], example["height"]]),
-        "numbers": number,
-        "weights": weight,
-    }
-
-
-def _finish(variant, size):
-    """A function that adds targets to a batch."""
-
-    def finish(batch):
-        targets, lost = assign_boxes(batch["boxes"], batch["labels"], variant, size)
-        images = letterbox.to_float(batch["images"])
-        return {**batch, "images": images, "targets": targets, "lost": lost}
-
-    return finish
-
-
-def _seed(seed, epoch, number):
-    """The two integers that `tf.random.stateless_*` want."""
-    return tf.stack([seed * 100_003 + epoch, tf.cast(number, tf.int64)])
-
-
-def _letterbox(example, size, is_whole):
-    """Image and boxes of an example on the network's input.
-
-    Args:
-        is_whole: whether a large JPEG is decoded to all of its pixels, see `_decode`.
-    """
-    sides = (example["width"], example["height"])
-    inner, corner = letterbox.fit(*sides, size)
-    image = decode_scaled(example, sides if is_whole else inner)
-    image = letterbox.place(image, inner, corner, size)
-    return image, letterbox.boxes_to_letterbox(example["boxes"], *sides, size)
 
 
 def iterate(dataset):
     """Iterates over a dataset of `build_dataset` or `build_training_dataset`.
 
     Raises:
-        InputError: a record is damaged, its picture cannot be decoded, or one of its
+        InputError: a record is damaged, its image cannot be decoded, or one of its
             classes is not in the class file.
     """
     iterator = iter(dataset)
@@ -308,3 +157,70 @@ def iterate(dataset):
                 "and the class file written by the same run of convert_superbai.py?"
             ) from error
         yield batch
+
+
+def build_options():
+    """Returns the `tf.data.Options` of all datasets."""
+    options = tf.data.Options()
+    # The tuning thread of TensorFlow 2.21 sleeps for up to a minute and misses half of
+    # the calls to stop: the end of an epoch would wait until it wakes up.
+    options.autotune.enabled = False
+    return options
+
+
+def _append_repeated(rows, files, batch_size, fill_last_batch):
+    """Adds weights to (number, serialized) rows, and appends repeated rows.
+
+    Returns:
+        A dataset of (number, serialized, weight).
+    """
+    num_repeated = files.num_repeated(batch_size, fill_last_batch)
+    repeated = files.in_order().repeat().take(num_repeated)
+    return rows.map(lambda *row: (*row, 1.0)).concatenate(
+        repeated.map(lambda *row: (*row, 0.0))
+    )
+
+
+def _shuffled_records(files, batch_size, fill_last_batch, seed, epoch):
+    """Returns a dataset of (epoch, index in the epoch, number, serialized, weight)."""
+
+    def shuffle(_):
+        # In the graph of this function only: with a global seed of 0, `shuffle` refuses
+        # a tensor as its seed.
+        tf.random.set_seed(1)
+        shuffled = files.interleaved(_seed(seed, epoch, -1)).shuffle(
+            files.shuffle_buffer(),
+            seed=epoch * 1_000_003 + seed,
+            reshuffle_each_iteration=False,
+        )
+        rows = _append_repeated(shuffled, files, batch_size, fill_last_batch)
+        return rows.enumerate().map(lambda i, row: (epoch.read_value(), i, *row))
+
+    # `flat_map` runs the function at the start of each pass, and so reads the epoch
+    # then. Outside of it, `shuffle` would take its seed when the dataset is built.
+    # Building a dataset for each epoch takes 0.7 s: all its functions are traced again.
+    return tf.data.Dataset.from_tensors(0).flat_map(shuffle)
+
+
+def _element(number, weight, example, image, boxes):
+    # One box of padding each, so that a batch without boxes has a box dimension too.
+    return {
+        "images": image,
+        "boxes": tf.pad(boxes, ((0, 1), (0, 0))),
+        "labels": tf.pad(example["labels"], ((0, 1),)),
+        "sizes": tf.stack([example["width"], example["height"]]),
+        "numbers": number,
+        "weights": weight,
+    }
+
+
+def _add_targets(batch, variant, size):
+    """Returns the batch with targets, and its images as float32."""
+    targets, unassigned = assign_boxes(batch["boxes"], batch["labels"], variant, size)
+    images = letterbox.to_float(batch["images"])
+    return {**batch, "images": images, "targets": targets, "unassigned": unassigned}
+
+
+def _seed(seed, epoch, number):
+    """Returns the two integers that `tf.random.stateless_*` take as a seed."""
+    return tf.stack([seed * 100_003 + epoch, tf.cast(number, tf.int64)])

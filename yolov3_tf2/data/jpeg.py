@@ -1,47 +1,52 @@
-"""Decodes the image of a record, at no more than the scale that is needed."""
+"""Decodes the image of a record, a large JPEG at a smaller scale."""
 
 import tensorflow as tf
 
-# By which the JPEG decoder can make pictures smaller.
+# The factors by which the JPEG decoder can reduce an image.
 _RATIOS = (1, 2, 4, 8)
 
 
-def decode_scaled(example, inner):
-    """Decodes a JPEG or PNG to `[height, width, 3]` uint8.
+def decode_image(example, target):
+    """Decodes a JPEG or PNG to no fewer pixels than the target.
 
-    A JPEG of less than twice the size needed is decoded exactly as Pillow does, and
-    so as in detection. A larger one comes out smaller, which takes a fraction of the
-    time; scaled to the end it then differs from one that was decoded whole, as another
-    filter would make it: by 1.7 of 255 on average, 1600x1203 pixels scaled to 416. The
-    official yolov3-tiny then has 0.2 to 1.2 points of AP50 less on photographs that are
-    halved, so that only training does it.
+    A JPEG with less than twice the sides of the target is decoded to all its pixels,
+    exactly as Pillow does, and so as in detection. A larger one is decoded at 1/2, 1/4
+    or 1/8 of its sides: the decoder then averages blocks of pixels, which takes a
+    fraction of the time.
+
+    Once scaled to the target, a reduced image differs slightly from one that was
+    decoded whole: by 1.7 of 255 on average for 1600x1203 pixels scaled to 416. With
+    images reduced to 1/2, AP50 of the official yolov3-tiny is 0.2 to 1.2 points lower.
+    So only training uses it.
 
     Args:
-        example: its `encoded`, `width`, `height` and `source_id`.
-        inner: (width, height) to which the picture will be scaled, pixels. Where it
-            takes a half, a quarter or an eighth of a JPEG's sides, or less, it is
-            decoded to no more than that: the decoder then averages in its blocks.
+        example: a dict with `encoded`, `width`, `height` and `source_id`, see
+            `records.parse_example`; width and height int32.
+        target: (width, height) to which the image will be scaled, pixels.
+
+    Returns:
+        `[height, width, 3]` uint8 RGB.
     """
     encoded, width, height = (example[k] for k in ("encoded", "width", "height"))
 
-    def jpeg(ratio):
+    def jpeg_decoder(ratio):
         return lambda: tf.io.decode_jpeg(
             encoded, 3, ratio=ratio, dct_method="INTEGER_ACCURATE"
         )
 
-    def other():
+    def decode_other():
         return tf.io.decode_image(encoded, 3, expand_animations=False)
 
-    factor = tf.minimum(width // inner[0], height // inner[1])
-    half = tf.reduce_sum(tf.cast(factor >= tf.constant(_RATIOS[1:]), tf.int32))
-    half = tf.where(tf.io.is_jpeg(encoded), half, len(_RATIOS))
-    image = tf.switch_case(half, [*map(jpeg, _RATIOS), other])
-    # A ratio for a picture that is smaller than its record says would blur it.
-    ratio = tf.gather(tf.constant([*_RATIOS, 1]), half)
+    factor = tf.minimum(width // target[0], height // target[1])
+    branch = tf.reduce_sum(tf.cast(factor >= tf.constant(_RATIOS[1:]), tf.int32))
+    branch = tf.where(tf.io.is_jpeg(encoded), branch, len(_RATIOS))
+    image = tf.switch_case(branch, [*map(jpeg_decoder, _RATIOS), decode_other])
+    # If an image is smaller than its record says, a ratio would blur it.
+    ratio = tf.gather(tf.constant([*_RATIOS, 1]), branch)
     sides = tf.stack([width, height])
     check = tf.debugging.Assert(
         tf.reduce_all(tf.shape(image)[1::-1] == -(-sides // ratio)),
-        ["sides of the record, not of its picture:", sides, example["source_id"]],
+        ["width and height are not those of its image:", sides, example["source_id"]],
     )
     with tf.control_dependencies([check]):
         image = tf.identity(image)

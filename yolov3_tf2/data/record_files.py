@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from yolov3_tf2.data import records
 
-# Encoded pictures, some 100 kB each, and not decoded ones of 2 MB; fewer of large ones.
-_SHUFFLE_PICTURES = 2048
+# Limits of the buffer of a shuffle. It holds encoded images, of some 100 kB, and not
+# decoded ones, of 2 MB.
+_SHUFFLE_IMAGES = 2048
 _SHUFFLE_BYTES = 512 * 2**20
 
 _PARALLEL = os.cpu_count()
@@ -31,53 +32,56 @@ WHOLE = Share()
 class RecordFiles:
     """The records of one worker's share of TFRecord files.
 
-    All workers count the records of all files; a worker reads those of the files that
-    its part lies in. The datasets are of pairs of a record's place in all files, and
-    its bytes.
+    All workers count the records of all files, but each one reads only the files that
+    its share lies in. The datasets contain pairs: the number of a record, which is its
+    index in all files, and its bytes.
 
     Attributes:
         paths: list of the files.
-        total: number of records in all of them.
+        total: number of records in all files.
     """
 
     def __init__(self, paths, share=WHOLE):
         """Counts the records.
 
         Raises:
-            InputError: a file is no TFRecord file, or is cut off.
+            InputError: a file is not a TFRecord file, or is cut off.
         """
         counts = [records.count_records(path) for path in paths]
         self.paths, self.total = list(paths), sum(counts)
         self._share = share
-        first, last = (
+        first, end = (
             self.total * index // share.count
             for index in (share.index, share.index + 1)
         )
-        self._num_own = last - first
+        self._num_own = end - first
         size = sum(path.stat().st_size for path in paths)
         self._mean_bytes = size / max(self.total, 1)
-        # Of each file: its path, the place of its first record that is read, how many
-        # are skipped before, and how many are read.
+        # For each file of the share: path, number of the first record to read, records
+        # to skip before it, records to read.
         self._parts, start = [], 0
         for path, count in zip(paths, counts, strict=True):
-            low, high = max(first, start), min(last, start + count)
+            low, high = max(first, start), min(end, start + count)
             if low < high:
                 self._parts.append((str(path), low, low - start, high - low))
             start += count
 
     def steps(self, batch_size):
-        """The number of batches of a pass, which is the same for all workers."""
+        """Returns the number of batches in a pass, the same for all workers."""
         return -(-self.total // (self._share.count * batch_size))
 
     def in_order(self):
-        """The records file after file."""
+        """Returns a dataset of the records, file after file."""
         return tf.data.Dataset.from_tensor_slices(self._columns()).flat_map(self._read)
 
-    def mixed(self, seed):
-        """The records of several files in turn; these are in an order of chance.
+    def interleaved(self, seed):
+        """Returns a dataset that reads several files in turn, in random order.
 
-        Pictures that lie side by side in an export are often alike, and the buffer of
-        a shuffle is small beside a large data set.
+        Consecutive images of an export are often alike, and the buffer of a shuffle is
+        small compared to a large data set.
+
+        Args:
+            seed: `[2]` integers, the order of the files.
         """
         number = len(self._parts)
         order = tf.random.experimental.stateless_shuffle(tf.range(number), seed)
@@ -91,15 +95,20 @@ class RecordFiles:
         )
 
     def num_repeated(self, batch_size, fill_last_batch):
-        """How many records come twice, so that all batches of all workers are full."""
+        """Returns how many records to repeat so that every worker has full batches.
+
+        Args:
+            batch_size: images per batch.
+            fill_last_batch: whether to fill it if there is only one worker, too.
+        """
         if not (fill_last_batch or self._share.count > 1):
             return 0
         return self.steps(batch_size) * batch_size - self._num_own
 
     def shuffle_buffer(self):
-        """The number of records to shuffle among, so many that memory holds them."""
-        held = int(_SHUFFLE_BYTES / max(self._mean_bytes, 1))
-        return max(1, min(self._num_own, _SHUFFLE_PICTURES, held))
+        """Returns the number of records in the buffer of a shuffle."""
+        fit_in_memory = int(_SHUFFLE_BYTES / max(self._mean_bytes, 1))
+        return max(1, min(self._num_own, _SHUFFLE_IMAGES, fit_in_memory))
 
     def _columns(self):
         paths, *numbers = zip(*self._parts, strict=True) if self._parts else [()] * 4
@@ -108,6 +117,6 @@ class RecordFiles:
             *(tf.constant(column, tf.int64) for column in numbers),
         )
 
-    def _read(self, path, place, skipped, count):
-        rows = tf.data.TFRecordDataset(path).skip(skipped).take(count).enumerate()
-        return rows.map(lambda number, row: (place + number, row))
+    def _read(self, path, first, num_skipped, count):
+        rows = tf.data.TFRecordDataset(path).skip(num_skipped).take(count).enumerate()
+        return rows.map(lambda index, row: (first + index, row))

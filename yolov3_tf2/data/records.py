@@ -1,8 +1,8 @@
-"""The TFRecord schema between the steps: write an example, parse an example.
+"""The TFRecord schema between the steps: serialize, parse, check and count examples.
 
-The feature names are those of the TensorFlow Object Detection API, so that other
-tools read the files too. Boxes are fractions of the picture; the picture is stored
-upright, as JPEG or PNG, without an EXIF orientation.
+The feature names are those of the TensorFlow Object Detection API, so that other tools
+can read the files. Boxes are fractions of the image. The image is stored upright, as
+JPEG or PNG, without an EXIF orientation.
 """
 
 import struct
@@ -26,7 +26,12 @@ _FEATURES = {
 
 
 def serialize_example(record, class_names):
-    """Returns the bytes of the `tf.train.Example` of a `export.Record`."""
+    """Returns the bytes of a `tf.train.Example`.
+
+    Args:
+        record: an `export.Record`.
+        class_names: list of strings, which the labels of the record index.
+    """
 
     def ints(*values):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
@@ -80,63 +85,66 @@ def parse_example(serialized):
 
 
 def parse_class_names(serialized):
-    """Returns the class names of all boxes of a batch of examples, `[boxes]` strings.
-
-    Of what they hold, nothing else is parsed.
+    """Parses only the class names of a batch of examples.
 
     Args:
         serialized: `[examples]` strings.
+
+    Returns:
+        `[boxes]` strings, of the boxes of all examples.
     """
     name = "image/object/class/text"
     return tf.io.parse_example(serialized, {name: _FEATURES[name]})[name].values
 
 
 def read_examples(paths, numbers):
-    """Reads single records.
+    """Reads single records of TFRecord files.
 
     Args:
-        paths: list of TFRecord files.
-        numbers: places in the files, from 0, in any order.
+        paths: list of the files.
+        numbers: indices of records in all files, in any order.
 
     Returns:
-        A list of the results of `parse`, in the order of `numbers`.
+        A list of the results of `parse_example`, in the order of `numbers`.
     """
-    wanted = set(numbers)
     rows = enumerate(tf.data.TFRecordDataset([str(path) for path in paths]))
-    found = {number: parse_example(row) for number, row in rows if number in wanted}
-    return [found[number] for number in numbers]
+    requested = set(numbers)
+    examples = {n: parse_example(row) for n, row in rows if n in requested}
+    return [examples[number] for number in numbers]
 
 
 def check_first_record(path, class_names):
-    """Checks the first record of a file: its schema, and that its classes are known.
+    """Checks the schema of the first record of a file, and its class names.
 
     Raises:
-        InputError: it is no record of `serialize`, or has another class.
+        InputError: it does not have the schema, or has a class that is not among
+            `class_names`.
     """
     names = []
-    advice = "was the file, with its class file, written by convert_superbai.py?"
+    cause = "were the file and the class file written by convert_superbai.py?"
     try:
         for serialized in tf.data.TFRecordDataset(str(path)).take(1):
             names = parse_example(serialized)["class_names"].numpy()
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
-            f"{path}: its first record cannot be used: {reason(error)}; {advice}"
+            f"{path}: its first record cannot be used: {reason(error)}; {cause}"
         ) from error
     unknown = {name.decode("utf-8", "replace") for name in names} - set(class_names)
     if unknown:
         raise InputError(
-            f"{path}: its first record has the classes {', '.join(sorted(unknown))}, "
-            f"which the class file has not ({', '.join(class_names[:10])}); {advice}"
+            f"{path}: its first record has a class that is not in the class file: "
+            f"expected {', '.join(class_names[:10])}, "
+            f"got {', '.join(sorted(unknown))}; {cause}"
         )
 
 
 def count_records(path):
-    """Counts the records of a TFRecord file by their length fields, without reading.
+    """Counts the records of a TFRecord file by their length fields alone.
 
     Raises:
-        InputError: the file does not end where its last record does.
+        InputError: the file does not end where its last record ends.
     """
-    # Framing: uint64 length, uint32 checksum of it, the bytes, uint32 checksum.
+    # A record: uint64 length, uint32 checksum of it, the bytes, uint32 checksum.
     size, end, number = path.stat().st_size, 0, 0
     with path.open("rb") as file:
         while end < size:
@@ -146,7 +154,7 @@ def count_records(path):
                 end += 16 + struct.unpack("<Q", header[:8])[0]
             if len(header) < 12 or end > size:
                 raise InputError(
-                    f"{path}: expected a TFRecord file, got one that breaks off in "
+                    f"{path}: expected a TFRecord file, got one that ends inside "
                     f"record {number} ({size:,} bytes); was it cut off while it was "
                     "copied, or is it another kind of file?"
                 )

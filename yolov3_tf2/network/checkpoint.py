@@ -1,8 +1,9 @@
 """A trained model as files: `model.tf.*`, a TensorFlow checkpoint, and `model.json`.
 
-The checkpoint's keys are layer names (`backbone_00_conv/kernel`), so that
+The keys of the checkpoint are layer names (`backbone_00_conv/kernel`). So
 `tf.train.load_checkpoint` reads it without this project, and a layer is found by its
-name whatever else the network has. `model.json` says what the numbers belong to.
+name in a network of any class count. `model.json` says which network the weights belong
+to.
 """
 
 import json
@@ -13,25 +14,24 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import folding
 from yolov3_tf2.network import model as network
 from yolov3_tf2.network.variants import VARIANTS, Variant
 
 NAME = "model.tf"
 FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", "model.json")
-_KEY = "{}/.ATTRIBUTES/VARIABLE_VALUE"
-_NORM = ("gamma", "beta", "moving_mean", "moving_variance")  # Keras' order.
 
 
 class ModelInfo(NamedTuple):
-    """What `model.json` says.
+    """The content of `model.json`.
 
     Attributes:
         variant: a `variants.Variant`.
         class_names: list of strings in the order of the class logits.
         size: width and height of the network's input, pixels.
-        train_boxes: number of boxes that it was trained on, of each class by its name;
-            None where that is not known, as of a weights file.
+        train_boxes: dict from class name to the number of boxes that the model was
+            trained on; None where that is unknown, as for a weights file.
     """
 
     variant: Variant
@@ -41,10 +41,10 @@ class ModelInfo(NamedTuple):
 
 
 def save_model(folder, model, class_names, size, train_boxes=None):
-    """Writes `model` into `folder`, which is made; its name is its variant's.
+    """Writes `model` and its `ModelInfo` into `folder`, which is created.
 
-    The `.json` is written last: a folder that has it has the whole model. What else
-    it says: see `ModelInfo`.
+    `model.json` is written last: a folder that has it holds the whole model. The
+    variant is the name of `model`; for the other arguments see `ModelInfo`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def save_model(folder, model, class_names, size, train_boxes=None):
 
 
 def save_weights(prefix, model):
-    """Writes the variables of `model` to `<prefix>.index` and `<prefix>.data-*`."""
+    """Writes the weights of `model` to `<prefix>.index` and `<prefix>.data-*`."""
     layers = {
         layer.name: tf.train.Checkpoint(**{v.name: v.value for v in layer.variables})
         for layer in network.layers_of(model, *network.PARTS)
@@ -66,18 +66,21 @@ def save_weights(prefix, model):
         tf.train.Checkpoint(**layers).write(str(prefix))
 
 
-def read_info(folder):
-    """Reads `model.json` of a model's folder and checks that its files are there.
+def read_model_info(folder):
+    """Reads `model.json` in the folder of a model and checks that its files are there.
+
+    Returns:
+        `ModelInfo`.
 
     Raises:
-        InputError: a file is missing, or `model.json` does not say what it should.
+        InputError: a file is missing, or `model.json` has missing or wrong values.
     """
     folder = Path(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise InputError(
             f"{folder}: expected the three files of a model ({', '.join(FILES)}), "
-            f"{', '.join(missing)} missing; give all files of the folder model/ that "
+            f"{', '.join(missing)} missing; pass all files of the folder model/ that "
             "weights.py or train.py wrote."
         )
     path = folder / "model.json"
@@ -88,84 +91,59 @@ def read_info(folder):
         if not (isinstance(variant, str) and isinstance(class_names, list)):
             raise TypeError("variant must be a string and classes a list")
         if not isinstance(size, int) or size < 32 or size % 32:
-            raise TypeError(f"size must be a multiple of 32 pixels, and not {size!r}")
+            raise TypeError(f"size must be a multiple of 32 pixels, got {size!r}")
         class_names = [str(name) for name in class_names]
         if train_boxes is not None:
             _check_train_boxes(train_boxes, class_names)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected JSON with variant, classes and size, got an error: "
-            f"{error!r}; was it written by another program?"
+            f"{error!r}; was the file written by another program?"
         ) from error
     if variant not in VARIANTS:
         raise InputError(
-            f"{path}: expected a variant of {', '.join(VARIANTS)}, got {variant!r}."
+            f"{path}: expected a variant of {', '.join(VARIANTS)}, got {variant!r}; "
+            "was the file written by another program?"
         )
     return ModelInfo(VARIANTS[variant], class_names, size, train_boxes)
 
 
 def _check_train_boxes(train_boxes, class_names):
-    """Raises a `TypeError` unless there is a whole number, not below 0, a class."""
+    """Raises a `TypeError` unless every class has a count that is not negative."""
     if not (
         isinstance(train_boxes, dict)
         and train_boxes.keys() == set(class_names)
-        and all(type(n) is int and n >= 0 for n in train_boxes.values())
+        and all(type(count) is int and count >= 0 for count in train_boxes.values())
     ):
         raise TypeError("train_boxes must have a number of boxes for each class")
 
 
 def load_model(folder, *, folded=False):
-    """Builds the model of `folder` with its weights; returns it and its `ModelInfo`.
+    """Builds the model in `folder` with its weights.
 
     Args:
         folder: where `model.tf.*` and `model.json` lie.
-        folded: whether its BatchNorm is folded into its convolutions: the same
-            outputs in less time, for a network that is not trained.
+        folded: whether to fold BatchNorm into the convolutions, for faster inference;
+            see `folding.fold_model`.
+
+    Returns:
+        The `keras.Model` and its `ModelInfo`.
 
     Raises:
-        InputError: see `read_info` and `load_weights`.
+        InputError: see `read_model_info` and `load_weights`.
     """
-    info = read_info(folder)
-    model = network.build_model(
-        info.variant,
-        len(info.class_names),
-        random=False,
-        folded=network.PARTS if folded else (),
-    )
+    info = read_model_info(folder)
+    model = network.build_model(info.variant, len(info.class_names), random=False)
+    load_weights(folder, model, network.PARTS)
     if folded:
-        _load_folded(folder, model)
-    else:
-        load_weights(folder, model, network.PARTS)
+        model = folding.fold_model(model)
     return model, info
-
-
-def _load_folded(folder, model):
-    """Fills a model without BatchNorm from the checkpoint of one that has it."""
-    keys = {}
-    for conv, _ in network.convolutions(model):
-        names = [f"{conv.name}/kernel"]
-        if conv.name.startswith("output"):
-            names.append(f"{conv.name}/bias")
-        else:
-            norm = conv.name.removesuffix("_conv") + "_bn"
-            names.extend(f"{norm}/{name}" for name in _NORM)
-        keys[conv] = [_KEY.format(name) for name in names]
-    shapes = {
-        key: tuple((conv.bias if place else conv.kernel).shape)
-        for conv, of_conv in keys.items()
-        for place, key in enumerate(of_conv)
-    }
-    values = _read(folder, shapes, model.name)
-    for conv, of_conv in keys.items():
-        weights = [values.pop(key) for key in of_conv]
-        is_output = len(weights) == 2
-        conv.set_weights(weights if is_output else folding.fold_weights(*weights))
 
 
 def load_weights(folder, model, parts):
     """Copies the layers of `parts` from the checkpoint in `folder` into `model`.
 
-    Every layer is looked up and its shapes are compared before the first is copied.
+    All layers are looked up and their shapes compared before the first is copied.
 
     Args:
         folder: where `model.tf.*` lies.
@@ -178,20 +156,20 @@ def load_weights(folder, model, parts):
     Raises:
         InputError: the checkpoint is damaged, lacks a layer, or has other shapes.
     """
-    variables = _variables(model, *parts)
+    variables = _variables_by_key(model, *parts)
     shapes = {key: tuple(variable.shape) for key, variable in variables.items()}
-    values = _read(folder, shapes, model.name)
+    tensors = _read_tensors(folder, shapes, model.name)
     for key, variable in variables.items():
-        variable.assign(values[key])
-    return sum(value.size for value in values.values())
+        variable.assign(tensors[key])
+    return sum(tensor.size for tensor in tensors.values())
 
 
 def transplant_outputs(folder, model, info, class_names):
-    """Fills the output layers of `model` from those of a checkpoint for other classes.
+    """Fills the output layers of `model` from a checkpoint for other classes.
 
-    Boxes and objectness are copied. So is a class that bears the name of a class that
-    the checkpoint knows, case, spaces and underscores aside. A class that it does not
-    know gets the mean of those that it knows.
+    The logits of boxes and objectness are copied, and so are those of a class whose
+    name is in the checkpoint, ignoring case, spaces and underscores. A class that is
+    not in the checkpoint gets the mean over the classes that are.
 
     Args:
         folder: where `model.tf.*` lies.
@@ -200,75 +178,85 @@ def transplant_outputs(folder, model, info, class_names):
         class_names: list of strings.
 
     Returns:
-        The number of parameters copied, and the names of the classes that are known.
+        The number of parameters copied, and the names out of `class_names` that are in
+        the checkpoint.
 
     Raises:
         InputError: the checkpoint is damaged, lacks a layer, or has other shapes.
     """
-    known = {_plain(name): index for index, name in enumerate(info.class_names)}
-    sources = [known.get(_plain(name)) for name in class_names]
+    old_labels = {_simplify(name): i for i, name in enumerate(info.class_names)}
+    sources = [old_labels.get(_simplify(name)) for name in class_names]
     anchors = info.variant.num_anchors(0)
     old_depth = 5 + len(info.class_names)
-    variables = _variables(model, "output")
+    variables = _variables_by_key(model, "output")
     shapes = {
         key: (*variable.shape[:-1], anchors * old_depth)
         for key, variable in variables.items()
     }
-    values = _read(folder, shapes, model.name)
-    copied = 0
+    tensors = _read_tensors(folder, shapes, model.name)
+    num_copied = 0
     for key, variable in variables.items():
-        old = values[key].reshape(*variable.shape[:-1], anchors, old_depth)
+        old = tensors[key].reshape(*variable.shape[:-1], anchors, old_depth)
         mean = old[..., 5:].mean(axis=-1)
         columns = [old[..., i] for i in range(5)]
         columns += [mean if i is None else old[..., 5 + i] for i in sources]
         variable.assign(np.stack(columns, axis=-1).reshape(variable.shape))
-        copied += mean.size * (5 + sum(i is not None for i in sources))
+        num_copied += mean.size * (5 + sum(i is not None for i in sources))
     names = zip(class_names, sources, strict=True)
-    return copied, [name for name, source in names if source is not None]
+    return num_copied, [name for name, source in names if source is not None]
 
 
-def _variables(model, *parts):
-    """The variables of the layers of `parts`, by their keys in a checkpoint."""
+def _simplify(class_name):
+    """Makes names comparable: `Traffic_Light` becomes `trafficlight`."""
+    name = normalise_name(class_name).lower().replace("_", " ")
+    return "".join(name.split())
+
+
+def _variables_by_key(model, *parts):
+    """Returns the weights of `parts`, a dict from checkpoint key to variable."""
     return {
-        _KEY.format(f"{layer.name}/{variable.name}"): variable
+        f"{layer.name}/{variable.name}/.ATTRIBUTES/VARIABLE_VALUE": variable
         for layer in network.layers_of(model, *parts)
         for variable in layer.variables
     }
 
 
-def _plain(name):
-    """A class name for comparison: `Traffic_Light` is `traffic light`."""
-    return "".join(name.lower().replace("_", " ").split())
+def _read_tensors(folder, shapes, variant_name):
+    """Reads tensors of a checkpoint, after comparing all their shapes.
 
+    Args:
+        folder: where `model.tf.*` lies.
+        shapes: dict from key to expected shape, a tuple.
+        variant_name: of the network that they are for.
 
-def _read(folder, shapes, name):
-    """Reads the tensors of `shapes`, keys to tuples, each compared before all are read.
+    Returns:
+        A dict from key to array.
 
     Raises:
-        InputError: the checkpoint is damaged, lacks one, or has another shape.
+        InputError: the checkpoint is damaged, lacks a tensor, or has other shapes.
     """
     prefix = Path(folder) / NAME
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        found = reader.get_variable_to_shape_map()
+        shapes_in_file = reader.get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{prefix}.index: not a readable TensorFlow checkpoint ({error}); was it "
-            "cut off while it was copied?"
+            f"{prefix}.index: not a readable TensorFlow checkpoint ({error}); was the "
+            "file cut off while it was copied?"
         ) from error
     for key, shape in shapes.items():
-        if key not in found or tuple(found[key]) != shape:
-            got = tuple(found[key]) if key in found else "nothing"
+        if key not in shapes_in_file or tuple(shapes_in_file[key]) != shape:
+            got = tuple(shapes_in_file[key]) if key in shapes_in_file else "nothing"
             raise InputError(
-                f"{prefix}: expected {key.split('/.')[0]} of shape {shape} for {name}, "
-                f"got {got}; is it the checkpoint of another variant or class count "
-                "than model.json says?"
+                f"{prefix}: expected {key.split('/.')[0]} of shape {shape} for "
+                f"{variant_name}, got {got}; is it the checkpoint of another variant "
+                "or class count than model.json says?"
             )
     try:
         return {key: reader.get_tensor(key) for key in shapes}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        # IndexError is what the reader makes of a file that ends too early.
+        # The reader raises an IndexError where a file ends too early.
         raise InputError(
-            f"{prefix}.data-00000-of-00001: not readable ({error}); was it cut off "
-            "while it was copied?"
+            f"{prefix}.data-00000-of-00001: not readable ({error}); was the file cut "
+            "off while it was copied?"
         ) from error

@@ -1,9 +1,9 @@
-"""Darknet's `.weights` files: verify one, copy it into a model, write one.
+"""Darknet `.weights` files: load one into a model, write one.
 
-A file is a header (int32 major, minor, revision; then the number of pictures seen,
-int64 from version 0.2 on, int32 before: `parser.c` of darknet) and float32 numbers,
+A file has a header (int32 major, minor, revision; then the number of images seen,
+int64 since version 0.2, int32 before: `parser.c` of darknet) and float32 numbers,
 little-endian: for each convolution with BatchNorm its beta, gamma, mean and variance,
-for one without its bias, then the kernel as [filters, channels, height, width].
+for each one without its bias; then the kernel as [filters, channels, height, width].
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from yolov3_tf2.network.variants import VARIANTS
 
 
 def load_weights(path, model, variant, num_classes):
-    """Copies a darknet weights file into `model`, verified before the first number.
+    """Copies a darknet weights file into `model`, after checking all of it.
 
     Args:
         path: `pathlib.Path` of the file.
@@ -26,9 +26,9 @@ def load_weights(path, model, variant, num_classes):
         The number of parameters copied.
 
     Raises:
-        InputError: the file is no darknet weights file, too short, too long, of
-            another network or class count, or holds numbers that no trained network
-            has.
+        InputError: the file is not a darknet weights file, is too short or too long,
+            belongs to another network or class count, or has numbers that no trained
+            network has.
     """
     header_bytes, version = _read_header(path)
     expected = model.count_params()
@@ -41,15 +41,15 @@ def load_weights(path, model, variant, num_classes):
             + _likely_cause(size, header_bytes, expected)
         )
     numbers = np.fromfile(path, "<f4", offset=header_bytes)
-    values = _split(numbers, model)
-    _check_numbers(path, version, values)
-    for layer, weights in values:
+    weights_of_layers = _split_by_layer(numbers, model)
+    _check_numbers(path, version, weights_of_layers)
+    for layer, weights in weights_of_layers:
         layer.set_weights(weights)
     return expected
 
 
 def write_weights(path, model):
-    """Writes `model` as a darknet weights file of version 0.2.0, 0 pictures seen."""
+    """Writes `model` as a darknet weights file of version 0.2.0, 0 images seen."""
     with path.open("wb") as file:
         np.array([0, 2, 0], "<i4").tofile(file)
         np.array([0], "<i8").tofile(file)
@@ -63,42 +63,47 @@ def write_weights(path, model):
 
 
 def _read_header(path):
+    """Returns the length of the header in bytes and the version, three integers."""
     with path.open("rb") as file:
         start = file.read(20)
     version = tuple(int.from_bytes(start[i : i + 4], "little") for i in (0, 4, 8))
     if len(start) < 20 or max(version) >= 1000:
         raise InputError(
-            f"{path}: expected a darknet weights file, whose first 12 bytes are its "
+            f"{path}: expected a darknet weights file, whose first 12 bytes are a "
             f"version, got {start[:12]!r} and {path.stat().st_size:,} bytes in all; "
-            "a download that failed, or another kind of file?"
+            "did a download fail, or is it another kind of file?"
         )
     major, minor, _ = version
     return (20 if major * 10 + minor >= 2 else 16), version
 
 
 def _likely_cause(size, header_bytes, expected):
-    """Names the network that such a file would fit, or says what is wrong with it."""
+    """Returns the end of an error message: what a file of an unexpected size may be."""
     count, rest = divmod(size - header_bytes, 4)
     if rest == 0:
         for other in VARIANTS.values():
             model = network.build_model(other, 1)
             # Each class adds a filter, kernel and bias, to every anchor.
-            a_class = sum(
+            weights_per_class = sum(
                 conv.kernel.shape[2] * 3 + 3
                 for conv, bn in network.convolutions(model)
                 if bn is None
             )
-            classes, remainder = divmod(count - model.count_params(), a_class)
-            if remainder == 0 and 0 <= classes < 10_000:
-                return f"it has the size of {other.name} with {classes + 1} classes."
+            more_classes, remainder = divmod(
+                count - model.count_params(), weights_per_class
+            )
+            if remainder == 0 and 0 <= more_classes < 10_000:
+                return (
+                    f"it has the size of {other.name} with {more_classes + 1} classes."
+                )
     if count < expected:
-        return "the file is cut off, or the weights of another network."
-    return "the file has more than the network needs: of another network?"
+        return "was the file cut off, or does it belong to another network?"
+    return "there are more weights than the network needs; is it another network's?"
 
 
-def _split(numbers, model):
-    """Cuts the numbers of a file into (layer, its weights as Keras orders them)."""
-    values, start = [], 0
+def _split_by_layer(numbers, model):
+    """Cuts the numbers of a file into (layer, its weights in the order of Keras)."""
+    weights_of_layers, start = [], 0
 
     def take(count):
         nonlocal start
@@ -111,26 +116,28 @@ def _split(numbers, model):
             biases = [take(filters)]
         else:
             beta, gamma, mean, variance = (take(filters) for _ in range(4))
-            values.append((bn, [gamma, beta, mean, variance]))
+            weights_of_layers.append((bn, [gamma, beta, mean, variance]))
             biases = []
         kernel = take(filters * channels * height * width)
         kernel = kernel.reshape(filters, channels, height, width)
-        values.append((conv, [kernel.transpose(2, 3, 1, 0), *biases]))
-    return values
+        weights_of_layers.append((conv, [kernel.transpose(2, 3, 1, 0), *biases]))
+    return weights_of_layers
 
 
-def _check_numbers(path, version, values):
-    for layer, weights in values:
+def _check_numbers(path, version, weights_of_layers):
+    """Raises an `InputError` where a number is not finite or a variance is negative."""
+    for layer, weights in weights_of_layers:
         for weight in weights:
             if not np.isfinite(weight).all():
                 raise InputError(
-                    f"{path} (version {version}): {layer.name} holds "
-                    f"{np.count_nonzero(~np.isfinite(weight)):,} numbers that are not "
-                    "finite; the file is damaged, or its training went wrong."
+                    f"{path} (version {version}): expected finite numbers, got "
+                    f"{np.count_nonzero(~np.isfinite(weight)):,} that are not finite "
+                    f"in {layer.name}; is the file damaged, or did its training "
+                    "diverge?"
                 )
         if len(weights) == 4 and weights[3].min() < 0:
             raise InputError(
                 f"{path} (version {version}): {layer.name} has a negative variance, "
-                f"{weights[3].min():g}; the file is damaged, or of another network "
-                "of the same size."
+                f"{weights[3].min():g}; is the file damaged, or does it belong to "
+                "another network of the same size?"
             )

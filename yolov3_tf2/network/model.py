@@ -1,46 +1,39 @@
-"""YOLOv3, YOLOv3-SPP and YOLOv3-tiny as functional Keras models of raw logits.
+"""YOLOv3, YOLOv3-SPP and YOLOv3-tiny as functional Keras models that return logits.
 
-The layer tables are darknet's `yolov3.cfg`, `yolov3-spp.cfg` and `yolov3-tiny.cfg`;
-the paper is https://arxiv.org/abs/1804.02767. Convolutions are made in darknet's
-order, which is the order of a `.weights` file, and numbered in it.
+The layers are those of darknet's `yolov3.cfg`, `yolov3-spp.cfg` and `yolov3-tiny.cfg`;
+the paper is https://arxiv.org/abs/1804.02767. Convolutions are built and numbered in
+the order of darknet, which is the order of a `.weights` file.
 """
 
 import itertools
 
 import keras
 
-from yolov3_tf2.network.layers import (
-    ObjectPrior,
-    SharedLayer,
-    SplitAnchors,
-    build_batch_norm,
-)
+from yolov3_tf2.network.layers import ObjectPrior, SplitAnchors, build_batch_norm
 
+# Every layer with weights belongs to one of these.
 PARTS = ("backbone", "neck", "output")
 
 
-def build_model(variant, num_classes, *, random=True, folded=(), shared=None):
+def build_model(variant, num_classes, *, random=True):
     """Builds the network of `variant`.
 
     Args:
         variant: a `variants.Variant`.
         num_classes: number of classes.
-        random: whether its kernels are random numbers. Zeros are made in less time,
-            where they are to be replaced anyway.
-        folded: those of `PARTS` that have no BatchNorm, but convolutions with a bias;
-            see `fold`.
-        shared: a model whose layers are used for all other parts.
+        random: whether the kernels are random numbers. Pass False where they are
+            replaced anyway: zeros build yolov3 in 0.5 s instead of 2.2 s.
 
     Returns:
         A `keras.Model` from images `[batch, height, width, 3]`, RGB in [0, 1], sides
         a multiple of 32, to a list of logits
         `[batch, rows, cols, anchors, 5 + num_classes]`, coarse scale first, the last
-        axis being tx, ty, tw, th, objectness and one logit a class. A layer is named
-        `<part>_<number>_<kind>`: part one of `PARTS`, number that of its convolution
-        in darknet's order.
+        axis being tx, ty, tw, th, objectness and one logit per class. Layers are named
+        `<part>_<number>_<kind>`: one of `PARTS`, and the number of the convolution in
+        the order of darknet.
     """
     images = keras.Input((None, None, 3), name="images")
-    net = _Layers(num_classes, random, folded, shared)
+    net = _NetworkBuilder(num_classes, random)
     build = _tiny if variant.name == "yolov3-tiny" else _yolov3
     outputs = build(images, net, variant)
     return keras.Model(images, outputs, name=variant.name)
@@ -50,8 +43,8 @@ def convolutions(model):
     """Lists the convolutions of `model` in the order of a darknet weights file.
 
     Returns:
-        Pairs of a Conv2D and its BatchNormalization, None for an output layer, whose
-        convolution has a bias instead.
+        Pairs of a Conv2D and its BatchNormalization, which is None for an output
+        layer: its convolution has a bias instead.
     """
     by_name = {layer.name: layer for layer in model.layers}
     convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -62,7 +55,7 @@ def convolutions(model):
 
 
 def layers_of(model, *parts):
-    """Lists the layers of `model` that have variables and belong to `parts`."""
+    """Lists the layers of `model` that have weights and belong to `parts`."""
     return [
         layer
         for layer in model.layers
@@ -70,62 +63,50 @@ def layers_of(model, *parts):
     ]
 
 
-class _Layers:
-    """Makes layers and numbers the convolutions in the order in which they are made."""
+class _NetworkBuilder:
+    """Adds layers to a network and numbers its convolutions as they are built."""
 
-    def __init__(self, num_classes, random, folded, shared):
+    def __init__(self, num_classes, random):
         self.num_classes = num_classes
         self.random = random
-        self.folded = folded
-        self.shared = shared
         self.numbers = itertools.count()
 
-    def make(self, kind, name, *arguments, **options):
-        """A layer, or that of the model with which this one shares it."""
-        if self.shared is not None and name.split("_")[0] not in self.folded:
-            return SharedLayer(self.shared.get_layer(name))
-        return kind(*arguments, name=name, **options)
-
     def conv(self, x, part, filters, size, stride=1):
-        """Convolution, BatchNorm, leaky ReLU: darknet's usual layer."""
+        """Convolution, BatchNorm, leaky ReLU: the usual layer of darknet."""
         name = f"{part}_{next(self.numbers):02d}"
         padding = "same"
         if stride == 2:
-            # darknet pads all sides by one; at even sizes the right and bottom
-            # columns are never read. Keras' "same" would pad only those two, and so
-            # shift the picture by a pixel.
+            # Darknet pads every side by one; at even sizes the right and bottom columns
+            # are never read. "same" in Keras would pad only those two, and so shift the
+            # image by a pixel.
             x = keras.layers.ZeroPadding2D(((1, 0), (1, 0)), name=f"{name}_pad")(x)
             padding = "valid"
-        is_folded = part in self.folded
-        x = self.make(
-            keras.layers.Conv2D,
-            f"{name}_conv",
+        x = keras.layers.Conv2D(
             filters,
             size,
             stride,
             padding,
-            use_bias=is_folded,
+            use_bias=False,
             kernel_initializer="he_normal" if self.random else "zeros",
+            name=f"{name}_conv",
         )(x)
-        if not is_folded:
-            x = self.make(build_batch_norm, f"{name}_bn")(x)
+        x = build_batch_norm(f"{name}_bn")(x)
         return keras.layers.LeakyReLU(negative_slope=0.1, name=f"{name}_leaky")(x)
 
     def output(self, x, num_anchors):
         """The last convolution of a scale, and its logits split by anchor."""
         depth = 5 + self.num_classes
         name = f"output_{next(self.numbers):02d}"
-        x = self.make(
-            keras.layers.Conv2D,
-            f"{name}_conv",
+        x = keras.layers.Conv2D(
             num_anchors * depth,
             1,
             kernel_initializer=(
                 keras.initializers.RandomNormal(stddev=0.01) if self.random else "zeros"
             ),
             bias_initializer=ObjectPrior(num_anchors),
-            # Half precision ends here: loss and decoding want float32.
+            # Half precision ends here: loss and decoding need float32.
             dtype="float32",
+            name=f"{name}_conv",
         )(x)
         return SplitAnchors(num_anchors, dtype="float32", name=f"{name}_split")(x)
 
@@ -143,7 +124,7 @@ class _Layers:
         return x
 
     def upsample_onto(self, x, skip, filters):
-        """Halves the channels, doubles the grid and joins the finer features."""
+        """Halves the channels, doubles the grid and appends the finer features."""
         x = self.conv(x, "neck", filters, 1)
         x = keras.layers.UpSampling2D(2, interpolation="nearest")(x)
         return keras.layers.Concatenate()([x, skip])
@@ -181,8 +162,8 @@ def _tiny(images, net, variant):
         x = net.conv(x, "backbone", filters, 3)
         if filters == 256:
             skip = x
-        # The last pool moves by one pixel and pads on the right and at the bottom,
-        # in darknet as in Keras.
+        # The last pool has stride 1 and pads on the right and at the bottom, in darknet
+        # as in Keras.
         stride = 1 if filters == 512 else 2
         x = keras.layers.MaxPooling2D(2, stride, "same")(x)
     x = net.conv(x, "backbone", 1024, 3)

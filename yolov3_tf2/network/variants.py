@@ -1,17 +1,17 @@
-"""Darknet's three networks: their strides and anchors."""
+"""The three networks of darknet: their strides and anchors."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of darknet's three networks.
+    """One of the three networks of darknet.
 
     Attributes:
         name: `yolov3`, `yolov3-spp` or `yolov3-tiny`.
-        anchors: per output scale, coarse first, the anchors' (width, height) in
+        anchors: per output scale, coarse first, the (width, height) of each anchor in
             pixels of the network's input, whatever its size.
-        strides: per output scale, pixels of the input a cell.
+        strides: per output scale, the side of a cell in pixels of the input.
     """
 
     name: str
@@ -19,11 +19,11 @@ class Variant:
     strides: tuple[int, ...]
 
     def num_anchors(self, scale):
-        """The number of anchors a cell at one scale."""
+        """Returns the number of anchors of each cell at one scale."""
         return len(self.anchors[scale])
 
     def grid_size(self, scale, image_size):
-        """Rows, and columns, of one scale for a square input of `image_size` pixels."""
+        """Returns the rows, and columns, of one scale for a square input in pixels."""
         return image_size // self.strides[scale]
 
 
@@ -32,16 +32,13 @@ _YOLOV3_ANCHORS = (
     ((30, 61), (62, 45), (59, 119)),
     ((10, 13), (16, 30), (33, 23)),
 )
-
-
-# The published cfg gives the fine head anchors 0, 1, 2 of its list; the official
-# weights were trained with 1, 2, 3: AP50 of five classes on 79 COCO photographs is 0.33
-# with these and 0.11 with those.
+# The published cfg assigns anchors 0, 1 and 2 of its list to the fine scale, but the
+# official weights were trained with 1, 2 and 3: on 79 COCO images, AP50 of five classes
+# is 0.33 with 1, 2 and 3, and 0.11 with 0, 1 and 2.
 _TINY_ANCHORS = (
     ((81, 82), (135, 169), (344, 319)),
     ((23, 27), (37, 58), (81, 82)),
 )
-
 
 VARIANTS = {
     variant.name: variant

@@ -11,8 +11,6 @@ confidence is Pr(object) * IoU), where darknet's YOLOv3 has 1: scores then rank 
 how well they fit, which is what average precision asks for.
 """
 
-import math
-
 from keras import ops
 
 from yolov3_tf2.boxes import decoding, geometry
@@ -60,34 +58,6 @@ def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
     return parts
 
 
-def ciou(boxes_a, boxes_b):
-    """Returns the complete IoU, pair by pair (https://arxiv.org/abs/1911.08287).
-
-    IoU less the distance of the centres, as a share of the diagonal of the box around
-    both, squared, and less a term for unlike shapes: it has a gradient where boxes do
-    not meet.
-
-    Args:
-        boxes_a: `[..., 4]` xyxy, each with an area.
-        boxes_b: `[..., 4]` xyxy, each with an area.
-
-    Returns:
-        `[...]`, from -1.5 to 1.
-    """
-    iou = geometry.iou(boxes_a, boxes_b)
-    a, b = geometry.xyxy_to_xywh(boxes_a), geometry.xyxy_to_xywh(boxes_b)
-    around = ops.maximum(boxes_a[..., 2:], boxes_b[..., 2:]) - ops.minimum(
-        boxes_a[..., :2], boxes_b[..., :2]
-    )
-    distance = ops.sum(ops.square(a[..., :2] - b[..., :2]), axis=-1)
-    distance = distance / ops.sum(ops.square(around), axis=-1)
-    angles = [ops.arctan2(x[..., 2], x[..., 3]) for x in (a, b)]
-    shape = 4 / math.pi**2 * ops.square(angles[0] - angles[1])
-    # The published alpha, a weight that no gradient goes through.
-    alpha = ops.stop_gradient(shape / (1 - iou + shape + 1e-7))
-    return iou - distance - alpha * shape
-
-
 def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
     """What misplaced boxes cost, `[batch, rows, cols, anchors]`; 0 without an object.
 
@@ -101,7 +71,7 @@ def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
             ops.where(has_object, logits[..., :4], 0.0), variant, scale
         )
         boxes = ops.where(has_object, boxes, anywhere)
-        return CIOU_WEIGHT * objectness * (1.0 - ciou(predicted, boxes))
+        return CIOU_WEIGHT * objectness * (1.0 - geometry.ciou(predicted, boxes))
     # Small boxes weigh more: 2 - w * h.
     weight = objectness * (2.0 - geometry.area(boxes))
     offsets = ops.where(has_object, decoding.encode_boxes(boxes, variant, scale), 0.0)

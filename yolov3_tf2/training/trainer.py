@@ -17,7 +17,6 @@ from yolov3_tf2.evaluation import coco
 from yolov3_tf2.evaluation.coco import EvaluatedImage
 from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.network import folding
-from yolov3_tf2.network import model as network
 from yolov3_tf2.training import loss
 from yolov3_tf2.training.optimizer import LossScale
 from yolov3_tf2.training.workers import collective
@@ -78,10 +77,7 @@ class Trainer:
         Args:
             parts: those of `model.PARTS` that are kept.
         """
-        for layer in network.layers_of(self.model, *parts):
-            layer.trainable = False
-        num_classes = self.model.output_shape[0][-1] - 5
-        self._trained = folding.fold(self.model, self._variant, num_classes, parts)
+        self._trained = folding.freeze_parts(self.model, parts)
 
     def thaw(self):
         """Trains the frozen layers from now on; does nothing where none are.
@@ -138,8 +134,8 @@ class Trainer:
             progress: wraps the batches, for a bar.
 
         Returns:
-            A dict of means a picture: `loss`, its parts; and `lost`, the number of
-            boxes for which no anchor was free, `gradient_norm`, a mean of the steps,
+            A dict of means a picture: `loss`, its parts; and `unassigned`, the number
+            of boxes for which no anchor was free, `gradient_norm`, a mean of the steps,
             and `images_per_second`.
 
         Raises:
@@ -168,7 +164,7 @@ class Trainer:
         the gradient's norm.
         """
         if self._trained is not self.model:
-            folding.copy_folded(self.model, self._trained)
+            folding.update_folded(self._trained, self.model)
         return self._function(self._train_step, dataset)
 
     def _describe_failure(self, means, batch, paths):
@@ -227,7 +223,7 @@ class Trainer:
         shares = collective.gather(self._strategy, pictures)
         pictures = [picture for share in shares for picture in share]
         results = {f"val_{name}": value for name, value in means.results().items()}
-        results.pop("val_lost", None)
+        results.pop("val_unassigned", None)
         if not np.isfinite(results["val_loss"]):
             raise InputError(
                 f"the loss on the test pictures is {results['val_loss']}: the network "
@@ -345,7 +341,7 @@ class Trainer:
         return {
             "loss": tf.add_n(list(sums.values())),
             **sums,
-            "lost": tf.reduce_sum(weights * batch["lost"]),
+            "unassigned": tf.reduce_sum(weights * batch["unassigned"]),
             "pictures": tf.reduce_sum(weights),
         }
 
@@ -368,7 +364,7 @@ class Trainer:
         """Returns a list of the parts of a batch, each on its device of this machine.
 
         Not `experimental_distribute_dataset`: the iterators of its devices are tuned
-        by a thread that delays the end of each epoch, see `dataset._options`.
+        by a thread that delays the end of each epoch, see `dataset.build_options`.
         """
         devices = self._strategy.extended.worker_devices
         parts = []
@@ -431,7 +427,7 @@ class _Means:
     def results(self):
         pictures = max(self.pictures, 1.0)
         return {
-            name: value if name == "lost" else value / pictures
+            name: value if name == "unassigned" else value / pictures
             for name, value in self._sums.items()
             if name != "pictures"
         }
