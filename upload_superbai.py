@@ -30,7 +30,7 @@ from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations, archives
-from yolov3_tf2.files.images import prepare_image
+from yolov3_tf2.files.prepared_image import prepare_image
 from yolov3_tf2.names import normalise_name, normalise_path
 
 PARAMETERS = {
