@@ -551,6 +551,35 @@ def test_spaces_around_a_class_name_do_not_count(tmp_path, spelling):
         assert export.read(export.items[0]).labels == [0]
 
 
+@spellings
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_class_names_in_either_unicode_form_are_equal(tmp_path, spelling, form):
+    in_project = unicodedata.normalize(form, "고양이")
+    in_label = unicodedata.normalize({"NFC": "NFD", "NFD": "NFC"}[form], "고양이")
+    assert in_project != in_label
+    images, labels = build(
+        [labelled("a.jpg", box(1, 2, 3, 4, in_label))], spelling, [(in_project, "box")]
+    )
+    with open_export(tmp_path, images, labels) as export:
+        assert export.class_names == [unicodedata.normalize("NFC", "고양이")]
+        assert export.read(export.items[0]).labels == [0]
+    names = [in_project, in_label]
+    images, labels = build([labelled("a.jpg")], spelling, [(n, "box") for n in names])
+    refused(tmp_path, images, labels, "two box classes are both named '고양이'")
+
+
+def test_a_legacy_export_with_a_class_name_in_both_unicode_forms(shared):
+    folder = shared / "cases" / "nfd_class_legacy"
+    if not folder.is_dir():
+        pytest.skip(f"the case is not here: no folder {folder}")
+    with Export([folder / "images.zip"], folder / "labels.zip") as export:
+        (name,) = export.class_names
+        assert unicodedata.is_normalized("NFC", name)
+        records = read_items(export).values()
+    assert sum(len(record.labels) for record in records) > 0
+    assert {label for record in records for label in record.labels} == {0}
+
+
 # Class files hold one name a line.
 @pytest.mark.parametrize(
     "name", ["", "  ", None, "two\nlines", "two\rlines", "two\u2028lines"], ids=ascii

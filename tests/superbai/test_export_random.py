@@ -10,6 +10,8 @@ import suite_export
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from yolov3_tf2.names import normalise_name
+
 WIDTH, HEIGHT = suite_export.WIDTH, suite_export.HEIGHT
 EXTENSIONS = ["", ".jpg", ".JPG", ".jpeg", ".png", ".jpg.b.jpg"]
 CONTROL = ["Cc", "Cs", "Zl", "Zp"]
@@ -72,7 +74,7 @@ def exports(draw):
     classes = draw(
         st.lists(
             st.tuples(
-                class_names.map(str.strip).filter(bool),
+                class_names.map(normalise_name).filter(bool),
                 st.sampled_from(["box", "polygon", "rbox", *OTHER_KINDS]),
             ),
             min_size=1,

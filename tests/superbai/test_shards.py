@@ -102,9 +102,7 @@ def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
     export = exports(100, change)
     planned = shards.plan_shards({"train": export.items}, tmp_path / "out", 10)
     (tmp_path / "out").mkdir()
-    with pytest.raises(
-        InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected an"
-    ):
+    with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected an"):
         shards.write_shards(export, planned, set(), Bar(), 2)
     assert not shards.multiprocessing.active_children()
 

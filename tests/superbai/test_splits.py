@@ -95,7 +95,5 @@ def test_an_empty_split_is_refused(tags, empty, number):
 
 
 def test_a_single_image_is_refused():
-    with pytest.raises(
-        InputError, match=r"labels\.zip: ds/0\.jpg is the only usable"
-    ):
+    with pytest.raises(InputError, match=r"labels\.zip: ds/0\.jpg is the only usable"):
         splits.split_items(items(""), 0.2, NAME)
