@@ -3,7 +3,7 @@
     python convert_superbai.py --images images.zip --labels labels.zip
 
 Writes `classes.txt`, `train/*.tfrecord`, `test/*.tfrecord` and `preview.jpg`, a mosaic
-of labelled pictures to check the boxes by eye.
+of labelled images to check the boxes by eye.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from collections import Counter
 import valohai
 from absl import logging
 
-from superbai import splits
+from superbai import splits, summary
 from superbai.export import Export
 from valohai_step import execution, runtime
 from valohai_step.inputs import input_paths
@@ -25,7 +25,7 @@ PARAMETERS = {
         "category": "Output",
         "min": 0.01,
         "max": 0.9,
-        "description": "Share of the pictures taken for testing where none carries a "
+        "description": "Fraction of the images used for testing, if no image has the "
         "tag 'train' or 'test' in the Suite.",
     },
     "images_per_shard": {
@@ -33,46 +33,47 @@ PARAMETERS = {
         "category": "Output",
         "min": 1,
         "max": 1_000_000,
-        "description": "Most pictures in one TFRecord file.",
+        "description": "Maximum number of images in one TFRecord file.",
     },
     "polygons": {
         "default": "skip",
         "category": "Labels",
         "choices": ["skip", "box"],
         "description": "What to do with polygons and rotated boxes: skip them, or draw "
-        "a box around each.",
+        "a bounding box around each.",
     },
     "include_unsubmitted": {
         "default": False,
         "category": "Labels",
-        "description": "Take pictures too whose labels are not submitted yet, where "
-        "they have an object; never those that were skipped.",
+        "description": "Also use images whose labels are not submitted yet, if they "
+        "have at least one object. Skipped images are never used.",
     },
     "skip_missing": {
         "default": False,
         "category": "Labels",
-        "description": "Leave labelled pictures out that are not among the images, in "
-        "place of refusing the export.",
+        "description": "Leave out labelled images whose files are missing, instead of "
+        "stopping with an error.",
     },
     "valohai_dataset": {
         "default": "",
         "optional": True,
         "category": "Output",
-        "description": "Dataset of Valohai that the outputs become a version of; "
-        "empty: of none.",
+        "description": "Name of a Valohai dataset: the outputs become a new version of "
+        "it. Leave empty for none.",
     },
 }
 INPUTS = {
     "images": {
         "default": [],
         "optional": False,
-        "description": "Zip of the pictures, as downloaded from the Suite's project "
-        "settings; several zips are read as one, and so are pictures.",
+        "description": "Zip of the images, downloaded from the project settings of the "
+        "Suite. Several zips, or single image files, are also possible.",
     },
     "labels": {
         "default": [],
         "optional": False,
-        "description": "Zip of the label export, from the Suite's export history.",
+        "description": "Zip of the labels, downloaded from the export history of the "
+        "Suite.",
     },
 }
 valohai.prepare(
@@ -82,53 +83,20 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
-PREVIEW_PICTURES = 16
+PREVIEW_IMAGES = 16
 
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
     execution.check_name("valohai_dataset", values["valohai_dataset"])
     images = input_paths("images", folders=True)
-    labels = labels_path(input_paths("labels", folders=True))
+    labels = find_labels(input_paths("labels", folders=True))
     convert(images, labels, values)
     execution.add_to_dataset(values["valohai_dataset"])
 
 
-def convert(images, labels, values):
-    """Converts an export into the outputs.
-
-    Args:
-        images: list of `pathlib.Path`.
-        labels: a `pathlib.Path`.
-        values: the step's parameters.
-
-    Raises:
-        InputError: something of it cannot be used.
-    """
-    export = Export(
-        images,
-        labels,
-        polygons_as_boxes=values["polygons"] == "box",
-        include_unsubmitted=values["include_unsubmitted"],
-        skip_missing=values["skip_missing"],
-    )
-    with export:
-        by_split, how_split = splits.split_items(
-            export.items, values["test_fraction"], export.name
-        )
-        # It takes seconds to import: what can be refused is refused before.
-        runtime.import_tensorflow()
-        with staged_outputs() as folder:
-            counts = write(export, by_split, folder, values["images_per_shard"])
-    report(export, counts, how_split)
-
-
-def labels_path(paths):
-    """Returns the zip or folder of the labels, given as such or as all of its files.
-
-    Raises:
-        InputError: there are several.
-    """
+def find_labels(paths):
+    """Returns the zip or folder of the labels; `paths` may be all files of a folder."""
     projects = [path for path in paths if path.name == "project.json"]
     if projects:
         return min(projects, key=lambda path: len(path.parts)).parent
@@ -140,84 +108,80 @@ def labels_path(paths):
     return paths[0]
 
 
-def write(export, by_split, folder, images_per_shard):
-    """Writes all outputs into a folder.
+def convert(images, labels, values):
+    """Converts an export into the outputs.
 
     Args:
-        export: an open `export.Export`.
-        by_split: a dict of its items, `train` and `test`.
-        folder: where to write, a `pathlib.Path`.
-        images_per_shard: the most pictures of a file.
+        images: list of `pathlib.Path`.
+        labels: a `pathlib.Path`.
+        values: the parameters of the step.
+
+    Raises:
+        InputError: the export cannot be used.
+    """
+    export = Export(
+        images,
+        labels,
+        polygons_as_boxes=values["polygons"] == "box",
+        include_unsubmitted=values["include_unsubmitted"],
+        skip_missing=values["skip_missing"],
+    )
+    with export:
+        by_split, method = splits.split_items(
+            export.items, values["test_fraction"], export.name
+        )
+        # TensorFlow takes seconds to import: check everything else first.
+        runtime.import_tensorflow()
+        with staged_outputs() as folder:
+            counts = write_outputs(export, by_split, folder, values["images_per_shard"])
+    log_summary(counts, export.class_names, export.notes, method)
+
+
+def write_outputs(export, by_split, folder, images_per_shard):
+    """Writes all outputs into a folder.
 
     Returns:
-        For each split a Counter of its boxes by ("box", label), and of `pictures`.
+        A dict from split to a Counter of `images`, and of boxes by ("box", label).
     """
     from superbai import shards
     from yolov3_tf2.evaluation import mosaics
 
-    names = export.class_names
-    (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    every = -(-len(export.items) // PREVIEW_PICTURES)
+    classes = "\n".join(export.class_names) + "\n"
+    (folder / "classes.txt").write_text(classes, encoding="utf-8")
+
+    every = -(-len(export.items) // PREVIEW_IMAGES)
     shown = {item.source_id for items in by_split.values() for item in items[::every]}
     planned = shards.plan_shards(by_split, folder, images_per_shard)
-    with progress_bar(total=len(export.items), unit=" pictures") as bar:
+    with progress_bar(total=len(export.items), unit=" images") as bar:
         written = shards.write_shards(export, planned, shown, bar)
     shards.check_splits(written, planned, export.name)
-    records = [record for result in written for record in result.shown]
-    mosaic = mosaics.records_mosaic(records[:PREVIEW_PICTURES], names)
+
+    records = [record for shard in written for record in shard.shown]
+    mosaic = mosaics.records_mosaic(records[:PREVIEW_IMAGES], export.class_names)
     mosaic.save(folder / "preview.jpg", quality=90)
+
     counts = {split: Counter() for split in by_split}
-    for result in written:
-        counts[result.split] += result.counts
+    for shard in written:
+        counts[shard.split] += shard.counts
     return counts
 
 
-def report(export, counts, how_split):
-    """Logs what was converted and what was not as given, as text and as metadata."""
-    names = export.class_names
-    rows = {"pictures": [], "boxes": [], **{f"  {name}": [] for name in names}}
-    for split in ("train", "test"):
-        numbers = [counts[split]["box", i] for i in range(len(names))]
-        columns = (counts[split]["pictures"], sum(numbers), *numbers)
-        for row, number in zip(rows.values(), columns, strict=True):
-            row.append(number)
-    width = max(map(len, rows)) + 2
-    table = "\n".join(f"{name:<{width}}{a:>9}{b:>9}" for name, (a, b) in rows.items())
-    logging.info("\n%s%9s%9s\n%s\n%s", " " * width, "train", "test", table, how_split)
-    notes = {
-        "left out": export.left_out,
-        "changed": export.changed,
-        "assumed": export.assumed,
-    }
-    for kind, reasons in notes.items():
-        for reason, number in reasons.items():
-            logging.info("%s: %d %s", kind, number, reason)
-    boxes = rows["boxes"]
-    if not boxes[0]:
-        logging.warning("no picture for training has a box: nothing can be learned")
-    if export.far_outside > 0.01 * sum(boxes):
+def log_summary(counts, class_names, notes, method):
+    """Logs what was converted and what was not, as text and as metadata."""
+    logging.info("\n%s\n%s", summary.format_table(counts, class_names), method)
+    for kind, reason, number in summary.list_notes(notes):
+        logging.info("%s: %d %s", kind, number, reason)
+    if not summary.num_boxes(counts["train"]):
+        logging.warning("no training image has a box: there is nothing to learn")
+    total = sum(map(summary.num_boxes, counts.values()))
+    if notes.far_outside > 0.01 * total:
         logging.warning(
-            "%d of %d boxes reach far over the edge of their picture: are these the "
-            "pictures that were labelled, of the same size and turned alike?",
-            export.far_outside,
-            sum(boxes),
+            "%d of %d boxes reach far over the edge of their image: are these the "
+            "images that were labelled, with the same size and orientation?",
+            notes.far_outside,
+            total,
         )
-    log_metadata(
-        pictures_train=rows["pictures"][0],
-        pictures_test=rows["pictures"][1],
-        boxes_train=boxes[0],
-        boxes_test=boxes[1],
-        **{
-            f"{split}/{name}": rows[f"  {name}"][column]
-            for column, split in enumerate(("train", "test"))
-            for name in names
-        },
-        **{
-            f"{kind}: {reason}": number
-            for kind, reasons in notes.items()
-            for reason, number in reasons.items()
-        },
-    )
+    log_metadata(**summary.metadata(counts, class_names, notes))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ sys.path.insert(0, str(_REPOSITORY))
 WIDTH, HEIGHT, BOXES = 640, 480, 9
 CLASSES = ["person", "car"]
 
-# Runs between a benchmark and a step: a process inherits the peak memory of the process that
-# starts it, and the benchmark's may be the larger.
+# Runs between a benchmark and a step: a process inherits the peak memory of the process
+# that starts it, and the benchmark's may be the larger.
 _WATCH = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:])

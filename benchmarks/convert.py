@@ -1,6 +1,6 @@
 """How fast an export becomes TFRecord, beside the limit: unzip, and write the bytes.
 
-    python benchmarks/convert.py --pictures 1000 --rounds 5
+    python benchmarks/convert.py --num-images 1000 --rounds 5
     python benchmarks/convert.py --images images.zip --labels labels.zip
 
 Generates an export, or takes one's own, and times in turn the limit, the conversion by
@@ -20,7 +20,7 @@ import numpy as np
 
 
 def write_export(folder, number):
-    """Writes `images.zip` and `labels.zip` with `number` pictures; returns both."""
+    """Writes `images.zip` and `labels.zip` with `number` images; returns both."""
     photographs, chance = common.photographs(), np.random.default_rng(1)
     classes = [
         {"id": name, "name": name, "annotation_type": "box"} for name in common.CLASSES
@@ -31,7 +31,7 @@ def write_export(folder, number):
         "object_detection": {"object_classes": classes},
     }
 
-    def pictures():
+    def items():
         for index in range(number):
             yield f"data/{index % 10}/{index}.jpg.jpg", photographs[index % 50]
 
@@ -72,13 +72,13 @@ def write_export(folder, number):
             yield f"labels/{index}.json", json.dumps({"objects": objects})
 
     folder.mkdir(exist_ok=True)
-    common.write_zip(folder / "images.zip", pictures())
+    common.write_zip(folder / "images.zip", items())
     common.write_zip(folder / "labels.zip", labels())
     return folder / "images.zip", folder / "labels.zip"
 
 
 def limit(images, folder):
-    """Unzips every picture and writes its bytes to one TFRecord file."""
+    """Unzips every image and writes its bytes to one TFRecord file."""
     import tensorflow as tf
 
     path = str(folder / "limit.tfrecord")
@@ -91,7 +91,7 @@ def convert(images, labels, folder, processes, images_per_shard):
     """Does what convert_superbai.py does, but for the preview.
 
     Returns:
-        The number of pictures.
+        The number of images.
     """
     from superbai import shards, splits
     from superbai.export import Export
@@ -105,13 +105,13 @@ def convert(images, labels, folder, processes, images_per_shard):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--num-images", type=int, default=1000)
     common.add_export_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--skip-memory", action="store_true")
     arguments = parser.parse_args()
-    own, number = common.own_export(parser, arguments), arguments.pictures
+    own, number = common.own_export(parser, arguments), arguments.num_images
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         images, labels = own or write_export(folder / "one", number)

@@ -128,11 +128,11 @@ def build_networks(name, size, batch, folder):
 
     functions = {OPENCV: opencv_alone(name, size, weights, images)}
     if importlib.util.find_spec("onnxruntime"):
-        folded = folding.fold(model, variant, NUM_CLASSES)
+        folded = folding.fold_model(model)
         functions["network alone, ONNX Runtime"] = onnx_alone(folded, images)
     for precision in PRECISIONS:
         devices.set_precision(precision)
-        folded = folding.fold(model, variant, NUM_CLASSES)
+        folded = folding.fold_model(model)
         functions[f"network and boxes, {precision}"] = network_alone(
             folded, variant, images
         )

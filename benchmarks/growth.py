@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py --times 1 10 100
 
-Generates exports of the built-in sample's drawn pictures, repeated under other names,
+Generates exports of the built-in sample's drawn images, repeated under other names,
 and runs the steps on them as a user does: convert, one epoch of training with
-yolov3-tiny, detection on the test pictures. A step's memory is the largest of its
+yolov3-tiny, detection on the test images. A step's memory is the largest of its
 processes, TensorFlow included.
 """
 
@@ -22,7 +22,7 @@ SIZE = 160
 
 
 def multiply(folder, times):
-    """Repeats the pictures of an export under other names; returns their number."""
+    """Repeats the images of an export under other names; returns their number."""
     (folder / "many").mkdir(exist_ok=True)
     for name in ("images", "labels"):
         with (
@@ -113,7 +113,7 @@ def main():
             print(*rows[-1], sep=" | ", flush=True)
     common.print_table(
         "growth: the built-in sample and multiples of it",
-        ["pictures", "convert", "train, one epoch", "detect, a ninth of them"],
+        ["images", "convert", "train, one epoch", "detect, a ninth of them"],
         rows,
     )
 

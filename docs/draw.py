@@ -1,7 +1,7 @@
 """Draws the images of the README from a run of the pipeline on the sample.
 
-    python pipeline.py
-    python docs/draw.py .valohai/outputs/RUN
+python pipeline.py
+python docs/draw.py .valohai/outputs/RUN
 """
 
 import argparse

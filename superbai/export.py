@@ -1,49 +1,47 @@
-"""Reads the two downloads of the Superb AI Suite: labels and pictures.
+"""Reads an export of the Superb AI Suite: its label download and its image download.
 
-The label zip holds `project.json`, `meta/<dataset>/<data_key>.json`, one a picture,
-and `labels/<label_id>.json`. It comes in three spellings: legacy (no version;
-`class`, `shape.box`), camelCase (0.3: `className`, `annotationType`) and snake_case
-(0.4 and later). The picture zip holds `<folder>/<data_key>`, where the Suite usually
-appends one more extension: `a.jpg.jpg`. Nothing is extracted to disk.
+Labels come in three spellings: legacy (no version; `class`, `shape.box`), camelCase
+(0.3: `className`, `annotationType`) and snake_case (0.4 and later). The image zip holds
+`<folder>/<data_key>`, to which the Suite usually appends another extension:
+`a.jpg.jpg`. Nothing is extracted to disk.
 """
 
-import json
-import re
 from collections import Counter
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
-from superbai import export_json
+from superbai import export_json, label_json
 from superbai.image_matching import match_images
+from superbai.label_archive import LabelArchive
+from superbai.notes import Notes
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files import archives
-from yolov3_tf2.files.images import is_image_name, prepare_image
-from yolov3_tf2.files.packed_list import PackedList
+from yolov3_tf2.files import archives, pixel_boxes
+from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.files.prepared_image import prepare_image
 
-# The largest label known has 5 MB; one of this size takes a few hundred in memory.
-MAX_JSON_BYTES = 32 * 2**20
-# What a rounding or a careless hand explains, pixels outside the picture.
-_CARELESS_PX = 2
+# Training cannot learn from a thinner box.
+_MIN_SIDE_PX = 1
 
 
 class Item(NamedTuple):
-    """One labelled picture before it is read.
+    """One labelled image, not read yet.
 
     Attributes:
         dataset, key: its identity in the Suite; a key alone is not unique.
-        meta_name: its entry in the labels.
-        archive: the number of its picture's archive among those of the export.
-        entry: its picture's entry there.
-        label_name: the entry of its label in the labels; empty where it has none yet.
+        archive: the open archive that holds the image.
+        entry: the entry of the image there.
+        meta_name: the entry of its meta among the labels.
+        label_name: the entry of its label; empty if it has none yet.
         tags: set of its tags, lower case.
-        labelled_size: (width, height) that it was labelled at, None if unknown.
+        labelled_size: (width, height) when it was labelled, None if unknown.
         is_submitted: whether its label was submitted, and so is complete.
     """
 
     dataset: str
     key: str
-    meta_name: str
-    archive: int
+    archive: archives.Zip | archives.Folder
     entry: str
+    meta_name: str
     label_name: str
     tags: frozenset[str]
     labelled_size: tuple[int, int] | None
@@ -56,10 +54,10 @@ class Item(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One labelled picture, as a TFRecord holds it.
+    """One labelled image, as a TFRecord holds it.
 
     Attributes:
-        source_id: `<dataset>/<data_key>`, the picture's identity in the Suite.
+        source_id: `<dataset>/<data_key>`, the identity of the image in the Suite.
         encoded: bytes of a JPEG or PNG.
         format: `jpeg` or `png`.
         width, height: pixels.
@@ -77,18 +75,14 @@ class Record(NamedTuple):
 
 
 class Export:
-    """The labels and the pictures, opened and checked; use as a context manager.
+    """Labels and images, opened and checked; use as a context manager.
 
     Attributes:
         name: what to call the labels in an error.
-        class_names: the project's classes, in its order.
-        items: sequence of `Item`, in the order of the pictures' archives.
-        left_out: Counter of what is not converted, by reason; `read` adds to it.
-        changed: Counter of boxes that are not as they were drawn; `read` adds to it.
-        assumed: Counter of what the export does not say and was assumed; `read` adds
-            to it.
-        far_outside: number of boxes that reached over the picture's edge by more than
-            two pixels; `read` adds to it.
+        class_names: the classes of the project, in its order.
+        items: list of `Item`, in the order of the image archives.
+        notes: `Notes` on opening the export, and on reading it where `read` has no
+            other.
     """
 
     def __init__(
@@ -103,33 +97,31 @@ class Export:
         """Opens an export.
 
         Args:
-            images: list of `pathlib.Path`: zips and folders of pictures, and pictures.
+            images: list of `pathlib.Path`: zips and folders of images, and images.
             labels: the zip or the folder of the label export.
             polygons_as_boxes: draw boxes around polygons and rotated boxes.
-            include_unsubmitted: take pictures whose labels are still worked on, where
-                they have an object.
-            skip_missing: leave labelled pictures out that are not among the pictures.
+            include_unsubmitted: also convert images whose labels are not submitted yet,
+                if they have an object.
+            skip_missing: leave out labelled images that are not among `images`.
 
         Raises:
-            InputError: an archive is none, the two are swapped, the project is not of
-                images with boxes, or a labelled picture is missing or ambiguous.
+            InputError: an archive cannot be read, the two are swapped, the project is
+                not an image project with boxes, or a labelled image is missing or
+                ambiguous.
         """
-        self.left_out, self.changed, self.assumed = Counter(), Counter(), Counter()
-        self.far_outside = 0
-        self._kinds = ("box", *(export_json.CORNERED if polygons_as_boxes else ()))
-        self._include_unsubmitted = include_unsubmitted
-        self._skip_missing = skip_missing
-        self._open = []
-        try:
-            self._labels = self._open_archive(labels)
+        self.notes = Notes()
+        self._kinds = ("box", *(label_json.BOX_AROUND if polygons_as_boxes else ()))
+        with ExitStack() as stack:
+            self._labels = stack.enter_context(closing(LabelArchive(labels)))
+            self._images = [
+                stack.enter_context(archives.open_archive(path))
+                for path in _group_files(images)
+            ]
             self.name = self._labels.name
-            self._images = [self._open_archive(path) for path in _group(images)]
-            self._root = self._find_root()
-            self.class_names, self._class_index = self._read_project()
-            self.items = self._read_items()
-        except BaseException:
-            self.close()
-            raise
+            self._check_images()
+            self._read_project()
+            self._read_items(include_unsubmitted, skip_missing)
+            self._open = stack.pop_all()
 
     def __enter__(self):
         return self
@@ -139,116 +131,58 @@ class Export:
 
     def close(self):
         """Closes the archives."""
-        for archive in self._open:
-            archive.close()
+        self._open.close()
 
-    def reopen(self):
-        """Opens the archives anew in a forked process."""
-        for archive in self._open:
-            archive.reopen()
+    def read(self, item, notes=None):
+        """Reads the label and the image of an `Item`.
 
-    def take_notes(self):
-        """Returns all counts, and sets them to zero: another process can add them."""
-        notes = (self.left_out, self.changed, self.assumed, self.far_outside)
-        self.left_out, self.changed, self.assumed = Counter(), Counter(), Counter()
-        self.far_outside = 0
-        return notes
-
-    def add_notes(self, notes):
-        """Adds counts that were taken by `take_notes`."""
-        left_out, changed, assumed, far_outside = notes
-        self.left_out += left_out
-        self.changed += changed
-        self.assumed += assumed
-        self.far_outside += far_outside
-
-    def read(self, item):
-        """Reads the label and the picture of an `Item`.
+        Args:
+            item: one of `items`.
+            notes: `Notes` to add to; those of the export if None.
 
         Returns:
-            A `Record`, its boxes in the order of the label, clipped to the picture;
-            None where the label is not submitted and has no object yet.
+            A `Record`, its boxes in the order of the label, clipped to the image; None
+            where the label is not submitted and has no object yet.
 
         Raises:
-            InputError: the label or the picture cannot be used.
+            InputError: the label or the image cannot be used.
         """
-        label = export_json.read_objects(
-            self._load_json(item.label_name) if item.label_name else None,
+        notes = self.notes if notes is None else notes
+        label = label_json.read_objects(
+            self._labels.load_json(item.label_name) if item.label_name else None,
             self._class_index,
             self._kinds,
             f"{self.name}: {item.label_name}",
         )
-        archive = self._images[item.archive]
-        where = f"{archive.name}: {item.entry}"
-        picture = prepare_image(archive.read(item.entry), where, item.labelled_size)
-        self.left_out.update(label.left_out)
-        kept, changes, too_small = [], Counter(), 0
-        for box in label.boxes:
-            clipped = _clip(box.xyxy, picture.width, picture.height)
-            outside = max(abs(a - b) for a, b in zip(box.xyxy, clipped, strict=True))
-            self.far_outside += outside > _CARELESS_PX
-            if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < 1:
-                too_small += 1
-                continue
-            kept.append((clipped, box.label))
-            changes["boxes with a negative size turned round"] += box.is_turned
-            changes["boxes drawn around polygons and rotated boxes"] += box.is_around
-            changes["boxes clipped to the picture"] += outside > 0
-        if not item.is_submitted and not kept:
-            self.left_out["pictures not submitted, without an object so far"] += 1
+        image = prepare_image(
+            item.archive.read(item.entry),
+            f"{item.archive.name}: {item.entry}",
+            item.labelled_size,
+        )
+        notes.left_out += label.left_out
+        boxes, box_notes = _fit_boxes(label.boxes, (image.width, image.height))
+        notes.far_outside += box_notes.far_outside
+        if not boxes and not item.is_submitted:
+            notes.left_out["images not submitted and without any object"] += 1
             return None
-        if too_small:
-            reason = "boxes under one pixel or outside the picture"
-            self.left_out[reason] += too_small
-        if picture.is_guess:
-            self.assumed[
-                "turned photographs whose size does not tell how they were labelled: "
-                "boxes taken as drawn on what a browser shows"
+        notes.left_out += box_notes.left_out
+        notes.changed += box_notes.changed
+        if image.is_guess:
+            notes.assumed[
+                "rotated images (EXIF) whose labelled size fits both orientations or "
+                "is unknown: boxes assumed to be drawn on the upright image"
             ] += 1
-        self.changed.update({name: n for name, n in changes.items() if n})
         return Record(
             item.source_id,
-            picture.encoded,
-            picture.format,
-            picture.width,
-            picture.height,
-            [box for box, _ in kept],
-            [label for _, label in kept],
+            image.encoded,
+            image.format,
+            image.width,
+            image.height,
+            [xyxy for xyxy, _ in boxes],
+            [label for _, label in boxes],
         )
 
-    def _open_archive(self, path):
-        archive = archives.open_archive(path)
-        self._open.append(archive)
-        return archive
-
-    def _read_project(self):
-        project = self._load_object(self._root + "project.json")
-        export_json.check_project(project, self.name)
-        assumption = export_json.assumption(project)
-        if assumption:
-            self.assumed[assumption] += 1
-        names, index, shared = export_json.read_classes(project, self.name, self._kinds)
-        for name in shared:
-            reason = f"class name of several types, '{name}': taken as one class"
-            self.assumed[reason] += 1
-        return names, index
-
-    def _find_root(self):
-        """Finds `project.json`, and with it a folder that wraps the whole export."""
-        entries = self._labels.files
-        found = [e for e in entries if e.rpartition("/")[2] == "project.json"]
-        if not found:
-            has_pictures = any(map(is_image_name, entries))
-            held = "pictures" if has_pictures else "other files"
-            raise InputError(
-                f"{self.name} holds {held} and no project.json: "
-                + (
-                    "are the inputs 'images' and 'labels' swapped?"
-                    if has_pictures
-                    else "expected the label export of the Suite (Export, then "
-                    "Export history)."
-                )
-            )
+    def _check_images(self):
         for archive in self._images:
             parts = {part for e in archive.files for part in e.split("/")}
             if {"project.json", "meta"} <= parts or not parts:
@@ -258,183 +192,102 @@ class Export:
                     "download of the Suite. Are the inputs 'images' and 'labels' "
                     "swapped?"
                 )
-        found.sort(key=lambda e: e.count("/"))
-        if len(found) > 1 and found[0].count("/") == found[1].count("/"):
-            raise InputError(
-                f"{self.name} holds several exports, {found[0]} and {found[1]}; "
-                "expected one."
-            )
-        return found[0].removesuffix("project.json")
 
-    def _load_json(self, name):
-        text = self._labels.read(name, MAX_JSON_BYTES)
-        try:
-            value = json.loads(text.decode("utf-8-sig"))
-            if re.search(rb"\\u[dD][89a-fA-F]", text):  # Half a pair is no text.
-                json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{self.name}: malformed JSON in {name}: {error}"
-            ) from error
-        return value
+    def _read_project(self):
+        project = self._labels.project
+        export_json.check_project(project, self.name)
+        assumption = export_json.format_assumption(project)
+        if assumption:
+            self.notes.assumed[assumption] += 1
+        classes = export_json.read_classes(project, self.name, self._kinds)
+        for name in classes.shared:
+            self.notes.assumed[
+                f"class name '{name}' of several annotation types: treated as one class"
+            ] += 1
+        self.class_names, self._class_index = classes.names, classes.index
 
-    def _load_object(self, name):
-        return export_json.as_dict(self._load_json(name), f"{self.name}: {name}")
-
-    def _read_items(self):
-        meta_names, wanted = self._read_metas()
-        matched = match_images(list(meta_names), self._images, wanted.keys())
-        self._check_missing(wanted, matched)
-        found = [identity for identity in wanted if identity in matched.entries]
+    def _read_items(self, include_unsubmitted, skip_missing):
+        identities, metas = self._labels.read_metas(include_unsubmitted, self.notes)
+        matched = match_images(identities, self._images, metas.keys())
+        by_name = len(matched.by_name & metas.keys())
+        if by_name:
+            reason = "images found by file name only, in another folder"
+            self.notes.assumed[reason] += by_name
+        self._check_missing(metas, matched, skip_missing)
+        found = [identity for identity in metas if identity in matched.entries]
         if not found:
+            reasons = (f"{n} {why}" for why, n in self.notes.left_out.items())
             raise InputError(
-                f"{self.name}: none of its {len(meta_names)} labels can be used ("
-                + ", ".join(f"{n} {why}" for why, n in self.left_out.items())
-                + "); submit some in the Suite, then export again."
+                f"{self.name}: none of its {len(identities)} labels can be used "
+                f"({', '.join(reasons)}); submit some in the Suite, then export again."
             )
         for entry in matched.rest:
-            is_picture = is_image_name(entry.name)
-            self.left_out[
-                "pictures without a label"
-                if is_picture
-                else "files that are no pictures"
-            ] += 1
+            is_image = is_image_name(entry.name)
+            reason = "images without a label" if is_image else "files other than images"
+            self.notes.left_out[reason] += 1
         # In the order of the archives: a zip is read once, from front to back.
         found.sort(key=lambda identity: matched.entries[identity].number)
-        return PackedList(
+        self.items = [
             Item(
                 *identity,
-                meta_names[identity],
-                self._images.index(matched.entries[identity].archive),
+                matched.entries[identity].archive,
                 matched.entries[identity].name,
-                wanted[identity][0],
-                *wanted[identity][1],
+                *metas[identity],
             )
             for identity in found
-        )
+        ]
 
-    def _read_metas(self):
-        """Reads what is said of each picture.
-
-        Returns:
-            A dict from (dataset, data_key) to the entry of its meta; and one from
-            those that are not left out to what `_describe` returns.
-        """
-        entries = set(self._labels.files)
-        metas = sorted(
-            e
-            for e in entries
-            if e.startswith(f"{self._root}meta/") and e.endswith(".json")
-        )
-        if not metas:
-            is_spb_download = any(
-                e.removesuffix(".json") in entries and e.endswith(".json")
-                for e in entries
-            )
-            raise InputError(
-                f"{self.name}: "
-                + (
-                    "this is what `spb download` writes, project.json and a JSON "
-                    "beside every picture; expected the Suite's Export, with a "
-                    if is_spb_download
-                    else "expected a "
-                )
-                + "meta/<dataset>/<data_key>.json for every picture, got none."
-            )
-        meta_names, wanted, shared = {}, {}, {}
-        for meta_name in metas:
-            meta = self._load_object(meta_name)
-            identity = export_json.identity(
-                meta,
-                meta_name.removeprefix(f"{self._root}meta/"),
-                f"{self.name}: {meta_name}",
-            )
-            twin = meta_names.setdefault(identity, meta_name)
-            if twin is not meta_name:
-                raise InputError(
-                    f"{self.name}: '{identity[1]}' of dataset '{identity[0]}' is "
-                    f"described twice: {twin}, {meta_name}."
-                )
-            described = self._describe(meta, meta_name, entries)
-            if described:
-                label_name, common = described
-                # One object for all that have the same tags and size.
-                wanted[identity] = label_name, shared.setdefault(common, common)
-        return meta_names, wanted
-
-    def _describe(self, meta, meta_name, entries):
-        """Returns the label that a meta gives; and tags, size and completeness.
-
-        None, and a reason counted, where its picture is left out.
-        """
-        where = f"{self.name}: {meta_name}"
-        status = str(meta.get("status") or "").strip().upper()
-        if not status:
-            self.assumed["pictures without a status: taken as submitted"] += 1
-            status = "SUBMITTED"
-        label_name = export_json.label_name(meta, self._root, where)
-        is_submitted = status == "SUBMITTED"
-        # What was skipped is not for use, whoever asks.
-        is_wanted = self._include_unsubmitted and status != "SKIPPED"
-        if not is_submitted and not is_wanted:
-            self.left_out[f"pictures with status {status:.20}"] += 1
-            return None
-        if label_name not in entries:
-            if is_submitted:
-                raise InputError(
-                    f"{where} points at {label_name or 'no label'}, which is not in "
-                    "the archive."
-                )
-            label_name = ""
-        if export_json.is_in_consensus(meta, where) and not export_json.has_objects(
-            label_name and self._load_json(label_name), f"{self.name}: {label_name}"
-        ):
-            # Its labels are several people's; none is the picture's yet.
-            self.left_out["pictures whose consensus label is not decided"] += 1
-            return None
-        return label_name, (
-            export_json.tags(meta, where),
-            export_json.labelled_size(meta, where),
-            is_submitted,
-        )
-
-    def _check_missing(self, wanted, matched):
-        """Counts what was found in an odd way, and raises or counts what was not."""
-        by_name = len(matched.by_name & wanted.keys())
-        if by_name:
-            reason = "pictures found by their file name alone, in another folder"
-            self.assumed[reason] += by_name
-        missing = [_source_id(*i) for i in wanted if i not in matched.entries]
-        if missing and not self._skip_missing:
+    def _check_missing(self, metas, matched, skip_missing):
+        """Raises or counts labelled images that are not in the image archives."""
+        missing = [_source_id(*i) for i in metas if i not in matched.entries]
+        if missing and not skip_missing:
             images = ", ".join(archive.name for archive in self._images)
             raise InputError(
-                f"{len(missing)} of {len(wanted)} labelled pictures are not in "
-                f"{images}, e.g. {', '.join(missing[:10])} (also looked for with one "
-                "more extension, as in a.jpg.jpg); download the pictures again, or "
-                "leave these out with --skip_missing."
+                f"{len(missing)} of {len(metas)} labelled images are not in {images}, "
+                f"e.g. {', '.join(missing[:10])} (names with another extension, as in "
+                "a.jpg.jpg, were tried too); download the images again, or leave these "
+                "out with --skip_missing."
             )
         if missing:
-            self.left_out["labelled pictures that are missing"] += len(missing)
+            self.notes.left_out["labelled images that are missing"] += len(missing)
 
 
-def _group(paths):
-    """Lists zips and folders one by one, and pictures with what lies beside as one."""
+def _fit_boxes(boxes, size):
+    """Clips boxes to an image.
+
+    Args:
+        boxes: list of `label_json.Box`.
+        size: (width, height) in pixels.
+
+    Returns:
+        A list of (xyxy, label), and `Notes` on these boxes.
+    """
+    fitted, notes = [], Notes()
+    for box in boxes:
+        xyxy, outside = pixel_boxes.clip_box(box.xyxy, size)
+        notes.far_outside += outside > pixel_boxes.TOLERANCE_PX
+        if pixel_boxes.shorter_side(xyxy) < _MIN_SIDE_PX:
+            notes.left_out["boxes under one pixel or outside their image"] += 1
+            continue
+        fitted.append((xyxy, box.label))
+        notes.changed += Counter(
+            {
+                pixel_boxes.SWAPPED: box.is_swapped,
+                "boxes drawn around polygons and rotated boxes": box.is_around,
+                "boxes clipped to their image": outside > 0,
+            }
+        )
+    return fitted, notes
+
+
+def _group_files(paths):
+    """Returns archives one by one, and loose images with other files as one list."""
     loose = [path for path in paths if not archives.is_archive(path)]
     if not any(is_image_name(path.name) for path in loose):
         return paths
-    others = set(paths) - set(loose)
-    return [*(path for path in paths if path in others), loose]
+    loose_set = set(loose)
+    return [*(path for path in paths if path not in loose_set), loose]
 
 
 def _source_id(dataset, key):
     return f"{dataset}/{key}" if dataset else key
-
-
-def _clip(box, width, height):
-    left, top, right, bottom = box
-    return (
-        min(max(left, 0.0), width),
-        min(max(top, 0.0), height),
-        min(max(right, 0.0), width),
-        min(max(bottom, 0.0), height),
-    )

@@ -6,7 +6,7 @@ import threading
 from superbai import image_matching
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
-from yolov3_tf2.files.images import prepare_image
+from yolov3_tf2.files.prepared_image import prepare_image
 
 
 class ImageFiles:

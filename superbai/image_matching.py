@@ -1,7 +1,21 @@
-"""Finds the pictures of the Suite's data keys among the files of archives."""
+"""Finds the image file of each label of an export.
+
+A label has a dataset and a data key; an image is a file in one of the archives. Passes
+run in this order, and each one looks at the labels and files that are left:
+
+1. `<dataset>/<key>`: the path of the file ends in it.
+2. `<key>`, somewhere below a folder with the name of the dataset.
+3. `<key>`, below no folder with the name of any dataset.
+4. The file name alone, where exactly one label and one file have it.
+
+Passes 1 to 3 run twice, for the exact path and for the path without one extension,
+because the Suite's download usually appends one: `a.jpg.jpg`. The form that fits more
+labels goes first. Of several files in one pass, those in the fewest folders count; if
+their contents differ, the image is ambiguous.
+"""
 
 from collections import Counter, defaultdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -12,13 +26,13 @@ from yolov3_tf2.names import normalise_path
 
 
 class Entry(NamedTuple):
-    """A file of an archive.
+    """A file in an archive.
 
     Attributes:
-        number: its place in the order of the archives.
-        archive: the archive that it lies in.
+        number: its position in the order of the archives.
+        archive: the archive that holds it.
         name: its name there.
-        path: its name, normalised, below the archive's own name without its ending.
+        path: its normalised name below the archive's own name without extension.
     """
 
     number: int
@@ -28,12 +42,12 @@ class Entry(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Which picture is whose.
+    """Which image belongs to which label.
 
     Attributes:
-        entries: a dict from (dataset, data_key) to an `Entry`, of those that have one.
-        by_name: those of them that were told by their file name alone, a set.
-        rest: list of the entries that are nobody's.
+        entries: dict from (dataset, data_key) to `Entry`, of the labels with an image.
+        by_name: set of those that were found by their file name alone.
+        rest: list of the entries that belong to no label.
     """
 
     entries: dict[tuple[str, str], Entry]
@@ -41,70 +55,131 @@ class Match(NamedTuple):
     rest: list[Entry]
 
 
-def match_images(identities, archives, wanted):
-    """Gives each (dataset, data_key) its picture.
+def match_images(identities, archives, needed):
+    """Finds the image of each (dataset, data_key); the module describes the rules.
 
-    All labels of an export take part, also those that are left out: a picture that is
-    theirs is not another's. The surest ways to tell a picture come first: by dataset
-    and key, then by the key below a folder of the dataset's name, then by the key
-    below no folder of another dataset's name, at last by a file name that one label
-    and one file have. In each of them the least deep file goes first, so that
-    `P/a.jpg` is the picture of `a.jpg`, and `P/sub/a.jpg` that of `sub/a.jpg`.
-
-    The Suite's download usually appends an extension to the key, `a.jpg.jpg`. Whether
-    it did is told by all keys together: where more of them fit so, that is tried first.
+    All labels of an export take part, also those that are not converted: their images
+    do not belong to other labels.
 
     Args:
         identities: list of (dataset, data_key), each once.
         archives: list of open archives.
-        wanted: set of those that will be read; others may have several pictures.
+        needed: the identities that are converted; others may be ambiguous.
+
+    Returns:
+        A `Match`.
 
     Raises:
-        InputError: several pictures fit a key equally well, or one fits several keys.
+        InputError: different images fit a needed label equally well, or one image fits
+            several labels.
     """
-    paths = [(archive, name) for archive in archives for name in archive.files]
-    entries = [
-        Entry(
-            number,
-            archive,
-            name,
-            normalise_path(f"{PurePath(archive.name).stem}/{name}"),
-        )
-        for number, (archive, name) in enumerate(paths)
+    files = _Files(archives, identities)
+    matched, pass_of = {}, {}
+    for name, find in _passes(files):
+        claims = {}
+        for identity in identities:
+            if identity not in matched:
+                claims[identity] = _least_deep(find(*identity))
+        for identity, entries in claims.items():
+            if len(entries) > 1 and _are_different(entries):
+                if identity in needed:
+                    raise _ambiguous(identity, entries)
+                continue
+            # Several files with the same content are used one after the other.
+            free = files.free(entries)
+            if name == _BY_NAME:
+                free = entries  # The file `a.jpg` can be that of both `a` and `a.jpg`.
+            if free:
+                matched[identity], pass_of[identity] = free[0], name
+                files.taken.add(free[0].number)
+            elif entries:
+                raise _claimed_twice(entries[0], identity, matched)
+    by_name = {identity for identity in matched if pass_of[identity] == _BY_NAME}
+    return Match(matched, by_name, files.free(files.entries))
+
+
+_BY_NAME = "file name"
+
+
+def _passes(files):
+    """Returns the passes in their order: a name, and what finds entries for a label."""
+    by_path = (
+        ("dataset and key", files.of_dataset_and_key),
+        ("key below the dataset", files.of_key_below_dataset),
+        ("key below no dataset", files.of_key_below_no_dataset),
+    )
+    passes = [
+        (name, partial(find, form)) for name, find in by_path for form in files.forms
     ]
-    exact, longer = _Endings(entries, str), _Endings(entries, _without_extension)
-    numbers = [_count(identities, endings) for endings in (exact, longer)]
-    endings_in_turn = (longer, exact) if numbers[1] > numbers[0] else (exact, longer)
-    found, taken = {}, set()
-    for candidates in (_by_dataset, _below_dataset, _BelowNoOther(identities)):
-        for endings in endings_in_turn:
-            claims = {}
-            for identity in identities:
-                if identity not in found:
-                    fitting = candidates(endings, *identity)
-                    fitting = [e for e in fitting if e.number not in taken]
-                    if fitting:
-                        claims[identity] = _least_deep(fitting)
-            for identity, fitting in claims.items():
-                if len(fitting) > 1 and _are_different(fitting):
-                    if identity in wanted:
-                        raise _ambiguous(identity, fitting)
-                    continue
-                # Of equal pictures the first that is nobody's.
-                left = [entry for entry in fitting if entry.number not in taken]
-                if not left:
-                    raise _shared(fitting[0], identity, found)
-                found[identity] = left[0]
-                taken.add(left[0].number)
-
-    by_name = _find_by_name(identities, entries, found, taken)
-    found |= by_name
-    taken |= {entry.number for entry in by_name.values()}
-    rest = [entry for entry in entries if entry.number not in taken]
-    return Match(found, set(by_name), rest)
+    return [*passes, (_BY_NAME, files.of_file_name)]
 
 
-class _Endings:
+class _Files:
+    """The files of the archives, and which of them belong to a label already.
+
+    Its methods `of_...` return a list of the free entries that fit a label.
+
+    Attributes:
+        entries: list of all `Entry`.
+        taken: set of the numbers of those that belong to a label.
+        forms: two `_PathEndings`: first the one that fits more labels.
+    """
+
+    def __init__(self, archives, identities):
+        names = [(archive, name) for archive in archives for name in archive.files]
+        self.entries = [
+            Entry(
+                number,
+                archive,
+                name,
+                normalise_path(f"{PurePath(archive.name).stem}/{name}"),
+            )
+            for number, (archive, name) in enumerate(names)
+        ]
+        self.taken = set()
+        exact = _PathEndings(self.entries, str)
+        shorter = _PathEndings(self.entries, _without_extension)
+        self.forms = (exact, shorter)
+        if _count_fits(identities, shorter) > _count_fits(identities, exact):
+            self.forms = (shorter, exact)
+        self._datasets = {dataset for dataset, _ in identities if dataset}
+        self._nested_datasets = [name for name in self._datasets if "/" in name]
+        self._num_labels = Counter(_last_parts(key, 1) for _, key in identities)
+
+    def free(self, entries):
+        return [entry for entry in entries if entry.number not in self.taken]
+
+    def of_dataset_and_key(self, form, dataset, key):
+        return self.free(entry for _, entry in form.find(f"{dataset}/{key}"))
+
+    def of_key_below_dataset(self, form, dataset, key):
+        return self.free(
+            entry
+            for folders, entry in form.find(key)
+            if dataset and f"/{dataset}/" in folders
+        )
+
+    def of_key_below_no_dataset(self, form, dataset, key):
+        return self.free(
+            entry for folders, entry in form.find(key) if not self._has_dataset(folders)
+        )
+
+    def of_file_name(self, dataset, key):
+        name = _last_parts(key, 1)
+        if self._num_labels[name] > 1:
+            return []
+        fitting = {e.number: e for form in self.forms for _, e in form.find(name)}
+        free = self.free(fitting.values())
+        return free if len(free) == 1 else []
+
+    def _has_dataset(self, folders):
+        # The archive's own name comes first and is not a folder.
+        return bool(self._datasets & set(folders.split("/")[1:])) or any(
+            f"/{name}/" in folders for name in self._nested_datasets
+        )
+
+
+class _PathEndings:
     """Finds the entries whose paths end in a given path."""
 
     def __init__(self, entries, form):
@@ -112,8 +187,8 @@ class _Endings:
 
         Args:
             entries: list of `Entry`.
-            form: a function from a path to how it is compared; to an empty one where
-                it is not.
+            form: a function from a path to what is compared; to an empty one if the
+                entry does not take part.
         """
         self._entries = entries
         self._form = form
@@ -121,87 +196,40 @@ class _Endings:
     def find(self, path):
         """Returns pairs of the folders before `path`, and the entry that ends in it."""
         has_folder = "/" in path
-        by = self._by_two if has_folder else self._by_one
+        entries_by = self._by_two_parts if has_folder else self._by_one_part
         found = []
-        for entry in by.get(_last(path, 1 + has_folder), ()):
+        for entry in entries_by.get(_last_parts(path, 1 + has_folder), ()):
             full = self._form(entry.path)
             if f"/{full}".endswith(f"/{path}"):
                 found.append((full[: -len(path)], entry))
         return found
 
     @cached_property
-    def _by_two(self):
-        return self._list(2)
+    def _by_two_parts(self):
+        return self._by_last_parts(2)
 
-    # Not made where all pictures lie in folders of their datasets.
+    # Not needed where all images are in the folders of their datasets.
     @cached_property
-    def _by_one(self):
-        return self._list(1)
+    def _by_one_part(self):
+        return self._by_last_parts(1)
 
-    def _list(self, number):
-        """Lists the entries by the last parts of their paths."""
-        by = defaultdict(list)
+    def _by_last_parts(self, number):
+        entries_by = defaultdict(list)
         for entry in self._entries:
             path = self._form(entry.path)
             if path:
-                by[_last(path, number)].append(entry)
-        return by
+                entries_by[_last_parts(path, number)].append(entry)
+        return entries_by
 
 
-def _by_dataset(endings, dataset, key):
-    return [entry for _, entry in endings.find(f"{dataset}/{key}")]
-
-
-def _below_dataset(endings, dataset, key):
-    return [
-        entry
-        for before, entry in endings.find(key)
-        if dataset and f"/{dataset}/" in before
-    ]
-
-
-class _BelowNoOther:
-    """Finds a key in folders that are of no dataset."""
-
-    def __init__(self, identities):
-        self._datasets = {dataset for dataset, _ in identities if dataset}
-        self._of_several = [name for name in self._datasets if "/" in name]
-
-    def __call__(self, endings, dataset, key):
-        return [e for before, e in endings.find(key) if not self._has_dataset(before)]
-
-    def _has_dataset(self, before):
-        # But for the archive's own name, which comes first.
-        return bool(self._datasets & set(before.split("/")[1:])) or any(
-            f"/{name}/" in before for name in self._of_several
-        )
-
-
-def _find_by_name(identities, entries, found, taken):
-    """Returns a dict of the identities whose file name one other and one file have."""
-    names = Counter(_last(key, 1) for _, key in identities)
-    left = defaultdict(list)
-    for entry in entries:
-        if entry.number not in taken:
-            name = _last(entry.path, 1)
-            for each in {name, _without_extension(name)}:
-                left[each].append(entry)
-    by_name = {}
-    for identity in identities:
-        name = _last(identity[1], 1)
-        if identity not in found and names[name] == 1 and len(left[name]) == 1:
-            by_name[identity] = left[name][0]
-    return by_name
-
-
-def _count(identities, endings):
-    """The number of keys that end a path, in their dataset's folder if any does so."""
-    number = sum(bool(_by_dataset(endings, *identity)) for identity in identities)
-    return number or sum(bool(endings.find(key)) for _, key in identities)
+def _count_fits(identities, form):
+    """Returns how many keys fit, in the folder of their dataset if any does."""
+    number = sum(bool(form.find(f"{dataset}/{key}")) for dataset, key in identities)
+    return number or sum(bool(form.find(key)) for _, key in identities)
 
 
 def _least_deep(entries):
-    depth = min(entry.path.count("/") for entry in entries)
+    depth = min((entry.path.count("/") for entry in entries), default=0)
     return [entry for entry in entries if entry.path.count("/") == depth]
 
 
@@ -209,12 +237,12 @@ def _are_different(entries):
     return len({entry.archive.read(entry.name) for entry in entries}) > 1
 
 
-def _last(path, number):
+def _last_parts(path, number):
     return "/".join(path.rsplit("/", number)[-number:])
 
 
 def _without_extension(path):
-    """A path without the extension of a picture; empty where it has none."""
+    """Returns a path without the extension of an image; empty if it has none."""
     return path.rpartition(".")[0] if is_image_name(path) else ""
 
 
@@ -222,15 +250,15 @@ def _ambiguous(identity, entries):
     dataset, key = identity
     listed = ", ".join(f"{entry.archive.name}: {entry.name}" for entry in entries)
     return InputError(
-        f"'{key}' of dataset '{dataset}' matches {len(entries)} different pictures: "
-        f"{listed}."
+        f"'{key}' of dataset '{dataset}' matches {len(entries)} different images: "
+        f"{listed}; rename the folder of the right one to the name of the dataset."
     )
 
 
-def _shared(entry, identity, found):
-    (other,) = [key for key, value in found.items() if value == entry]
+def _claimed_twice(entry, identity, matched):
+    (other,) = [key for key, value in matched.items() if value == entry]
     return InputError(
-        f"{entry.archive.name}: {entry.name} is the picture of both "
+        f"{entry.archive.name}: {entry.name} is the image of both "
         f"{'/'.join(filter(None, other))} and {'/'.join(filter(None, identity))}; "
         "expected one for each."
     )

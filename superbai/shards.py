@@ -1,4 +1,4 @@
-"""Writes the pictures of an export to TFRecord files, on several processes."""
+"""Writes the images of an export to TFRecord files, in several processes."""
 
 import multiprocessing
 import os
@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from superbai.export import Export, Item, Record
+from superbai.notes import Notes
 from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError, writing
 
-# A process starts in a moment, but where there is little to do even that is too long.
-_PICTURES_A_PROCESS = 250
+# A process starts quickly, but with less work even that takes too long.
+_IMAGES_PER_PROCESS = 250
 _REPORT_SECONDS = 0.5
 
-# What forked processes have of the one that started them: `_Job`.
+# What forked processes inherit from their parent: a `_Job`.
 _job = None
 
 
@@ -32,40 +32,40 @@ class Shard(NamedTuple):
 
     split: str
     path: Path
-    items: Sequence[Item]
+    items: list[Item]
 
 
-class Written(NamedTuple):
-    """What a shard has become.
+class WrittenShard(NamedTuple):
+    """The result of writing a shard.
 
     Attributes:
         split: that of the shard.
-        counts: Counter of `pictures`, and of boxes by ("box", label).
-        shown: list of the records that were asked for; the first one, where they were
-            none of the shard's.
-        notes: the result of `Export.take_notes`.
+        counts: Counter of `images`, and of boxes by ("box", label).
+        shown: list of the requested records in the shard; its first record if there is
+            none of them.
+        notes: `Notes` on its items.
     """
 
     split: str
     counts: Counter
     shown: list[Record]
-    notes: tuple
+    notes: Notes
 
 
 class _Job(NamedTuple):
     export: Export
     shards: list[Shard]
     shown: set[str]
-    done: object  # A shared counter of pictures.
+    done: object  # A shared counter of images.
 
 
 def plan_shards(by_split, folder, images_per_shard):
-    """Parts the items of each split into shards of about equal size.
+    """Divides the items of each split into shards of about equal size.
 
     Args:
-        by_split: a dict of sequences of `export.Item`.
-        folder: where the folders of the splits will lie.
-        images_per_shard: the most items of a shard.
+        by_split: a dict of lists of `export.Item`.
+        folder: where the folders of the splits will be.
+        images_per_shard: the most items in a shard.
 
     Returns:
         A list of `Shard`.
@@ -81,50 +81,49 @@ def plan_shards(by_split, folder, images_per_shard):
 
 
 def write_shards(export, shards, shown, bar, processes=None):
-    """Writes shards, in as many processes as there are cores and work for them.
+    """Writes shards in as many processes as there are cores and work for them.
 
     Args:
-        export: the open `Export` that their items are of; what it notes of them is
-            added to it.
-        shards: the result of `plan`; their folders are made.
+        export: the open `Export` of the items; its notes are added to.
+        shards: the result of `plan_shards`; their folders are created.
         shown: set of the `source_id` of records to return.
-        bar: a progress bar, with a method `update`.
-        processes: how many at most; the number of cores if None.
+        bar: a progress bar with a method `update`.
+        processes: the most processes; the number of cores if None.
 
     Returns:
-        A list of `Written`, in the order of the shards.
+        A list of `WrittenShard` in the order of the shards.
 
     Raises:
-        InputError: a label or picture cannot be used.
+        InputError: a label or image cannot be used.
     """
     for shard in shards:
         shard.path.parent.mkdir(exist_ok=True)
     total = sum(len(shard.items) for shard in shards)
     cores = os.cpu_count() if processes is None else processes
-    number = min(cores, len(shards), -(-total // _PICTURES_A_PROCESS))
-    # Elsewhere a fork is not there, or not safe with what the system has loaded.
+    number = min(cores, len(shards), -(-total // _IMAGES_PER_PROCESS))
+    # Other systems have no fork, or one that is not safe with the system's libraries.
     if number < 2 or sys.platform != "linux":
         written = [_write_shard(export, shard, shown, bar.update) for shard in shards]
     else:
         written = _write_in_parallel(export, shards, shown, bar, number)
     for result in written:
-        export.add_notes(result.notes)
+        export.notes.add(result.notes)
     return written
 
 
 def _write_in_parallel(export, shards, shown, bar, number):
     global _job
-    # Forked, so that they have the export and TensorFlow; the latter has not computed
-    # anything so far, and so has no threads that a fork would lose.
+    # Forked processes inherit the export and TensorFlow, which has not computed
+    # anything yet, so it has no threads that a fork would lose.
     context = multiprocessing.get_context("fork")
     done = context.Value("q", 0)
     _job = _Job(export, shards, shown, done)
     executor = ProcessPoolExecutor(number, context, _start_process, (os.getpid(),))
     try:
         futures = [executor.submit(_write_numbered, n) for n in range(len(shards))]
-        left = set(futures)
-        while left:
-            finished, left = wait(left, _REPORT_SECONDS, FIRST_COMPLETED)
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, _REPORT_SECONDS, FIRST_COMPLETED)
             bar.update(done.value - bar.n)
             for future in finished:
                 future.result()  # Raises what the process has raised.
@@ -143,52 +142,50 @@ def _write_in_parallel(export, shards, shown, bar, number):
 
 
 def _start_process(parent):
-    # Ctrl-C reaches all processes of a terminal; the first one tells the others.
+    # Ctrl-C reaches all processes of a terminal; the parent ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _job.export.reopen()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent):
-    """Ends this process when the one that started it is gone, be it killed."""
+def _exit_with_parent(parent):
+    """Ends this process when its parent is gone, even if that was killed."""
     while os.getppid() == parent:
         time.sleep(_REPORT_SECONDS)
     os._exit(1)
 
 
 def _write_numbered(number):
-    def count(pictures):
+    def count(images):
         with _job.done.get_lock():
-            _job.done.value += pictures
+            _job.done.value += images
 
-    _job.export.take_notes()  # Of the process that started this one.
     return _write_shard(_job.export, _job.shards[number], _job.shown, count)
 
 
 def _write_shard(export, shard, shown, count):
     """Writes one shard; calls `count` with 1 for each item."""
-    counts, kept, first = Counter(), [], []
+    counts, notes, requested, first = Counter(), Notes(), [], []
     with writing(shard.path), tf.io.TFRecordWriter(str(shard.path)) as writer:
         for item in shard.items:
-            record = export.read(item)
+            record = export.read(item, notes)
             count(1)
             if record is None:
                 continue
             writer.write(records.serialize_example(record, export.class_names))
-            counts.update(["pictures", *(("box", label) for label in record.labels)])
+            counts.update(["images", *(("box", label) for label in record.labels)])
             first = first or [record]
             if record.source_id in shown:
-                kept.append(record)
-    return Written(shard.split, counts, kept or first, export.take_notes())
+                requested.append(record)
+    return WrittenShard(shard.split, counts, requested or first, notes)
 
 
 def check_splits(written, shards, name):
     """Raises an `InputError` where a split has items, but no record."""
     for split in {shard.split for shard in shards}:
-        if not sum(w.counts["pictures"] for w in written if w.split == split):
+        if not sum(w.counts["images"] for w in written if w.split == split):
             number = sum(len(shard.items) for shard in shards if shard.split == split)
             raise InputError(
-                f"{name}: no pictures left for {split}: none of its {number} has an "
+                f"{name}: no images left for {split}: none of its {number} has an "
                 "object; submit their labels in the Suite."
             )

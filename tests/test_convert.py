@@ -20,15 +20,15 @@ def test_convert(run_script, outputs, files):
     process = convert(run_script, outputs, files / "images.zip", files / "labels.zip")
     assert process.returncode == 0, process.stderr
     line = json.loads(process.stdout.strip())
-    assert (line["pictures_train"], line["pictures_test"]) == (4, 2)
-    assert "split by the tags of the pictures" in process.stderr
+    assert (line["images_train"], line["images_test"]) == (4, 2)
+    assert "split by the tags of the images" in process.stderr
     assert (outputs / "classes.txt").read_text().splitlines() == NAMES
     assert (
         records.count_records(outputs / "train" / "train-00000-of-00001.tfrecord") == 4
     )
     with Image.open(outputs / "preview.jpg") as preview:
         assert preview.size == (960, 640)
-    # The pictures' bytes are those of the zip.
+    # The images' bytes are those of the zip.
     (path,) = (outputs / "test").iterdir()
     with zipfile.ZipFile(files / "images.zip") as archive:
         stored = {archive.read(name) for name in archive.namelist()}
@@ -52,7 +52,7 @@ def test_convert_refuses_swapped_zips(run_script, outputs, files):
     refused(process, outputs, "images.zip", "no project.json", "swapped?")
 
 
-def test_convert_refuses_a_missing_picture(run_script, outputs, files, tmp_path):
+def test_convert_refuses_a_missing_image(run_script, outputs, files, tmp_path):
     fewer = tmp_path / "fewer.zip"
     with (
         zipfile.ZipFile(files / "images.zip") as archive,
@@ -64,7 +64,7 @@ def test_convert_refuses_a_missing_picture(run_script, outputs, files, tmp_path)
     refused(process, outputs, str(fewer), "1 of 6 labelled", "shapes/0000.jpg")
 
 
-def test_convert_leaves_nothing_of_a_picture_that_cannot_be_read(
+def test_convert_leaves_nothing_of_an_image_that_cannot_be_read(
     run_script, outputs, files, tmp_path
 ):
     bad = tmp_path / "bad.zip"
@@ -76,11 +76,11 @@ def test_convert_leaves_nothing_of_a_picture_that_cannot_be_read(
             data = archive.read(name)
             copy.writestr(name, data[: len(data) // 2] if "0003" in name else data)
     process = convert(run_script, outputs, bad, files / "labels.zip")
-    refused(process, outputs, str(bad), "0003.jpg.jpg", "is it cut off")
+    refused(process, outputs, str(bad), "0003.jpg.jpg", "is it incomplete")
 
 
 def test_convert_takes_folders_and_options(run_script, outputs, tmp_path):
-    pictures = [
+    items = [
         labelled("a.jpg", polygon(), box(9, 9, 20, 20), tags=["train"]),
         labelled("b.jpg", rotated(30, 20, 9, 5, 45), tags=["test"], status="WORKING"),
         labelled("c.jpg", tags=["test"], status="WORKING"),
@@ -88,7 +88,7 @@ def test_convert_takes_folders_and_options(run_script, outputs, tmp_path):
         labelled("e.jpg", tags=["test"]),
     ]
     classes = [("car", "box"), ("road", "polygon"), ("car", "rbox")]
-    images, labels = suite_export.build(pictures, classes=classes)
+    images, labels = suite_export.build(items, classes=classes)
     del images["ds/e.jpg.jpg"]
     for name, entries in (("images", images), ("labels", labels)):
         archive = suite_export.write_zip(tmp_path / "a.zip", entries)
@@ -101,30 +101,31 @@ def test_convert_takes_folders_and_options(run_script, outputs, tmp_path):
     assert process.returncode == 0, process.stderr
     line = json.loads(process.stdout.strip())
     expected = {
-        "pictures_train": 1,
-        "pictures_test": 1,
+        "images_train": 1,
+        "images_test": 1,
         "boxes_train": 2,
         "boxes_test": 1,
         "train/car": 1,
         "train/road": 1,
         "test/car": 1,
         "test/road": 0,
-        "left out: pictures with status SKIPPED": 1,
-        "left out: labelled pictures that are missing": 1,
-        "left out: pictures not submitted, without an object so far": 1,
+        "left out: images with status SKIPPED": 1,
+        "left out: labelled images that are missing": 1,
+        "left out: images not submitted and without any object": 1,
         "changed: boxes drawn around polygons and rotated boxes": 2,
-        "assumed: class name of several types, 'car': taken as one class": 1,
+        "assumed: class name 'car' of several annotation types: treated as one "
+        "class": 1,
     }
     assert {name: line.get(name) for name in expected} == expected
-    assert "left out: 1 pictures with status SKIPPED" in process.stderr
+    assert "left out: 1 images with status SKIPPED" in process.stderr
 
 
 def test_convert_reports_boxes_far_outside(run_script, outputs, tmp_path):
-    pictures = [
+    items = [
         labelled("a.jpg", box(9, 9, 20, 20), tags=["train"]),
         labelled("b.jpg", box(30, 20, 60, 20), tags=["test"]),
     ]
-    images, labels = suite_export.build(pictures)
+    images, labels = suite_export.build(items)
     process = convert(
         run_script,
         outputs,
@@ -132,7 +133,7 @@ def test_convert_reports_boxes_far_outside(run_script, outputs, tmp_path):
         suite_export.write_zip(tmp_path / "labels.zip", labels),
     )
     assert process.returncode == 0, process.stderr
-    assert "1 of 2 boxes reach far over the edge of their picture" in process.stderr
+    assert "1 of 2 boxes reach far over the edge of their image" in process.stderr
 
 
 def test_convert_refuses_a_project_of_polygons_and_says_what_helps(

@@ -19,7 +19,7 @@ LABELS = [1, 0, 1]
 def record(number=0, boxes=3):
     return Record(
         f"데이터/{number}.jpg",
-        suite_export.picture(size=(64, 32)),
+        suite_export.encoded_image(size=(64, 32)),
         "jpeg",
         64,
         32,
@@ -104,8 +104,8 @@ def test_count_names_the_record_that_is_cut_off(tmp_path):
     [
         b"car\nperson\n",
         b"<!DOCTYPE html><html><body>This link has expired</body></html>",
-        suite_export.picture(),
-        suite_export.picture(kind="PNG"),
+        suite_export.encoded_image(),
+        suite_export.encoded_image(kind="PNG"),
     ],
     ids=["short text", "text", "jpeg", "png"],
 )

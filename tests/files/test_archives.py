@@ -1,5 +1,6 @@
 """Zips and folders: opening, listing and reading, and what is refused."""
 
+import multiprocessing
 import resource
 import struct
 import time
@@ -40,7 +41,9 @@ def test_another_file_is_refused(tmp_path, content):
 def test_a_truncated_zip_is_refused(tmp_path):
     path = suite_export.write_zip(tmp_path / "a.zip", {"a.json": bytes(1000)})
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InputError, match=r"a\.zip is not a zip .*download is cut off"):
+    with pytest.raises(
+        InputError, match=r"a\.zip is not a zip .*download is incomplete"
+    ):
         archives.open_archive(path)
 
 
@@ -126,7 +129,7 @@ def test_a_place_beyond_all_files_is_refused(tmp_path):
     start = content.index(b"PK\x01\x02") + 42
     content[start : start + 4] = b"\xff" * 4
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.zip: .* is the archive damaged"):
+    with pytest.raises(InputError, match=r"a\.zip: .* the archive is damaged"):
         archives.open_archive(path)
 
 
@@ -243,6 +246,33 @@ def test_korean_names_without_the_flag_of_their_encoding(tmp_path, encoding):
     with archives.open_archive(path) as archive:
         assert archive.files == [KOREAN]
         assert archive.read(KOREAN) == b"bytes"
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_forked_processes_read_at_the_same_time(tmp_path, kind):
+    contents = {f"{n}.json": bytes([n]) * 100_000 for n in range(50)}
+    path = tmp_path / "folder"
+    if kind == "zip":
+        path = suite_export.write_zip(tmp_path / "a.zip", contents)
+    else:
+        path.mkdir()
+        for name, content in contents.items():
+            (path / name).write_bytes(content)
+    with archives.open_archive(path) as archive:
+
+        def read_all():
+            for _ in range(5):
+                for name, content in contents.items():
+                    assert archive.read(name) == content
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=read_all) for _ in range(3)]
+        for process in processes:
+            process.start()
+        read_all()
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
 
 
 def test_links_in_a_folder_are_followed_once(tmp_path):

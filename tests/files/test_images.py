@@ -1,4 +1,4 @@
-"""Pictures: what a record holds of each kind, which way up, and what is refused."""
+"""Images: what a record holds of each kind, which way up, and what is refused."""
 
 import io
 import struct
@@ -14,7 +14,8 @@ from suite_export import encode
 from superbai.export import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.images import is_image_name, load_rgb, prepare_image
+from yolov3_tf2.files.images import is_image_name, load_rgb
+from yolov3_tf2.files.prepared_image import prepare_image
 from yolov3_tf2.inference.sources import count_images, walk_images
 
 RED = (250, 10, 10)
@@ -41,7 +42,7 @@ def exif(orientation=None):
     return {"exif": tags}
 
 
-def corner_picture(kind="JPEG", orientation=None):
+def corner_image(kind="JPEG", orientation=None):
     """64 by 48 pixels, blue, the left upper 16 by 16 stored pixels red."""
     image = Image.new("RGB", SIZE, (10, 10, 250))
     image.paste(RED, (0, 0, 16, 16))
@@ -49,7 +50,7 @@ def corner_picture(kind="JPEG", orientation=None):
 
 
 def noise(kind, mode="RGB", **options):
-    """A picture that no kind can compress to a few bytes."""
+    """An image that no kind can compress to a few bytes."""
     values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     return encode(Image.fromarray(values).convert(mode), kind, **options)
 
@@ -96,17 +97,17 @@ def red_corner(pixels):
         ("a.jpg/readme", False),
     ],
 )
-def test_is_picture_name(name, expected):
+def test_is_image_name(name, expected):
     assert is_image_name(name) is expected
 
 
 @pytest.mark.parametrize(
     ("encoded", "kind"),
     [
-        (corner_picture("JPEG"), "jpeg"),
-        (corner_picture("PNG"), "png"),
-        (corner_picture("JPEG", orientation=1), "jpeg"),
-        (corner_picture("PNG", orientation=1), "png"),
+        (corner_image("JPEG"), "jpeg"),
+        (corner_image("PNG"), "png"),
+        (corner_image("JPEG", orientation=1), "jpeg"),
+        (corner_image("PNG", orientation=1), "png"),
         (noise("JPEG", "L"), "jpeg"),
         (noise("JPEG", "CMYK"), "jpeg"),
         (noise("JPEG", progressive=True), "jpeg"),
@@ -126,7 +127,7 @@ def test_an_upright_jpeg_or_png_stays_as_it_is(encoded, kind, labelled_size):
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
 def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
-    encoded = corner_picture(kind)
+    encoded = corner_image(kind)
     prepared, new_kind, width, height, _ = prepare_image(encoded, f"a.{kind}")
     assert (new_kind, width, height) == ("png", *SIZE)
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
@@ -136,8 +137,8 @@ def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
 
 @pytest.mark.parametrize("orientation", CORNERS)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_a_picture_is_turned_upright(kind, orientation):
-    encoded = corner_picture(kind, orientation)
+def test_an_image_is_turned_upright(kind, orientation):
+    encoded = corner_image(kind, orientation)
     size = TURNED if orientation >= 5 else SIZE
     prepared, new_kind, *new_size, _ = prepare_image(encoded, "a.jpg")
     assert new_kind == ("jpeg" if kind == "JPEG" else "png")
@@ -160,7 +161,7 @@ def test_a_picture_is_turned_upright(kind, orientation):
     ids=["unknown", "turned", "as stored"],
 )
 def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
-    encoded = corner_picture(kind, orientation=6)
+    encoded = corner_image(kind, orientation=6)
     prepared, _, *new_size, _ = prepare_image(encoded, "a.jpg", labelled_size)
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
@@ -168,8 +169,8 @@ def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
     assert Image.open(io.BytesIO(prepared)).getexif().get(0x0112, 1) == 1
 
 
-def test_a_square_picture_is_turned_whatever_its_labelled_size():
-    image = Image.open(io.BytesIO(corner_picture("PNG"))).crop((0, 0, 48, 48))
+def test_a_square_image_is_turned_whatever_its_labelled_size():
+    image = Image.open(io.BytesIO(corner_image("PNG"))).crop((0, 0, 48, 48))
     encoded = encode(image, "PNG", **exif(6))
     prepared, *_ = prepare_image(encoded, "a.png", (48, 48))
     assert red_corner(decode(prepared)) == "right upper"
@@ -177,14 +178,14 @@ def test_a_square_picture_is_turned_whatever_its_labelled_size():
 
 @pytest.mark.parametrize("orientation", [None, 6])
 def test_another_labelled_size_is_refused(orientation):
-    encoded = corner_picture(orientation=orientation)
+    encoded = corner_image(orientation=orientation)
     with pytest.raises(InputError, match="a.jpg is 64x48, .* says 128x96"):
         prepare_image(encoded, "images.zip: a.jpg", (128, 96))
 
 
 def test_a_turned_labelled_size_without_orientation_is_refused():
     with pytest.raises(InputError, match="a.jpg is 64x48, .* says 48x64"):
-        prepare_image(corner_picture(), "images.zip: a.jpg", TURNED)
+        prepare_image(corner_image(), "images.zip: a.jpg", TURNED)
 
 
 @pytest.mark.parametrize(
@@ -233,11 +234,11 @@ def test_16_bits_are_scaled_in_either_orientation(orientation):
 
 @pytest.mark.parametrize(
     "encoded",
-    [b"", b"not a picture", b"<!DOCTYPE html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"],
+    [b"", b"not an image", b"<!DOCTYPE html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"],
 )
 @pytest.mark.parametrize("read", [prepare_image, load_rgb])
-def test_what_is_no_picture_is_refused(read, encoded):
-    with pytest.raises(InputError, match="a.jpg: expected a picture, got") as caught:
+def test_what_is_no_image_is_refused(read, encoded):
+    with pytest.raises(InputError, match="a.jpg: expected an image, got") as caught:
         read(encoded, "images.zip: a.jpg")
     assert repr(encoded[:12]) in str(caught.value)
 
@@ -248,12 +249,12 @@ def test_what_is_no_picture_is_refused(read, encoded):
     + [(kind, 6) for kind in ("JPEG", "PNG", "TIFF", "WEBP")],
 )
 @pytest.mark.parametrize("labelled_size", [None, SIZE])
-def test_a_picture_that_is_cut_off_is_refused(kind, orientation, labelled_size):
+def test_an_image_that_is_cut_off_is_refused(kind, orientation, labelled_size):
     encoded = noise(kind, **exif(orientation))
     encoded = encoded[: len(encoded) // 2]
-    with pytest.raises(InputError, match="a.jpg: expected a picture, got .* cut off"):
+    with pytest.raises(InputError, match="a.jpg: expected an image, got .* incomplete"):
         prepare_image(encoded, "images.zip: a.jpg", labelled_size)
-    with pytest.raises(InputError, match="a.jpg: expected a picture, got .* cut off"):
+    with pytest.raises(InputError, match="a.jpg: expected an image, got .* incomplete"):
         load_rgb(encoded, "images.zip: a.jpg")
 
 
@@ -284,7 +285,7 @@ def test_a_jpeg_without_its_last_pixels_is_refused(cut, options):
                 read(content, "a.jpg")
 
 
-def test_the_end_of_a_picture_in_the_notes_is_not_the_pictures_end():
+def test_the_end_of_an_image_in_the_notes_is_not_the_images_end():
     thumbnail = Image.Exif()
     thumbnail[0x010E] = "\xff\xd9 ends here".encode("latin-1")
     encoded = noise("JPEG", exif=thumbnail)
@@ -334,8 +335,8 @@ def test_too_many_pixels_are_refused_before_they_are_decoded():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_whole_picture_with_bytes_behind_it_is_read(kind):
-    encoded = corner_picture(kind)
+def test_a_whole_image_with_bytes_behind_it_is_read(kind):
+    encoded = corner_image(kind)
     prepared, *_ = prepare_image(encoded + bytes(5000), "a.jpg")
     assert prepared == encoded + bytes(5000)
     assert decode(prepared).shape == (48, 64, 3)
@@ -351,17 +352,17 @@ def test_a_whole_picture_with_bytes_behind_it_is_read(kind):
     ],
     ids=["header of a PNG", "data of a PNG", "EXIF of a WebP"],
 )
-def test_a_damaged_picture_is_refused(encoded, old, new):
+def test_a_damaged_image_is_refused(encoded, old, new):
     assert encoded.count(old) == 1
-    with pytest.raises(InputError, match="a.jpg: expected a picture, got"):
+    with pytest.raises(InputError, match="a.jpg: expected an image, got"):
         prepare_image(encoded.replace(old, new), "images.zip: a.jpg")
 
 
 def test_walk_and_count(tmp_path):
     colours = [(number, 0, 0) for number in (10, 20, 30, 40)]
-    encoded = [suite_export.picture(colour, "PNG", (4, 4)) for colour in colours]
-    picture = tmp_path / "a.png"
-    picture.write_bytes(encoded[0])
+    encoded = [suite_export.encoded_image(colour, "PNG", (4, 4)) for colour in colours]
+    item = tmp_path / "a.png"
+    item.write_bytes(encoded[0])
     entries = {
         "ds/": b"",
         "ds/c.png": encoded[1],
@@ -375,7 +376,7 @@ def test_walk_and_count(tmp_path):
     with tf.io.TFRecordWriter(str(tfrecord)) as writer:
         writer.write(records.serialize_example(record, ["car"]))
 
-    paths = [picture, archive, tfrecord]
+    paths = [item, archive, tfrecord]
     assert [(source.name, source.read()) for source in walk_images(paths)] == [
         ("a.png", encoded[0]),
         ("ds/c.png", encoded[1]),
@@ -407,7 +408,7 @@ def test_walk_and_count_refuse_a_damaged_zip(tmp_path, read):
 @pytest.mark.parametrize("damage", ["cut off", "one byte changed"])
 def test_walk_refuses_a_damaged_tfrecord(tmp_path, damage):
     path = tmp_path / "a.tfrecord"
-    record = Record("ds/a.jpg", corner_picture(), "jpeg", *SIZE, [], [])
+    record = Record("ds/a.jpg", corner_image(), "jpeg", *SIZE, [], [])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(records.serialize_example(record, ["car"]))
     content = bytearray(path.read_bytes())

@@ -26,8 +26,8 @@ _TRIANGLE = ((0, 0), (9, 0), (9, 9))
 
 
 @cache
-def picture(colour=(90, 120, 150), kind="JPEG", size=(WIDTH, HEIGHT)):
-    """The bytes of a picture of one colour."""
+def encoded_image(colour=(90, 120, 150), kind="JPEG", size=(WIDTH, HEIGHT)):
+    """The bytes of an image of one colour."""
     return encode(Image.new("RGB", size, colour), kind)
 
 
@@ -71,13 +71,13 @@ def labelled(
     status="SUBMITTED",
     size=None,
 ):
-    """A labelled picture: what `build` takes a list of.
+    """A labelled image: what `build` takes a list of.
 
     Args:
         key: its data key.
         *things: its objects, of `box` and `shape`.
-        entry: its name in the zip of pictures, as the Suite does it if None.
-        encoded: the bytes of its file, a picture of one colour if None.
+        entry: its name in the zip of images, as the Suite does it if None.
+        encoded: the bytes of its file, an image of one colour if None.
         size: (width, height) as its image_info, which is empty if None.
     """
     return {
@@ -85,22 +85,22 @@ def labelled(
         "things": things,
         "dataset": dataset,
         "entry": entry or f"{dataset}/{key}.jpg",
-        "encoded": encoded or picture(),
+        "encoded": encoded or encoded_image(),
         "tags": list(tags),
         "status": status,
         "image_info": dict(zip(("width", "height"), size or (), strict=False)),
     }
 
 
-def build(pictures, spelling="0.6.5", classes=CLASSES):
-    """Returns the entries of the zip of pictures, and those of the zip of labels.
+def build(items, spelling="0.6.5", classes=CLASSES):
+    """Returns the entries of the zip of images, and those of the zip of labels.
 
-    The label of the first picture is `labels/0.json`, that of the second is
+    The label of the first image is `labels/0.json`, that of the second is
     `labels/1.json`.
     """
-    images = {item["entry"]: item["encoded"] for item in pictures}
+    images = {item["entry"]: item["encoded"] for item in items}
     labels = {"project.json": project(spelling, classes), "meta/": b"", "labels/": b""}
-    for number, item in enumerate(pictures):
+    for number, item in enumerate(items):
         label = f"labels/{number}.json"
         labels[meta_name(item["key"], item["dataset"])] = {
             "data_key": item["key"],
@@ -118,7 +118,7 @@ def build(pictures, spelling="0.6.5", classes=CLASSES):
 
 
 def meta_name(key, dataset="ds"):
-    """The entry of a picture's meta in the zip of labels."""
+    """The entry of an image's meta in the zip of labels."""
     return f"meta/{dataset}/{key.lstrip('/')}.json"
 
 
@@ -170,7 +170,7 @@ def read_items(export):
 def read_all(folder, images, labels, **options):
     """Returns the records of an export by their `source_id`, and what was left out."""
     with open_export(folder, images, labels, **options) as export:
-        return read_items(export), export.left_out
+        return read_items(export), export.notes.left_out
 
 
 def _json(content):

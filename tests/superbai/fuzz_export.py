@@ -114,7 +114,7 @@ def base(chance):
         rotated(30, 20, 9, 5, 45),
         shape("polyline", "road"),
     ]
-    pictures = [
+    items = [
         labelled(
             f"{'sub/' * chance.randrange(2)}{number}.jpg",
             *chance.sample(objects, chance.randrange(len(objects))),
@@ -128,7 +128,7 @@ def base(chance):
         for number in range(chance.randrange(2, 7))
     ]
     generation = chance.choice(suite_export.GENERATIONS)
-    return suite_export.build(pictures, generation, CLASSES)
+    return suite_export.build(items, generation, CLASSES)
 
 
 def replace_value(chance, labels):
@@ -187,7 +187,7 @@ def write_case(number, folder):
     chance = random.Random(number)
     images, labels = base(chance)
     kinds = chance.sample(
-        ["value", "value", "name", "picture", "json", "zip", "cut"],
+        ["value", "value", "name", "image", "json", "zip", "cut"],
         chance.choice([0, 1, 1, 1, 2, 3]),
     )
     for kind in kinds:
@@ -196,7 +196,7 @@ def write_case(number, folder):
             replace_value(chance, labels)
         elif kind == "name":
             rename(chance, entries)
-        elif kind == "picture":
+        elif kind == "image":
             name = chance.choice(list(images))
             if isinstance(images[name], bytes):
                 images[name] = damage(chance, images[name])

@@ -10,6 +10,8 @@ import suite_export
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from yolov3_tf2.names import normalise_name
+
 WIDTH, HEIGHT = suite_export.WIDTH, suite_export.HEIGHT
 EXTENSIONS = ["", ".jpg", ".JPG", ".jpeg", ".png", ".jpg.b.jpg"]
 CONTROL = ["Cc", "Cs", "Zl", "Zp"]
@@ -62,7 +64,7 @@ def things(draw, classes):
 
 @st.composite
 def exports(draw):
-    """A generation, classes, and pictures with the objects that they show."""
+    """A generation, classes, and images with the objects that they show."""
     generation = draw(st.sampled_from(suite_export.GENERATIONS))
     class_names = st.text(
         st.characters(exclude_categories=CONTROL),
@@ -72,7 +74,7 @@ def exports(draw):
     classes = draw(
         st.lists(
             st.tuples(
-                class_names.map(str.strip).filter(bool),
+                class_names.map(normalise_name).filter(bool),
                 st.sampled_from(["box", "polygon", "rbox", *OTHER_KINDS]),
             ),
             min_size=1,
@@ -106,17 +108,19 @@ def exports(draw):
     truth = []
     for dataset, key in found:
         objects = draw(st.lists(things(classes), max_size=4))
-        picture = suite_export.labelled(
+        item = suite_export.labelled(
             key,
             *(thing for thing, _ in objects),
             dataset=dataset,
             entry=unicodedata.normalize(form, f"{folder}{dataset}/{key}{more}"),
-            encoded=suite_export.picture(kind=draw(st.sampled_from(["JPEG", "PNG"]))),
+            encoded=suite_export.encoded_image(
+                kind=draw(st.sampled_from(["JPEG", "PNG"]))
+            ),
             tags=draw(st.lists(st.sampled_from([" Night", "Test", "train"]))),
             status=draw(st.sampled_from(["SUBMITTED", "SUBMITTED", "WORKING"])),
             size=draw(st.sampled_from([None, (WIDTH, HEIGHT)])),
         )
-        truth.append((picture, objects))
+        truth.append((item, objects))
     return generation, classes, truth
 
 
@@ -160,19 +164,19 @@ def test_what_is_written_is_read(
 
     expected = {}
     names = list(dict.fromkeys(name for name, kind in classes if kind in kinds))
-    for picture, objects in truth:
+    for item, objects in truth:
         shown = [
             (clipped(box), names.index(thing["name"]))
             for thing, box in objects
             if thing["kind"] in kinds
         ]
-        is_submitted = picture["status"] == "SUBMITTED"
+        is_submitted = item["status"] == "SUBMITTED"
         if is_submitted or (unsubmitted and any(box for box, _ in shown)):
-            source_id = normal(f"{picture['dataset']}/{picture['key']}")
+            source_id = normal(f"{item['dataset']}/{item['key']}")
             expected[source_id] = (
-                picture["encoded"],
+                item["encoded"],
                 [pair for pair in shown if pair[0]],
-                {tag.strip().lower() for tag in picture["tags"]},
+                {tag.strip().lower() for tag in item["tags"]},
             )
     assume(any(unsubmitted or p["status"] == "SUBMITTED" for p, _ in truth))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The pictures of data keys among the files of archives."""
+"""The images of data keys among the files of archives."""
 
 import time
 import unicodedata
@@ -112,20 +112,20 @@ def test_the_exact_key_goes_first(find):
 @pytest.mark.parametrize(
     ("keys", "entries"),
     [
-        # Two datasets, of which one has its picture.
+        # Two datasets, of which one has its image.
         (["-ds1/a.jpg", "ds2/a.jpg"], ["ds1/a.jpg.jpg"]),
         (["ds1/a.jpg", "ds2/a.jpg"], ["P/ds1/x/a.jpg.jpg"]),
         # A key below a folder, which ends as another.
         (["-ds/sub/a.jpg", "ds/a.jpg"], ["ds/sub/a.jpg.jpg"]),
     ],
 )
-def test_the_picture_of_one_is_not_anothers(find, keys, entries):
+def test_the_image_of_one_is_not_anothers(find, keys, entries):
     found, by_name, rest = find(keys, entries)
     assert found == {keys[0].removeprefix("-"): entries[0]}
     assert not by_name and not rest
 
 
-def test_a_picture_of_nobody_is_not_taken_for_another_dataset(find):
+def test_an_image_of_nobody_is_not_taken_for_another_dataset(find):
     entries = ["ds1/a.jpg.jpg", "ds2/b.jpg.jpg"]
     found, _, rest = find(["ds1/b.jpg", "ds2/b.jpg"], entries)
     assert found == {"ds2/b.jpg": "ds2/b.jpg.jpg"}
@@ -143,7 +143,7 @@ def test_archives_named_as_datasets(find):
     assert found == {"images/a.jpg": "P/a.jpg.jpg", "ds/b.jpg": "P/b.jpg.jpg"}
 
 
-def test_equal_pictures_are_given_away_in_turn(find):
+def test_equal_images_are_given_away_in_turn(find):
     same = [{"P1/a.jpg.jpg": b"bytes"}, {"P2/a.jpg.jpg": b"bytes"}]
     found, _, rest = find(["ds1/a.jpg", "ds2/a.jpg"], *same)
     assert found == {"ds1/a.jpg": "P1/a.jpg.jpg", "ds2/a.jpg": "P2/a.jpg.jpg"}
@@ -152,7 +152,7 @@ def test_equal_pictures_are_given_away_in_turn(find):
     assert found == {"ds1/a.jpg": "P1/a.jpg.jpg"} and rest == ["P2/a.jpg.jpg"]
 
 
-def test_several_different_pictures_are_refused(find):
+def test_several_different_images_are_refused(find):
     zips = ["p/a.jpg.jpg"], ["q/a.jpg.jpg"]
     with pytest.raises(InputError, match="'a.jpg' of dataset 'ds' matches 2") as caught:
         find(["ds/a.jpg"], *zips)
@@ -165,7 +165,7 @@ def test_several_different_pictures_are_refused(find):
 @pytest.mark.parametrize(
     "keys", [["ds1/a.jpg", "ds2/a.jpg"], ["-ds1/a.jpg", "ds2/a.jpg"]]
 )
-def test_one_picture_of_two_labels_is_refused(find, keys):
+def test_one_image_of_two_labels_is_refused(find, keys):
     message = r"images-0\.zip: P/a\.jpg\.jpg is .* both ds1/a\.jpg and ds2/a\.jpg"
     with pytest.raises(InputError, match=message):
         find(keys, ["P/a.jpg.jpg"])
@@ -183,7 +183,7 @@ def test_by_name_alone(find):
 
 @pytest.mark.parametrize("more", ["", ".jpg"])
 @pytest.mark.parametrize("has_datasets", [True, False])
-def test_many_pictures_of_one_name_take_no_time(find, more, has_datasets):
+def test_many_images_of_one_name_take_no_time(find, more, has_datasets):
     keys = [f"ds/seq{number}/image.jpg" for number in range(5000)]
     if has_datasets:
         keys = [f"seq{number}/image.jpg" for number in range(5000)]

@@ -23,17 +23,17 @@ class Bar:
 
 @pytest.fixture
 def exports(tmp_path):
-    """Opens an export of a number of pictures, each with a box of its own."""
+    """Opens an export of a number of images, each with a box of its own."""
     opened = []
 
     def make(number, change=None):
-        pictures = [
+        items = [
             labelled(
                 f"{n}.jpg", box(n % 50, 2, 3 + n % 9, 4), box(60, 40, -9, -9, "person")
             )
             for n in range(number)
         ]
-        images, labels = build(pictures)
+        images, labels = build(items)
         if change:
             change(images, labels)
         opened.append(suite_export.open_export(tmp_path, images, labels))
@@ -61,7 +61,7 @@ def test_plan(tmp_path):
 
 
 def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch):
-    monkeypatch.setattr(shards, "_PICTURES_A_PROCESS", 10)
+    monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
     results = []
     for processes in (1, 3):
         export = exports(100)
@@ -80,10 +80,12 @@ def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch)
         monkeypatch.setattr(shards, "_write_in_parallel", real)
         assert bool(started) == (processes > 1)
         assert bar.n == 100
-        assert sum(w.counts["pictures"] for w in written if w.split == "train") == 70
+        assert sum(w.counts["images"] for w in written if w.split == "train") == 70
         assert sum(w.counts["box", 1] for w in written) == 100
         assert shown <= {r.source_id for w in written for r in w.shown}
-        assert export.changed == {"boxes with a negative size turned round": 100}
+        assert export.notes.changed == {
+            "boxes with negative width or height: corners swapped": 100
+        }
         results.append(read(planned))
     assert [name for name, _ in results[0]] == [f"ds/{n}.jpg" for n in range(100)]
     for (name, boxes), (other, other_boxes) in zip(*results, strict=True):
@@ -92,29 +94,29 @@ def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch)
 
 
 def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
-    monkeypatch.setattr(shards, "_PICTURES_A_PROCESS", 10)
+    monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
 
     def change(images, labels):
-        images["ds/30.jpg.jpg"] = b"no picture"
+        images["ds/30.jpg.jpg"] = b"no image"
 
     export = exports(100, change)
     planned = shards.plan_shards({"train": export.items}, tmp_path / "out", 10)
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected a p"):
+    with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected an"):
         shards.write_shards(export, planned, set(), Bar(), 2)
     assert not shards.multiprocessing.active_children()
 
 
 def test_a_killed_process_is_said(tmp_path, exports, monkeypatch):
-    monkeypatch.setattr(shards, "_PICTURES_A_PROCESS", 10)
+    monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
     export = exports(100)
     parent, read_item = os.getpid(), export.read
 
-    def read_or_die(item):
+    def read_or_die(item, notes):
         if item.key == "42.jpg" and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
-        return read_item(item)
+        return read_item(item, notes)
 
     monkeypatch.setattr(export, "read", read_or_die)
     planned = shards.plan_shards({"train": export.items}, tmp_path / "out", 10)
@@ -129,5 +131,5 @@ def test_a_split_without_a_record_is_refused(tmp_path, exports):
     written = shards.write_shards(export, planned, set(), Bar(), 1)
     shards.check_splits(written, planned, "labels.zip")
     monkey = [w._replace(counts=shards.Counter()) for w in written]
-    with pytest.raises(InputError, match=r"labels\.zip: no pictures left for train"):
+    with pytest.raises(InputError, match=r"labels\.zip: no images left for train"):
         shards.check_splits(monkey, planned, "labels.zip")

@@ -60,13 +60,13 @@ def test_tags_of_both_are_refused():
     ("number", "fraction", "in_test"),
     [(10, 0.2, 2), (100, 0.25, 25), (3, 0.01, 1), (2, 0.5, 1), (10, 0.9, 9)],
 )
-def test_fraction_of_untagged_pictures(number, fraction, in_test):
+def test_fraction_of_untagged_images(number, fraction, in_test):
     by_split, _ = splits.split_items(items(*[""] * number), fraction, NAME)
     assert len(by_split["test"]) == in_test
     assert len(by_split["train"]) == number - in_test
 
 
-def test_fraction_takes_the_same_pictures_in_any_order():
+def test_fraction_takes_the_same_images_in_any_order():
     given = items(*[""] * 50)
     first, _ = splits.split_items(given, 0.2, NAME)
     shuffled = random.Random(0).sample(given, len(given))
@@ -78,7 +78,7 @@ def test_fraction_takes_the_same_pictures_in_any_order():
     assert names(splits.split_items(given, 0.2, NAME)[0]) == names(first)
 
 
-def test_a_larger_fraction_keeps_the_pictures_of_a_smaller_one():
+def test_a_larger_fraction_keeps_the_images_of_a_smaller_one():
     given = items(*[""] * 50)
     small, _ = splits.split_items(given, 0.1, NAME)
     large, _ = splits.split_items(given, 0.3, NAME)
@@ -90,10 +90,10 @@ def test_a_larger_fraction_keeps_the_pictures_of_a_smaller_one():
     [(["test", "test"], "train", 2), (["train", ""], "test", 2)],
 )
 def test_an_empty_split_is_refused(tags, empty, number):
-    with pytest.raises(InputError, match=f"no pictures left for {empty} .of {number}"):
+    with pytest.raises(InputError, match=f"no images left for {empty} .of {number}"):
         splits.split_items(items(*tags), 0.2, NAME)
 
 
-def test_a_single_picture_is_refused():
-    with pytest.raises(InputError, match=r"labels\.zip: ds/0\.jpg is the only picture"):
+def test_a_single_image_is_refused():
+    with pytest.raises(InputError, match=r"labels\.zip: ds/0\.jpg is the only usable"):
         splits.split_items(items(""), 0.2, NAME)

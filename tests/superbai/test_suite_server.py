@@ -126,7 +126,7 @@ def test_an_image_from_upload_to_export(server, tmp_path):
     label = server.label("Cars", "ds", "sub/a.jpg")
     assert label.id == asset["labelId"] and label.encoded is None
     assert label.file_name == "a.jpg"
-    encoded = suite_export.picture()
+    encoded = suite_export.encoded_image()
     assert requests.put(asset["presignedURL"], data=encoded).ok
     assert label.encoded == encoded
 
@@ -333,10 +333,12 @@ def test_equal_keys_of_two_datasets_are_exported_separately(server, tmp_path):
     project, colours = server.projects["Cars"], {"one": (9, 9, 9), "two": (33, 9, 9)}
     for dataset, colour in colours.items():
         things = [project.object("person", "box", COORD | {"x": colour[0]})]
-        encoded = suite_export.picture(colour)
+        encoded = suite_export.encoded_image(colour)
         saved = {"objects": things, "status": "SUBMITTED", "size": (64, 48)}
         server.add_asset("Cars", dataset, "a.jpg", encoded, **saved)
-    server.add_asset("Cars", "one", "b.jpg", suite_export.picture(), status="SKIPPED")
+    server.add_asset(
+        "Cars", "one", "b.jpg", suite_export.encoded_image(), status="SKIPPED"
+    )
     images, labels = server.export("Cars", tmp_path)
     with Export([images], labels) as export:
         records = suite_export.read_items(export)
@@ -344,7 +346,7 @@ def test_equal_keys_of_two_datasets_are_exported_separately(server, tmp_path):
     assert set(records) == {"one/a.jpg", "two/a.jpg"}
     for dataset, colour in colours.items():
         record = records[f"{dataset}/a.jpg"]
-        assert record.encoded == suite_export.picture(colour)
+        assert record.encoded == suite_export.encoded_image(colour)
         assert record.boxes_px[0][0] == colour[0] and record.labels == [1]
 
 
@@ -352,7 +354,7 @@ def test_a_legacy_project(server, tmp_path):
     server.add_project("Old", [("car", "box")], workapp="image-default")
     coord = {"x": 1, "y": 2, "width": 3, "height": 4}
     thing = {"id": 1, "class": "car", "shape": {"box": coord}, "properties": []}
-    encoded = suite_export.picture()
+    encoded = suite_export.encoded_image()
     saved = {"objects": [thing], "status": "SUBMITTED"}
     label = server.add_asset("Old", "ds", "a.jpg", encoded, **saved)
     query = (

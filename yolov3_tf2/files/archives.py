@@ -1,49 +1,34 @@
-"""Archives of files: zips, read without extracting them, and folders in their place.
+"""Zips, and folders as if they were zips: list the files and read them in place.
 
-A zip is checked when it is opened and before each entry is read: nothing in it can
-reach outside of it, or grow to more memory than is stated here.
+A zip is checked when it is opened and again before each entry is read: no entry can
+reach outside the archive or unpack to more memory than the limits below allow.
 """
 
+import errno
+import io
 import os
 import re
 import stat
 import struct
 import zipfile
 import zlib
-from contextlib import suppress
-from operator import attrgetter
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import numpy as np
-
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.packed_list import PackedList
 
-# A picture of 100 megapixels without any compression takes more than this; such a file
-# is hardly one that was labelled in a browser.
+# An uncompressed image of 100 megapixels is larger than this, but hardly anyone labels
+# such a file in a browser.
 MAX_ENTRY_BYTES = 256 * 2**20
-# Labels shrink to a twentieth; only what was made to burst shrinks to a thousandth.
+# Labels compress to a twentieth of their size, only a zip bomb to a thousandth.
 MAX_GROWTH = 200
-_SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow as they like.
+_SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any factor.
 
 _CHUNK_BYTES = 2**20
-_UTF8 = 1 << 11  # The flag of a name that is in UTF-8.
-_LEFT_BEHIND = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
-# What bzip2 and LZMA make of a few bytes cannot be bounded.
+_UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
+_HIDDEN = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
+# There is no bound on what bzip2 and LZMA make of a few bytes.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-# What zipfile looks up to read an entry, besides its name; Pythons that check whether
-# entries overlap have the last one.
-_PLACE = {
-    "header_offset": "i8",
-    "compress_size": "i8",
-    "file_size": "i8",
-    "CRC": "u4",
-    "compress_type": "u2",
-    "flag_bits": "u2",
-    "_end_offset": "i8",
-}
-_PLACE = {name: _PLACE[name] for name in _PLACE if name in zipfile.ZipInfo.__slots__}
 
 # What zipfile raises for a damaged file, depending on where the damage is.
 _DAMAGE = (
@@ -53,23 +38,24 @@ _DAMAGE = (
     OSError,
     EOFError,
     ValueError,
+    OverflowError,
     NotImplementedError,
 )
 
 
 def open_archive(path):
-    """Opens a zip, a folder, or a list of files as a folder that holds no others.
+    """Opens a zip, a folder, or a list of files as a folder that holds only these.
 
     Args:
-        path: a `pathlib.Path` of a zip or a folder, or a list of those of files.
+        path: a `pathlib.Path` of a zip or a folder, or a list of paths of files.
 
     Returns:
-        A `Zip` or a `Folder`. Both are context managers, and have `name`, what to call
-        them in an error; `files`, a list of the names of their files, without what
-        macOS and editors leave; and `read`.
+        A `Zip` or a `Folder`. Both are context managers and have `name`, for error
+        messages; `files`, a list of the names of their files, without the files that
+        macOS and editors add; and `read`.
 
     Raises:
-        InputError: the file is no zip, or one that cannot be read safely.
+        InputError: the file is not a zip, or cannot be read safely.
     """
     if isinstance(path, list):
         return Folder(Path(os.path.commonpath([file.parent for file in path])), path)
@@ -77,7 +63,7 @@ def open_archive(path):
 
 
 def is_archive(path):
-    """Tells whether a path is a folder, or a zip by its name or its first bytes."""
+    """Returns whether a path is a folder, or a zip by its name or its first bytes."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return True
     with path.open("rb") as file:
@@ -85,39 +71,34 @@ def is_archive(path):
 
 
 class Zip:
-    """A zip that is open for reading; see `open_archive`."""
+    """A zip that is open for reading; see `open_archive`.
+
+    Forked processes can read from it too, each at its own position.
+    """
 
     def __init__(self, path):
         self.name = str(path)
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except _DAMAGE as error:
-            with path.open("rb") as file:
-                start = file.read(12)
-            raise InputError(
-                f"{path} is not a zip archive (starts with {start!r}, {error}): the "
-                "download is cut off, or its link had expired; export again."
-            ) from error
-        try:
-            entries = self._check(path.stat().st_size)
-            self._files = _without_hidden(entries)
-            self._entries = _Entries(entries)
-        except OverflowError as error:
-            self.close()
-            raise InputError(
-                f"{path}: an entry's place is no 64-bit number ({error}); is the "
-                "archive damaged?"
-            ) from error
-        except BaseException:
-            self.close()
-            raise
-        # They hold nearly a kilobyte an entry.
-        self._zip.filelist.clear()
-        self._zip.NameToInfo.clear()
-
-    @property
-    def files(self):
-        return list(self._files)
+        self._file = _open_file(path)
+        with ExitStack() as stack:
+            stack.enter_context(self._file)
+            try:
+                self._zip = zipfile.ZipFile(self._file)
+            except _DAMAGE as error:
+                self._file.seek(0)
+                start = self._file.read(12)
+                raise InputError(
+                    f"{path} is not a zip archive (starts with {start!r}, {error}): "
+                    "the download is incomplete, or its link had expired; export again."
+                ) from error
+            # zipfile keeps 540 bytes for each entry, 516 MB for 1,000,000 of them; it
+            # needs a little more than that to open the file anyway.
+            names = self._check_entries(path.stat().st_size)
+            stack.pop_all()
+        self.files = [name for name in names if not _is_hidden(name)]
+        # What the zip itself calls the few files whose names were decoded again.
+        self._stored_names = {
+            name: stored for name, stored in names.items() if name != stored
+        }
 
     def __enter__(self):
         return self
@@ -127,28 +108,24 @@ class Zip:
 
     def close(self):
         self._zip.close()
-
-    def reopen(self):
-        """Opens the file anew in a forked process, which shares the place in it."""
-        # Not the list of its entries, which takes time; `close` closes the file.
-        self._zip.fp = Path(self.name).open("rb")  # noqa: SIM115
+        self._file.close()
 
     def read(self, name, limit=MAX_ENTRY_BYTES):
         """Reads one file.
 
         Args:
             name: one of `files`.
-            limit: the most bytes that it may have.
+            limit: the most bytes that the file may have.
 
         Raises:
-            InputError: it has more, its checksum is wrong, or it is damaged.
+            InputError: the file is larger, its checksum is wrong, or it is damaged.
         """
-        entry = self._entries[name]
+        entry = self._zip.getinfo(self._stored_names.get(name, name))
         _check_size(self.name, name, entry.file_size, limit)
         content = bytearray()
         try:
             with self._zip.open(entry) as file:
-                # Not all at once: a header may lie about the size.
+                # In chunks: a header may state a wrong size.
                 while chunk := file.read(_CHUNK_BYTES):
                     content += chunk
             if len(content) != entry.file_size:
@@ -159,97 +136,112 @@ class Zip:
             ) from error
         return bytes(content)
 
-    def _check(self, packed):
-        """Returns the files among the entries, by name."""
-        entries, total = {}, 0
+    def _check_entries(self, packed_bytes):
+        """Returns a dict from the names of the files to what the zip calls them."""
+        names, unpacked_bytes = {}, 0
         for entry in self._zip.infolist():
             name = _decoded_name(entry).replace("\\", "/")
             if re.match(r"/|[A-Za-z]:/", name) or ".." in name.split("/"):
-                raise self._refuse(name, "leaves the archive; expected a path in it")
+                raise self._refuse(
+                    name, "leaves the archive; expected a path inside it"
+                )
             if stat.S_ISLNK(entry.external_attr >> 16):
                 raise self._refuse(name, "is a symbolic link; expected a file")
             if entry.flag_bits & 1:
                 raise self._refuse(
-                    name, "is encrypted; expected a zip without password"
+                    name, "is encrypted; expected a zip without a password"
                 )
             if entry.compress_type not in _METHODS:
                 method = zipfile.compressor_names.get(entry.compress_type, "unknown")
                 raise self._refuse(
                     name, f"is compressed by {method}; expected deflate or none"
                 )
+            if entry.header_offset >= packed_bytes:
+                raise self._refuse(
+                    name, "starts after the end of the file: the archive is damaged"
+                )
             if not name.endswith("/"):
-                twin = entries.setdefault(name, entry)
+                twin = self._zip.getinfo(names.setdefault(name, entry.filename))
                 if (twin.CRC, twin.file_size) != (entry.CRC, entry.file_size):
                     raise self._refuse(name, "is there twice, with different contents")
-                total += entry.file_size
-        if total > max(_SMALL_BYTES, MAX_GROWTH * packed):
+                unpacked_bytes += entry.file_size
+        if unpacked_bytes > max(_SMALL_BYTES, MAX_GROWTH * packed_bytes):
             raise InputError(
-                f"{self.name}: its {packed:,} bytes would unpack to {total:,}; "
-                f"expected at most {MAX_GROWTH} times as many."
+                f"{self.name}: its {packed_bytes:,} bytes would unpack to "
+                f"{unpacked_bytes:,}; expected at most {MAX_GROWTH} times as many."
             )
-        return entries
+        return names
 
     def _refuse(self, name, reason):
-        return InputError(f"{self.name}: '{name}' {reason}. Nothing of it was read.")
+        return InputError(f"{self.name}: '{name}' {reason}. Nothing was read from it.")
 
 
-class _Entries:
-    """The entries of a zip by their names, in a twentieth of zipfile's memory."""
+class _PositionalFile(io.RawIOBase):
+    """A file with a position of its own in each process.
 
-    def __init__(self, entries):
-        """Takes a dict from name to `zipfile.ZipInfo`."""
-        self._original = {
-            name: entry.orig_filename
-            for name, entry in entries.items()
-            if name != entry.orig_filename
-        }
-        hashes = np.fromiter(map(hash, entries), "i8", len(entries))
-        places = np.fromiter(
-            map(attrgetter(*_PLACE), entries.values()),
-            list(_PLACE.items()),
-            len(entries),
-        )
-        order = hashes.argsort()
-        self._hashes, self._places = hashes[order], places[order]
+    Forked processes share the position of an ordinary file.
+    """
 
-    def __getitem__(self, name):
-        """Makes the `zipfile.ZipInfo` of one of the names."""
-        entry = zipfile.ZipInfo(self._original.get(name, name))
-        # Another name of the same hash is told by zipfile: it is not the header's.
-        place = self._places[self._hashes.searchsorted(hash(name))]
-        for field, value in zip(_PLACE, place.item(), strict=True):
-            setattr(entry, field, value)
-        return entry
+    def __init__(self, path):
+        self._file = path.open("rb", buffering=0)
+        self._position = 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def readinto(self, buffer):
+        content = os.pread(self._file.fileno(), len(buffer), self._position)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        base = (0, self._position, os.fstat(self._file.fileno()).st_size)[whence]
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, "negative position in a file")
+        self._position = base + offset
+        return self._position
+
+    def tell(self):
+        return self._position
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+
+def _open_file(path):
+    # Windows has no pread, and no fork.
+    if not hasattr(os, "pread"):
+        return path.open("rb")
+    return io.BufferedReader(_PositionalFile(path))
 
 
 class Folder:
-    """A folder, with all folders in it, or a choice of files; see `open_archive`."""
+    """A folder with all its subfolders, or some of its files; see `open_archive`."""
 
     def __init__(self, path, paths=None):
         self.name = str(path)
+        self._path = path
         if paths is None:
             paths = list(_walk(path))
         # A dict, as a file may be given twice.
         names = dict.fromkeys(f.relative_to(path).as_posix() for f in sorted(paths))
-        self._path, self._files = path, _without_hidden(names)
+        self.files = [name for name in names if not _is_hidden(name)]
         for name in self.files:
             if not name.isascii() and name != name.encode("utf-8", "replace").decode():
                 raise InputError(f"{path}: the file name {name!r} is not UTF-8.")
-
-    @property
-    def files(self):
-        return list(self._files)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        pass
+        self.close()
 
     def close(self):
-        pass
-
-    def reopen(self):
         pass
 
     def read(self, name, limit=MAX_ENTRY_BYTES):
@@ -272,7 +264,7 @@ def _check_size(archive, name, size, limit):
 
 
 def _walk(folder):
-    """Yields the files below a folder, also behind links to folders."""
+    """Yields the files below a folder; follows links to folders."""
     seen = set()
 
     def refuse(error):
@@ -280,28 +272,22 @@ def _walk(folder):
 
     for at, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(at))
-        # A link to a folder that it lies in would go round for ever.
+        # A link to a parent folder would never end.
         folders[:] = [f for f in folders if os.path.realpath(Path(at, f)) not in seen]
         yield from (Path(at, name) for name in names)
 
 
 def _decoded_name(entry):
-    """The name of an entry, also one in UTF-8 or Korean that does not say so."""
+    """Returns the name of an entry, also where UTF-8 or Korean is not declared."""
     if entry.flag_bits & _UTF8 or entry.filename.isascii():
         return entry.filename
-    raw = entry.filename.encode("cp437")  # As which zipfile has read it.
+    raw = entry.filename.encode("cp437")  # zipfile has decoded it so.
     for encoding in ("utf-8", "cp949"):
         with suppress(UnicodeDecodeError):
             return raw.decode(encoding)
     return entry.filename
 
 
-def _without_hidden(names):
-    return PackedList(name for name in names if not _is_hidden(name))
-
-
 def _is_hidden(name):
-    """Tells whether a path is one that a system or an editor left, and no picture."""
-    return any(
-        part in _LEFT_BEHIND or part.startswith("._") for part in name.split("/")
-    )
+    """Returns whether a path is a file that a system or an editor left behind."""
+    return any(part in _HIDDEN or part.startswith("._") for part in name.split("/"))

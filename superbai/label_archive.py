@@ -1,0 +1,180 @@
+"""The label download of the Suite, opened: finds and reads its JSON files.
+
+It holds `project.json`, `meta/<dataset>/<data_key>.json` for each image, and
+`labels/<label_id>.json`.
+"""
+
+import json
+import re
+from typing import NamedTuple
+
+from superbai import export_json, label_json
+from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import archives
+from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.files.json_values import as_dict, parse_json
+
+# The largest known label has 5 MB; one of this size takes a few hundred in memory.
+MAX_JSON_BYTES = 32 * 2**20
+
+
+class Meta(NamedTuple):
+    """What the export says about an image that is converted.
+
+    Attributes:
+        entry: the entry of the meta in the archive.
+        label_name: the entry of its label; empty if it has none yet.
+        tags: set of its tags, lower case.
+        labelled_size: (width, height) when it was labelled, None if unknown.
+        is_submitted: whether its label was submitted, and so is complete.
+    """
+
+    entry: str
+    label_name: str
+    tags: frozenset[str]
+    labelled_size: tuple[int, int] | None
+    is_submitted: bool
+
+
+class LabelArchive:
+    """The zip or folder of a label export, open for reading.
+
+    Attributes:
+        name: what to call it in an error.
+        project: the parsed project.json.
+    """
+
+    def __init__(self, path):
+        self._archive = archives.open_archive(path)
+        try:
+            self.name = self._archive.name
+            self._root = self._find_root()
+            self.project = self._load_object(f"{self._root}project.json")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        self._archive.close()
+
+    def load_json(self, entry):
+        """Returns the parsed JSON of an entry."""
+        where = f"{self.name}: {entry}"
+        content = self._archive.read(entry, MAX_JSON_BYTES)
+        value = parse_json(content, where)
+        # Half of a surrogate pair cannot be written anywhere, and any text of the
+        # export may become part of a message or of a record.
+        if re.search(rb"\\u[dD][89a-fA-F]", content):
+            try:
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise InputError(f"{where}: malformed JSON: {error}") from error
+        return value
+
+    def read_metas(self, include_unsubmitted, notes):
+        """Reads what the export says about each image.
+
+        Args:
+            include_unsubmitted: whether to convert images that are not submitted yet.
+            notes: a `notes.Notes`, which is added to.
+
+        Returns:
+            A list of (dataset, data_key) of all images; and a dict from those that are
+            converted to their `Meta`.
+        """
+        prefix, files = f"{self._root}meta/", set(self._archive.files)
+        entries = sorted(
+            e for e in files if e.startswith(prefix) and e.endswith(".json")
+        )
+        if not entries:
+            raise self._no_metas(files)
+        entry_of, metas = {}, {}
+        for entry in entries:
+            where = f"{self.name}: {entry}"
+            content = self._load_object(entry)
+            identity = export_json.identity(content, entry.removeprefix(prefix), where)
+            twin = entry_of.setdefault(identity, entry)
+            if twin is not entry:
+                raise InputError(
+                    f"{self.name}: '{identity[1]}' of dataset '{identity[0]}' is "
+                    f"described twice: {twin}, {entry}."
+                )
+            meta = self._read_meta(content, entry, files, include_unsubmitted, notes)
+            if meta:
+                metas[identity] = meta
+        return list(entry_of), metas
+
+    def _read_meta(self, content, entry, files, include_unsubmitted, notes):
+        """Returns a `Meta`; None where the image is left out, and counts the reason."""
+        where = f"{self.name}: {entry}"
+        status = str(content.get("status") or "").strip().upper()
+        if not status:
+            notes.assumed["images without a status: treated as submitted"] += 1
+            status = "SUBMITTED"
+        is_submitted = status == "SUBMITTED"
+        # Skipped images are never used, whatever the parameter says.
+        is_allowed = include_unsubmitted and status != "SKIPPED"
+        if not is_submitted and not is_allowed:
+            notes.left_out[f"images with status {status:.20}"] += 1
+            return None
+        label_name = export_json.label_name(content, self._root, where)
+        if label_name not in files:
+            if is_submitted:
+                raise InputError(
+                    f"{where} names {label_name or 'no label'}, which is not in the "
+                    "archive; is the export incomplete?"
+                )
+            label_name = ""
+        if export_json.is_in_consensus(content, where) and not label_json.has_objects(
+            label_name and self.load_json(label_name), f"{self.name}: {label_name}"
+        ):
+            # The labels of several people exist, but none is decided on.
+            notes.left_out["images whose consensus label is undecided"] += 1
+            return None
+        return Meta(
+            entry,
+            label_name,
+            export_json.tags(content, where),
+            export_json.labelled_size(content, where),
+            is_submitted,
+        )
+
+    def _load_object(self, entry):
+        where = f"{self.name}: {entry}"
+        return as_dict(self.load_json(entry), where, optional=True)
+
+    def _find_root(self):
+        """Returns the folder that holds the whole export, with its slash, or ""."""
+        projects = [
+            e for e in self._archive.files if e.rpartition("/")[2] == "project.json"
+        ]
+        if not projects:
+            if any(map(is_image_name, self._archive.files)):
+                raise InputError(
+                    f"{self.name} holds images and no project.json: are the inputs "
+                    "'images' and 'labels' swapped?"
+                )
+            raise InputError(
+                f"{self.name} holds other files and no project.json: expected the "
+                "label export of the Suite (Export, then Export history)."
+            )
+        projects.sort(key=lambda e: (e.count("/"), e))
+        if len(projects) > 1 and projects[0].count("/") == projects[1].count("/"):
+            raise InputError(
+                f"{self.name} holds several exports, {projects[0]} and {projects[1]}; "
+                "expected one."
+            )
+        return projects[0].removesuffix("project.json")
+
+    def _no_metas(self, files):
+        expected = "a meta/<dataset>/<data_key>.json for every image"
+        is_spb_download = any(
+            e.removesuffix(".json") in files and e.endswith(".json") for e in files
+        )
+        if is_spb_download:
+            return InputError(
+                f"{self.name}: this is the output of `spb download`, project.json and "
+                f"a JSON next to every image; expected the Suite's Export, with "
+                f"{expected}."
+            )
+        return InputError(f"{self.name}: expected {expected}, got none.")

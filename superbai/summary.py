@@ -1,0 +1,61 @@
+"""The summary of a conversion: what was converted, as a table and as metadata."""
+
+SPLITS = ("train", "test")
+
+
+def format_table(counts, class_names):
+    """Returns a table of images, boxes and boxes per class in each split, as text.
+
+    Args:
+        counts: dict from split to a Counter of `images` and of boxes by ("box", label).
+        class_names: list of strings.
+    """
+    rows = [
+        ("images", [counts[split]["images"] for split in SPLITS]),
+        ("boxes", [num_boxes(counts[split]) for split in SPLITS]),
+        *(
+            (f"  {name}", [counts[split]["box", label] for split in SPLITS])
+            for label, name in enumerate(class_names)
+        ),
+    ]
+    width = max(len(name) for name, _ in rows) + 2
+    header = " " * width + "".join(f"{split:>9}" for split in SPLITS)
+    return "\n".join(
+        [
+            header,
+            *(
+                f"{name:<{width}}" + "".join(f"{number:>9}" for number in numbers)
+                for name, numbers in rows
+            ),
+        ]
+    )
+
+
+def num_boxes(count):
+    """Returns the number of boxes of all classes in a Counter of a split."""
+    return sum(number for key, number in count.items() if key != "images")
+
+
+def list_notes(notes):
+    """Yields kind, reason and number of what `superbai.notes.Notes` counted."""
+    for kind, reasons in (
+        ("left out", notes.left_out),
+        ("changed", notes.changed),
+        ("assumed", notes.assumed),
+    ):
+        for reason, number in reasons.items():
+            yield kind, reason, number
+
+
+def metadata(counts, class_names, notes):
+    """Returns the table and the notes as a dict of numbers."""
+    return {
+        **{f"images_{split}": counts[split]["images"] for split in SPLITS},
+        **{f"boxes_{split}": num_boxes(counts[split]) for split in SPLITS},
+        **{
+            f"{split}/{name}": counts[split]["box", label]
+            for split in SPLITS
+            for label, name in enumerate(class_names)
+        },
+        **{f"{kind}: {reason}": number for kind, reason, number in list_notes(notes)},
+    }

@@ -1,0 +1,96 @@
+"""Checks the values of JSON and XML files: objects, lists, numbers and texts.
+
+Each check returns the value, or raises an `InputError` that says where it is, what was
+expected and what was found. `where` names the file and the place in it.
+"""
+
+import json
+import math
+import re
+import unicodedata
+from contextlib import suppress
+
+from yolov3_tf2.errors import InputError
+
+# float() reads more: nan, 1_000, digits of other scripts.
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def parse_json(content, where):
+    """Parses the bytes of a JSON file in UTF-8, with or without a byte order mark."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: expected JSON in UTF-8, got byte {content[error.start]:#04x} at "
+            f"{error.start:,} ({error.reason}); was it saved in another encoding?"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where}: malformed JSON: {error}; is the file incomplete?"
+        ) from error
+
+
+def expect(is_met, expected, value, where):
+    """Raises an `InputError` unless `is_met`; `expected` says what it should be."""
+    if not is_met:
+        raise InputError(f"{where}: expected {expected}, got {value!r:.80}.")
+
+
+def as_dict(value, where, *, optional=False):
+    """Returns an object; where `optional`, an empty one for null."""
+    if optional and value is None:
+        return {}
+    expect(isinstance(value, dict), "an object", value, where)
+    return value
+
+
+def as_list(value, where, *, optional=False):
+    """Returns a list; where `optional`, an empty one for null."""
+    if optional and value is None:
+        return []
+    expect(isinstance(value, list), "a list", value, where)
+    return value
+
+
+def as_dicts(value, where, member, *, optional=False):
+    """Returns a list of objects; `member` and a number name one of them in an error."""
+    things = as_list(value, where, optional=optional)
+    for number, thing in enumerate(things, start=1):
+        as_dict(thing, f"{where} {member} {number}")
+    return things
+
+
+def is_integer(value):
+    """Returns whether a value is an integer; true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def as_number(value, where):
+    """Returns a finite number as a float."""
+    if is_integer(value) or isinstance(value, float):
+        with suppress(OverflowError):  # An integer of more than 308 digits.
+            if math.isfinite(value):
+                return float(value)
+    raise InputError(f"{where}: expected a finite number, got {value!r:.80}.")
+
+
+def text_as_number(text, where):
+    """Returns the decimal number of a text, of an XML for example, as a float."""
+    text = text.strip()
+    return as_number(float(text) if _DECIMAL.fullmatch(text) else text, where)
+
+
+def is_one_line(value):
+    """Returns whether a value is a text without line ends and control characters."""
+    # "Cs" is half of a surrogate pair, which UTF-8 cannot hold.
+    return isinstance(value, str) and not any(
+        unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") for c in value
+    )
+
+
+def as_text(value, where):
+    """Returns a text of one line that is not blank."""
+    is_met = is_one_line(value) and bool(value.strip())
+    expect(is_met, "one line of text", value, where)
+    return value

@@ -1,0 +1,106 @@
+"""Images as TFRecords and the Suite hold them: JPEG or PNG, upright, complete."""
+
+import io
+from typing import NamedTuple
+
+from PIL import Image
+
+from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.complete_images import has_end
+from yolov3_tf2.files.images import (
+    DAMAGE,
+    load_rgb,
+    open_image,
+    read_orientation,
+    unreadable,
+)
+
+# What tf.io.decode_image reads itself. MPO is a JPEG with more images after it.
+_KINDS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
+_PNG_DEPTH = 24  # Offset of the bits per channel in a PNG.
+
+# How to undo the upright rotation of an EXIF orientation that swaps the sides.
+_BACK = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+class PreparedImage(NamedTuple):
+    """An image as a record holds it: upright, without an EXIF orientation.
+
+    Attributes:
+        encoded: bytes of a JPEG or PNG.
+        format: `jpeg` or `png`.
+        width, height: pixels.
+        is_guess: whether it was rotated without knowing that its boxes are, too.
+    """
+
+    encoded: bytes
+    format: str
+    width: int
+    height: int
+    is_guess: bool = False
+
+
+def prepare_image(encoded, where, labelled_size=None):
+    """Returns an image as a record holds it.
+
+    The bytes of an upright JPEG or PNG remain unchanged and are not decoded. People
+    draw boxes on what a browser shows, so an image with an EXIF orientation is made
+    upright, unless `labelled_size` shows that the boxes belong to the stored pixels.
+
+    Args:
+        encoded: the bytes of the file.
+        where: what to call the image in an error.
+        labelled_size: (width, height) of the image when it was labelled, if known.
+
+    Returns:
+        A `PreparedImage`.
+
+    Raises:
+        InputError: the bytes are not an image, it is incomplete, or its size differs
+            from `labelled_size` in both orientations.
+    """
+    image = open_image(encoded, where)
+    orientation = read_orientation(image, encoded, where)
+    stored = upright = image.size
+    if orientation in _BACK:
+        if image.format == "TIFF":  # Pillow states its upright size.
+            stored = stored[::-1]
+        else:
+            upright = upright[::-1]
+    if labelled_size and labelled_size not in (stored, upright):
+        raise InputError(
+            f"{where} is {stored[0]}x{stored[1]}, but the export says "
+            f"{labelled_size[0]}x{labelled_size[1]}: the images belong to another "
+            "project, or were resized."
+        )
+    kind = _KINDS.get(image.format)
+    if kind and orientation == 1 and has_end(encoded, kind):
+        if kind == "png":
+            _check_png(encoded, where)
+        if kind == "jpeg" or encoded[_PNG_DEPTH] <= 8:
+            return PreparedImage(encoded, kind, *stored)
+    # Also encoded again if only the end marker is missing: other decoders are stricter.
+    rgb = load_rgb(encoded, where)
+    if labelled_size and labelled_size == stored != upright:
+        rgb = rgb.transpose(_BACK[orientation])
+    buffer = io.BytesIO()
+    if kind == "jpeg":
+        rgb.save(buffer, "JPEG", quality=95)
+    else:
+        kind = "png"
+        rgb.save(buffer, "PNG")
+    is_guess = orientation != 1 and (not labelled_size or stored == upright)
+    return PreparedImage(buffer.getvalue(), kind, *rgb.size, is_guess)
+
+
+def _check_png(encoded, where):
+    """Compares the checksums of a PNG, which needs no decoding."""
+    try:
+        open_image(encoded, where).verify()
+    except DAMAGE as error:
+        raise unreadable(where, encoded, error) from error

@@ -1,0 +1,106 @@
+"""Reads Pascal VOC annotations: one XML file for each image.
+
+Every number and name is checked. No entity of the XML is ever expanded.
+"""
+
+from contextlib import suppress
+
+from lxml import etree
+
+from yolov3_tf2.errors import InputError
+from yolov3_tf2.files import json_values
+from yolov3_tf2.files.annotated_image import (
+    AnnotatedImage,
+    Box,
+    fit_box,
+    image_name,
+    image_size,
+)
+from yolov3_tf2.files.json_values import expect
+from yolov3_tf2.names import normalise_name
+
+
+def read_voc(content, where, first_pixel, report):
+    """Returns an `AnnotatedImage`.
+
+    Args:
+        content: the bytes of the file.
+        where: what to call the file in an error.
+        first_pixel: number of the first column and row, see `read_annotations`.
+        report: Counter of what was changed or left out, which is added to.
+
+    Raises:
+        InputError: the file is damaged or not a VOC annotation.
+    """
+    root = _parse_xml(content, where)
+    expect(root.tag == "annotation", "a Pascal VOC <annotation>", root.tag, where)
+    sides = (root.findtext(f"size/{side}", "0") for side in ("width", "height"))
+    sides = [json_values.text_as_number(side, f"{where}: size") for side in sides]
+    size = image_size(sides, where)
+    boxes = []
+    for number, thing in enumerate(root.iterfind("object"), start=1):
+        place = f"{where}: object {number}"
+        name = json_values.as_text(thing.findtext("name", "").strip(), f"{place}: name")
+        xyxy = fit_box(_read_bndbox(thing, place, first_pixel), size, report)
+        if xyxy:
+            boxes.append(Box(normalise_name(name), xyxy))
+    name = image_name(root.findtext("filename", "").strip(), f"{where}: filename")
+    return AnnotatedImage(name, size, tuple(boxes), where)
+
+
+def _read_bndbox(thing, place, first_pixel):
+    """Returns the edges of an object's own box; its parts, a head say, have others."""
+    left, top, right, bottom = (
+        json_values.text_as_number(
+            thing.findtext(f"bndbox/{edge}", ""), f"{place}: {edge} of bndbox"
+        )
+        for edge in ("xmin", "ymin", "xmax", "ymax")
+    )
+    left, right = _pixels_to_edges(left, right, first_pixel)
+    top, bottom = _pixels_to_edges(top, bottom, first_pixel)
+    return left, top, right, bottom
+
+
+def _pixels_to_edges(first, last, first_pixel):
+    # The box includes both pixels: the smaller one's outer edge is before it.
+    if first > last:
+        return first, last - first_pixel
+    return first - first_pixel, last
+
+
+class _WithoutDoctype(etree.TreeBuilder):
+    """Builds a tree; stops where a DTD starts, before any entity is defined."""
+
+    where = ""
+
+    def doctype(self, name, *ids):
+        raise InputError(
+            f"{self.where}: expected a Pascal VOC annotation, which has no DTD, got "
+            f"<!DOCTYPE {name:.60}>; nothing was read. Is it a web page?"
+        )
+
+    def close(self):
+        # A damaged file has no tree; the parser itself then reports the damage.
+        with suppress(etree.XMLSyntaxError):
+            return super().close()
+
+
+def _parse_xml(content, where):
+    builder = _WithoutDoctype()
+    builder.where = where
+    parser = etree.XMLParser(
+        target=builder,
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        recover=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        return etree.fromstring(content, parser)
+    except etree.XMLSyntaxError as error:
+        raise InputError(
+            f"{where}: malformed XML: {error.msg}; is the file incomplete?"
+        ) from error
