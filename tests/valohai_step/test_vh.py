@@ -363,7 +363,7 @@ def test_checkpoints_are_uploaded_while_the_step_runs(vh, trained):
 @pytest.mark.slow
 def test_a_training_that_is_started_again_goes_on(server, trained):
     lost, found = trained
-    (last,) = re.findall(r"goes on after epoch (\d)", found.text)
+    (last,) = re.findall(r"resuming after epoch (\d)", found.text)
     assert 1 <= int(last) < EPOCHS
     before = [line["epoch"] for line in lost.node.metadata if "epoch" in line]
     after = [line["epoch"] for line in found.node.metadata if "epoch" in line]
@@ -381,7 +381,7 @@ def test_a_training_says_what_it_is_at(vh, trained):
     assert lost.status_details[0].startswith(f"epoch 0/{EPOCHS}: AP ")
     *epochs, last = found.status_details
     assert epochs[-1].startswith(f"epoch {EPOCHS}/{EPOCHS}: AP ")
-    assert re.match(r"model/ is of epoch \d: AP ", last)
+    assert re.match(r"model/ is from epoch \d: AP ", last)
     assert last in vh("exec", "info", found.counter)
 
 
@@ -551,7 +551,7 @@ def test_the_pipeline_ends_where_the_model_is_too_poor(vh, pipelines):
     assert steps_of(pipeline) == [("train", "complete")]
     train = pipeline.executions[-1]
     assert train.node.metadata[-1]["below_min_ap50"] == 1
-    assert "which is under --min_ap50=1" in train.text
+    assert "below --min_ap50=1" in train.text
     assert listed(vh, "pipeline", 2)["status"] == "stopped"
 
 
