@@ -416,7 +416,7 @@ def set_up(settings, workers, strategy):
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
     from yolov3_tf2.network import checkpoint
-    from yolov3_tf2.training import data, devices, transfer
+    from yolov3_tf2.training import devices, input_files, transfer
 
     values, class_names = settings.values, settings.class_names
     keras.utils.set_random_seed(values["seed"])
@@ -426,10 +426,15 @@ def set_up(settings, workers, strategy):
 
     replicas = strategy.num_replicas_in_sync
     share = Share(workers.rank, max(len(workers.addresses), 1))
-    train_files = data.open_records(settings.train_paths, "train", class_names, share)
-    test_files = data.open_records(settings.test_paths, "test", class_names, share)
+    train_files = input_files.open_records(
+        settings.train_paths, "train", class_names, share
+    )
+    test_files = input_files.open_records(
+        settings.test_paths, "test", class_names, share
+    )
     logging.info(
-        "%s: %d classes, %d training images, %d test images, %s, %s, %d images a step",
+        "%s: %d classes, %d training images, %d test images, %s, %s, "
+        "%d images per step",
         info.variant.name,
         len(class_names),
         train_files.total,
@@ -439,7 +444,7 @@ def set_up(settings, workers, strategy):
         values["batch_size"] * replicas,
     )
 
-    train_boxes = data.count_boxes(train_files, class_names, strategy)
+    train_boxes = input_files.count_boxes(train_files, class_names, strategy)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(

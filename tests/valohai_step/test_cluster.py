@@ -409,7 +409,7 @@ def test_a_killed_worker_ends_the_others_and_they_can_resume(tmp_path, data):
         assert process.returncode == 0, stderr
     (stdout, stderr), (other_stdout, other_stderr) = printed
     assert f"resuming after epoch {reached} from" in stderr
-    assert "2 workers with 1 CPU each" in stderr and "8 images a step" in stderr
+    assert "2 workers with 1 CPU each" in stderr and "8 images per step" in stderr
     rows = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
     assert [row["epoch"] for row in rows[:-1]] == [reached + 1, reached + 2]
     assert "best_AP" in rows[-1]

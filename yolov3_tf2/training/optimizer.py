@@ -66,10 +66,9 @@ def rate_factor(kind, replicas):
 class _Summed:
     """An optimizer whose gradients are already summed over the replicas.
 
-    It overrides a private method of Keras: there is no public way to clip by the norm
-    of the summed gradients, as Keras sums them later, and to skip the second sum. With
-    another name for that method, Keras would sum twice without an error, so
-    `build` checks that Keras has it.
+    The trainer clips the summed gradients, so it sums them itself. Keras has no public
+    way to skip its own sum: a private method is overridden here. If Keras renamed it,
+    gradients would be summed twice without an error, so `build` checks that it exists.
     """
 
     _hooks = ("_all_reduce_sum_gradients",)

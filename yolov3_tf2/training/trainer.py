@@ -12,11 +12,11 @@ import tensorflow as tf
 from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.evaluation import coco
-from yolov3_tf2.evaluation.coco import EvaluatedImage
-from yolov3_tf2.inference import detector, nms
+from yolov3_tf2.inference import nms
 from yolov3_tf2.network import folding
 from yolov3_tf2.network import model as network
 from yolov3_tf2.training import loss, replicas
+from yolov3_tf2.training.evaluated_images import evaluated_images
 from yolov3_tf2.training.gradients import LossScale, clip_gradients
 from yolov3_tf2.training.means import Means
 from yolov3_tf2.training.moving_average import MovingAverage
@@ -218,7 +218,7 @@ class Trainer:
                 replicas.concatenate_results(self._strategy, value)
                 for value in selected
             ]
-            images += _evaluated_images(batch, selected, size)
+            images += evaluated_images(batch, selected, size)
         shares = collective.gather(self._strategy, images)
         images = [image for share in shares for image in share]
         results = {f"val_{name}": value for name, value in means.results().items()}
@@ -310,34 +310,6 @@ class Trainer:
         return self._functions.setdefault(
             (step, str(parts)), tf.function(step, [parts], autograph=False)
         )
-
-
-def _evaluated_images(batch, selected, size):
-    """Returns a list of `coco.EvaluatedImage`, without images of weight 0.
-
-    Args:
-        batch: a batch of `build_dataset`.
-        selected: the results of `nms.suppress` for it, as arrays.
-        size: side of the network's input, pixels.
-    """
-    names = ("weights", "numbers", "sizes", "boxes", "labels")
-    values = [batch[name].numpy() for name in names]
-    images = []
-    for weight, number, size_px, boxes, labels, *detected in zip(
-        *values, *selected, strict=True
-    ):
-        if not weight:
-            continue
-        is_box = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)  # The others are padding.
-        images.append(
-            EvaluatedImage(
-                int(number),
-                detector.boxes_to_pixels(boxes[is_box], size_px, size),
-                labels[is_box],
-                detector.to_image_pixels(*detected, size_px, size),
-            )
-        )
-    return images
 
 
 def _empty(model, kept):

@@ -131,14 +131,14 @@ def has_ipv6():
 def test_addresses_of_both_kinds():
     by_v4 = free_addresses(3)
     by_v6 = [address.replace("127.0.0.1", "[::1]") for address in by_v4]
-    found = in_parallel(
+    results = in_parallel(
         [
             lambda: worker(0, by_v6),
             lambda: worker(1, by_v6),
             lambda: worker(2, by_v4),
         ]
     )
-    assert found == [[0, 1, 2]] * 3
+    assert results == [[0, 1, 2]] * 3
 
 
 def test_exchange_returns_the_values_of_all():
@@ -152,9 +152,9 @@ def test_exchange_returns_the_values_of_all():
                 pass
             return first, rendezvous.exchange({"rank": rank})
 
-    found = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
+    results = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
     assert (
-        found
+        results
         == [([[0, "ä"], [1, "ä"], [2, "ä"]], [{"rank": 0}, {"rank": 1}, {"rank": 2}])]
         * 3
     )
@@ -285,10 +285,10 @@ def test_strangers_are_disconnected(sent):
         return worker(rank, addresses)
 
     gone = threading.Event()
-    found = in_parallel([stranger, lambda: worker(0, addresses), lambda: meet(1)])
-    assert found[1:] == [[0, 1], [0, 1]]
+    results = in_parallel([stranger, lambda: worker(0, addresses), lambda: meet(1)])
+    assert results[1:] == [[0, 1], [0, 1]]
     # It receives nothing. If it was still sending, its own end fails too.
-    assert found[0] == b"" or isinstance(found[0], OSError)
+    assert results[0] == b"" or isinstance(results[0], OSError)
 
 
 # Waits in C for a lock that it holds, so that no Python thread or signal handler can
