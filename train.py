@@ -2,9 +2,9 @@
 
     python train.py --epochs 20 --batch_size 8
 
-Takes the newest local outputs of convert_superbai.py and weights.py, or the inputs
-given. Writes `model/`, the best model so far by its AP on the test pictures, the
-untrained one included; `checkpoints/`, from which a training that was cut off goes on;
+Without inputs, it uses the newest local outputs of convert_superbai.py and weights.py.
+It writes `model/`, the model with the best AP on the test images, the one before
+training included; `checkpoints/`, from which an interrupted training resumes;
 `train_batch.jpg` and `plots/`.
 """
 
@@ -24,7 +24,6 @@ from valohai_step.inputs import (
 )
 from valohai_step.outputs import finite_values, log_metadata, progress_bar
 from valohai_step.parameters import parse_sizes, read_parameters
-from yolov3_tf2.errors import InputError
 from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
 PARAMETERS = {
@@ -33,61 +32,62 @@ PARAMETERS = {
         "category": "Training",
         "min": 1,
         "max": 1024,
-        "description": "Pictures a training step, on each GPU of each machine.",
+        "description": "Images per training step, on each GPU of each machine.",
     },
     "epochs": {
         "default": 15,
         "category": "Training",
         "min": 1,
         "max": 10000,
-        "description": "Passes over the training pictures.",
+        "description": "Passes over the training images.",
     },
     "patience": {
         "default": 0,
         "category": "Training",
         "min": 0,
         "max": 10000,
-        "description": "Stop after so many epochs without a better AP; 0 never does.",
+        "description": "Stop after this many epochs without a better AP; 0 never "
+        "stops early.",
     },
     "size": {
         "default": "416",
         "category": "Training",
         "description": "Side of the network's input in pixels, a multiple of 32; or a "
-        "range, such as 320-608, out of which each batch has another one.",
+        "range such as 320-608: each batch then has a random size from it.",
     },
     "transfer": {
         "default": "heads",
         "category": "Fine-tuning",
         "choices": ["darknet", "no_output", "heads", "none"],
-        "description": "What is kept of the model: its backbone (darknet); all but "
-        "the output layers (no_output); these too, classes found by their names "
-        "(heads); nothing (none).",
+        "description": "Layers that start from the pretrained model: the backbone "
+        "(darknet); all but the output layers (no_output); those and the output "
+        "layers, with classes matched by name (heads); no layers (none).",
     },
     "learning_rate": {
         "default": 0.001,
         "category": "Optimizer",
         "min": 1e-8,
         "max": 1.0,
-        "description": "Peak of the learning rate of new layers: it rises over the "
-        "first tenth of the steps and falls as a cosine after that. On N GPUs it is "
-        "multiplied by the square root of N (adamw) or N (sgd).",
+        "description": "Peak learning rate of new layers. The rate rises over the "
+        "first tenth of the steps, then falls along a cosine. On N GPUs it is "
+        "multiplied by the square root of N (adamw) or by N (sgd).",
     },
     "kept_rate": {
         "default": 0.1,
         "category": "Fine-tuning",
         "min": 0.0,
         "max": 1.0,
-        "description": "Learning rate of kept layers, as a share of that of the "
-        "output layers; of output layers that know all classes, as a share of "
-        "learning_rate. 0 leaves them as they are.",
+        "description": "Learning rate of pretrained layers, as a fraction of the "
+        "output layers' rate. If all classes are pretrained, the output layers' rate "
+        "is this fraction of learning_rate. 0 freezes the pretrained layers.",
     },
     "freeze_epochs": {
         "default": -1,
         "category": "Fine-tuning",
         "min": -1,
         "max": 10000,
-        "description": "Epochs before the kept layers under the output layers train "
-        "too; -1: 3, but all epochs where the output layers know all classes.",
+        "description": "Epochs during which the pretrained layers below the output "
+        "layers are frozen. -1: 3 epochs, or all epochs if all classes are pretrained.",
     },
     "optimizer": {
         "default": "adamw",
@@ -100,144 +100,151 @@ PARAMETERS = {
         "category": "Optimizer",
         "min": 0.0,
         "max": 1.0,
-        "description": "What a step takes off the kernels, times the learning rate.",
+        "description": "Weight decay of the kernels; each step multiplies it by the "
+        "learning rate.",
     },
     "clip_norm": {
         "default": 1000.0,
         "category": "Optimizer",
         "min": 1e-3,
         "max": 1e9,
-        "description": "Longer gradients are cut to this norm; 35 to 180 is usual.",
+        "description": "Gradients with a larger norm are scaled down to it; norms of "
+        "35 to 180 are usual.",
     },
     "ema": {
         "default": 0.9998,
         "category": "Optimizer",
         "min": 0.0,
         "max": 0.999999,
-        "description": "What a step keeps of the moving average of the weights, which "
-        "is evaluated and saved; 0 keeps none.",
+        "description": "Decay of the moving average of the weights, which is evaluated "
+        "and saved; 0 evaluates and saves the weights themselves.",
     },
     "box_loss": {
         "default": "ciou",
         "category": "Optimizer",
         "choices": ["ciou", "darknet"],
-        "description": "How boxes are compared: by complete IoU, their objectness "
-        "learning the overlap, or by darknet's squares.",
+        "description": "Loss of boxes: complete IoU, where objectness learns the "
+        "overlap (ciou), or darknet's squared errors (darknet).",
     },
     "precision": {
         "default": "auto",
         "category": "Training",
         "choices": ["auto", "float32", "bfloat16", "float16"],
-        "description": "Of the network's arithmetic; auto is the fastest that the "
-        "machine has.",
+        "description": "Number format of the computation; auto is the fastest that the "
+        "machine supports.",
     },
     "seed": {
         "default": 0,
         "category": "Training",
         "min": 0,
         "max": 1000000,
-        "description": "Of all that is random.",
+        "description": "Seed of all random numbers.",
     },
     "flip": {
         "default": 0.5,
         "category": "Augmentation",
         "min": 0.0,
         "max": 1.0,
-        "description": "Probability that a training picture is mirrored.",
+        "description": "Probability that a training image is mirrored.",
     },
     "scale": {
         "default": 0.5,
         "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
-        "description": "0.5 makes it up to 1.5 times larger or smaller; 0 is off.",
+        "description": "0.5 makes training images up to 1.5 times larger or smaller; 0 "
+        "is off.",
     },
     "aspect": {
         "default": 0.3,
         "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
-        "description": "0.3 makes it up to 1.3 times wider or higher; 0 is off.",
+        "description": "0.3 makes training images up to 1.3 times wider or taller; 0 "
+        "is off.",
     },
     "translate": {
         "default": 0.2,
         "category": "Augmentation",
         "min": 0.0,
         "max": 1.0,
-        "description": "How far it moves at most, as a share of size; 0 is off.",
+        "description": "Largest shift of training images, as a fraction of their size; "
+        "0 is off.",
     },
     "hue": {
         "default": 0.1,
         "category": "Augmentation",
         "min": 0.0,
         "max": 0.5,
-        "description": "How far its hues turn at most, as a share of the circle.",
+        "description": "Largest change of hue, as a fraction of the colour circle; 0 "
+        "is off.",
     },
     "saturation": {
         "default": 0.5,
         "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
-        "description": "0.5 makes its colours up to 1.5 times stronger or weaker.",
+        "description": "0.5 makes colours up to 1.5 times stronger or weaker; 0 is "
+        "off.",
     },
     "exposure": {
         "default": 0.5,
         "category": "Augmentation",
         "min": 0.0,
         "max": 3.0,
-        "description": "0.5 makes it up to 1.5 times brighter or darker; 0 is off.",
+        "description": "0.5 makes training images up to 1.5 times brighter or darker; "
+        "0 is off.",
     },
     "mosaic": {
         "default": 0.5,
         "category": "Augmentation",
         "min": 0.0,
         "max": 1.0,
-        "description": "Probability that it becomes a mosaic of four, in the first "
-        "two thirds of the epochs.",
+        "description": "Probability that a training image becomes a mosaic of four, in "
+        "the first two thirds of the epochs.",
     },
     "min_ap50": {
         "default": 0.0,
         "category": "Results",
         "min": 0.0,
         "max": 1.0,
-        "description": "AP50 that the trained model has to reach on the test pictures "
-        "for a pipeline to go on.",
+        "description": "AP50 on the test images that the model must reach for a "
+        "pipeline to continue.",
     },
     "checkpoint_epochs": {
         "default": 1,
         "category": "Results",
         "min": 1,
         "max": 10000,
-        "description": "Epochs from one checkpoint to the next. On Valohai each is "
-        "uploaded as soon as it is written.",
+        "description": "Epochs between checkpoints. On Valohai each one is uploaded as "
+        "soon as it is written.",
     },
     "valohai_model": {
         "default": "",
         "optional": True,
         "category": "Results",
-        "description": "Model of Valohai's model registry that the trained one becomes "
-        "a version of; empty: of none.",
+        "description": "Model in Valohai's model registry that gets the trained model "
+        "as a new version; empty: none.",
     },
     "valohai_alias": {
         "default": "",
         "optional": True,
         "category": "Results",
-        "description": "Alias by which Valohai finds the trained model: its files are "
+        "description": "Alias for the files of the trained model on Valohai: "
         "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data; empty: none.",
     },
     "valohai_tags": {
         "default": "",
         "optional": True,
         "category": "Results",
-        "description": "Tags that Valohai gives the trained model, with commas "
-        "between them.",
+        "description": "Tags for the trained model on Valohai, separated by commas.",
     },
 }
 INPUTS = {
     "classes": {
         "default": [],
         "optional": False,
-        "description": "classes.txt of convert-superbai: one class name a line.",
+        "description": "classes.txt of convert-superbai: one class name per line.",
     },
     "train": {
         "default": [],
@@ -252,14 +259,14 @@ INPUTS = {
     "model": {
         "default": [],
         "optional": False,
-        "description": "The files of the folder model/ that the weights step wrote; "
-        "they also say which network is trained.",
+        "description": "All files of the folder model/ from the weights step; they "
+        "also determine which network is trained.",
     },
     "checkpoints": {
         "default": [],
         "optional": True,
-        "description": "The files of the folder checkpoints/ of a training that was "
-        "cut off: it goes on after its last whole epoch.",
+        "description": "All files of the folder checkpoints/ of an interrupted "
+        "training, which resumes after its last complete epoch.",
     },
 }
 valohai.prepare(
@@ -269,16 +276,22 @@ valohai.prepare(
     default_inputs=INPUTS,
 )
 
-# Of the epochs; in the rest the network sees whole pictures, as those it is tested on.
+# The part of the epochs with mosaics. In the rest the network sees whole images, as in
+# testing.
 MOSAIC_SHARE = 2 / 3
 
 
-class Given(NamedTuple):
-    """The step's parameters and inputs, checked; see `PARAMETERS` and `INPUTS`.
+class Settings(NamedTuple):
+    """The checked parameters and inputs of the step.
 
-    `sizes` are those out of which a batch has one; `state` is the path of the
-    checkpoint to go on from, see `state.find_state`; `tags` are Valohai's, of the
-    trained model.
+    Attributes:
+        values: dict of the parameters, see `PARAMETERS`.
+        sizes: list of the sizes that a batch may have, pixels.
+        class_names: list of strings.
+        train_paths, test_paths: lists of TFRecord files.
+        model_folder: folder of the pretrained model.
+        state: path of the checkpoint to resume from, see `state.find_state`; or None.
+        tags: list of the tags of the trained model on Valohai.
     """
 
     values: dict
@@ -291,33 +304,68 @@ class Given(NamedTuple):
     tags: list
 
 
+class Run(NamedTuple):
+    """A training, ready to start.
+
+    Attributes:
+        settings: the `Settings`.
+        workers: the `cluster.Cluster` of all workers.
+        variant: the `variants.Variant` of the network.
+        trainer: a `trainer.Trainer`.
+        frozen_epochs: number of epochs during which pretrained layers are frozen.
+        batch_size: number of images of this worker per step.
+        train_files, test_files: `record_files.RecordFiles` of this worker.
+        train_boxes: dict from class name to number of training boxes.
+        train_set, test_set: `tf.data.Dataset` of batches of this worker.
+        epoch: `tf.Variable` from which `train_set` reads the current epoch.
+    """
+
+    settings: Settings
+    workers: cluster.Cluster
+    variant: object
+    trainer: object
+    frozen_epochs: int
+    batch_size: int
+    train_files: object
+    test_files: object
+    train_boxes: dict
+    train_set: object
+    test_set: object
+    epoch: object
+
+
 def main():
     workers = cluster.find_cluster()
-    with Rendezvous(*workers) as others:
-        given = read_given()
-        # TensorFlow takes seconds to import: what can be refused is refused before.
+    with Rendezvous(*workers) as rendezvous:
+        settings = read_settings()
+        # TensorFlow takes seconds to import: invalid settings are refused before.
         runtime.import_tensorflow()
         from yolov3_tf2.training import devices
 
-        facts = cluster.describe_run(given)
-        workers = cluster.agree_on_master(workers, others, facts, newest_epoch(given))
-        # Before anything runs in TensorFlow.
-        with others.watched():
+        description = cluster.describe_run(settings)
+        workers = cluster.agree_on_master(
+            workers, rendezvous, description, newest_epoch(settings)
+        )
+        # Before TensorFlow runs any operation.
+        with rendezvous.watchdog():
             strategy = devices.build_strategy(*workers)
-        others.exchange("connected")
-    with cluster.joined(workers):
-        train(given, workers, strategy)
+        rendezvous.exchange("connected")
+
+    with cluster.translate_worker_errors(workers):
+        run = set_up(settings, workers, strategy)
+        history = train_epochs(run)
+        finish(run, history)
 
 
-def read_given():
+def read_settings():
     values = read_parameters(PARAMETERS, INPUTS)
     for option in ("valohai_model", "valohai_alias"):
         execution.check_name(option, values[option])
-    return Given(
+    return Settings(
         values,
         parse_sizes(values["size"]),
         read_class_names(input_paths("classes")[0]),
-        # Whatever order they come in: shares and the order of an epoch follow from it.
+        # In a fixed order, which shares and the order within an epoch depend on.
         sorted(input_paths("train"), key=lambda path: path.name),
         sorted(input_paths("test"), key=lambda path: path.name),
         input_folder("model", "model.json"),
@@ -327,151 +375,227 @@ def read_given():
 
 
 def find_state():
-    """The checkpoint to go on from, see `state.find_state`; None without one."""
-    given = input_paths("checkpoints", optional=True)
-    paths = given or restart_paths()
+    """Finds the checkpoint to resume from, see `state.find_state`; None without one."""
+    given_paths = input_paths("checkpoints", optional=True)
+    paths = given_paths or restart_paths()
     if not paths:
         return None
     runtime.import_tensorflow()
     from yolov3_tf2.training import state as training_state
 
-    state = training_state.find_state(paths, may_be_partial=not given)
+    state = training_state.find_state(paths, may_be_partial=not given_paths)
     if state is None:
-        logging.warning("no whole checkpoint among the files given: from the start")
+        logging.warning("no complete checkpoint found, training from the start")
     return state
 
 
-def newest_epoch(given):
-    """The epoch that this worker's checkpoints are of, -1 where there are none."""
+def newest_epoch(settings):
+    """Returns the epoch of this worker's newest checkpoint, -1 without one."""
     from yolov3_tf2.training import state as training_state
 
-    return training_state.read_facts(given.state)["epoch"] if given.state else -1
+    if not settings.state:
+        return -1
+    return training_state.read_state_info(settings.state)["epoch"]
 
 
-def train(given, workers, strategy):
-    """Trains, as one of `workers`; all of them end together."""
+def set_up(settings, workers, strategy):
+    """Opens the data and builds the network with its trainer; returns a `Run`."""
     import keras
     import tensorflow as tf
 
-    from valohai_step import training_outputs
     from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
-    from yolov3_tf2.data.record_files import RecordFiles, Share
+    from yolov3_tf2.data.record_files import Share
     from yolov3_tf2.network import checkpoint
-    from yolov3_tf2.training import devices, transfer
+    from yolov3_tf2.training import devices, input_files, transfer
 
-    values, sizes, class_names = given.values, given.sizes, given.class_names
+    values, class_names = settings.values, settings.class_names
     keras.utils.set_random_seed(values["seed"])
-    info = checkpoint.read_model_info(given.model_folder)
+    info = checkpoint.read_model_info(settings.model_folder)
     precision = devices.choose_precision(values["precision"])
     devices.set_precision(precision)
+
     replicas = strategy.num_replicas_in_sync
     share = Share(workers.rank, max(len(workers.addresses), 1))
-    batch_size = values["batch_size"] * replicas // share.count  # This worker's.
-    train_files, test_files = (
-        RecordFiles(paths, share) for paths in (given.train_paths, given.test_paths)
+    train_files = input_files.open_records(
+        settings.train_paths, "train", class_names, share
     )
-    check_files(train_files, "train", class_names, share)
-    check_files(test_files, "test", class_names, share)
+    test_files = input_files.open_records(
+        settings.test_paths, "test", class_names, share
+    )
     logging.info(
-        "%s: %d classes, %d training and %d test pictures, %s, %s, %d a step",
+        "%s: %d classes, %d training images, %d test images, %s, %s, "
+        "%d images per step",
         info.variant.name,
         len(class_names),
         train_files.total,
         test_files.total,
-        describe_devices(strategy),
+        devices.describe_devices(strategy),
         precision,
         values["batch_size"] * replicas,
     )
 
-    train_boxes = count_train_boxes(train_files, class_names, strategy)
-    steps_per_epoch = train_files.steps(batch_size)
+    train_boxes = input_files.count_boxes(train_files, class_names, strategy)
+    batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
-        model, known = transfer.build_transferred_model(
-            info, class_names, given.model_folder, values["transfer"]
+        model, all_classes_pretrained = transfer.build_transferred_model(
+            info, class_names, settings.model_folder, values["transfer"]
         )
         trainer = transfer.build_trainer(
-            model, known, info.variant, strategy, values, steps_per_epoch
+            model,
+            all_classes_pretrained,
+            info.variant,
+            strategy,
+            values,
+            train_files.steps(batch_size),
         )
-        epoch_variable = tf.Variable(0, dtype=tf.int64, trainable=False)
+        epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+
     common = (class_names, info.variant)
-    fill = replicas > 1
+    fill_last_batch = replicas > 1  # Every replica needs images in every batch.
     train_set = build_training_dataset(
         train_files,
         *common,
-        sizes,
+        settings.sizes,
         batch_size,
         {kind: values[kind] for kind in STRENGTHS},
         values["seed"],
-        epoch_variable,
+        epoch,
         round(MOSAIC_SHARE * values["epochs"]),
-        fill,
+        fill_last_batch,
     )
-    test_set = build_dataset(test_files, *common, sizes[-1], batch_size, fill)
+    test_set = build_dataset(
+        test_files, *common, settings.sizes[-1], batch_size, fill_last_batch
+    )
+    return Run(
+        settings,
+        workers,
+        info.variant,
+        trainer,
+        transfer.count_frozen_epochs(values, all_classes_pretrained),
+        batch_size,
+        train_files,
+        test_files,
+        train_boxes,
+        train_set,
+        test_set,
+        epoch,
+    )
 
-    def measure(epoch, results):
-        """Evaluates, logs and saves what an epoch has made."""
-        tested = evaluate(f"testing {epoch}/{values['epochs']}")
-        results |= tested[0]
-        history.append(finite_values(results))
-        best = training_outputs.best_epoch(history)
-        rank = "the best so far" if best == epoch else f"the best is epoch {best}"
-        outcome = f"{training_outputs.describe(results)}, {rank}"
-        if workers.is_master:
-            log_metadata(**results)
-            if epoch == best:
-                training_outputs.save_model(
-                    trainer, class_names, sizes[-1], train_boxes
-                )
-            if epoch % values["checkpoint_epochs"] == 0 or epoch == values["epochs"]:
-                checkpoints.save(history)
-            execution.set_status(f"epoch {epoch}/{values['epochs']}: {outcome}")
-        logging.info("epoch %d: %s", epoch, outcome)
 
-    def evaluate(title):
-        progress = bar(title, test_files.steps(batch_size), workers)
-        return trainer.evaluate(test_set, class_names, sizes[-1], progress)
+def train_epochs(run):
+    """Trains all epochs; returns the history, a list of the results of each epoch.
 
+    Epoch 0 is the model before training.
+    """
+    from valohai_step import training_outputs
+
+    settings, trainer = run.settings, run.trainer
+    epochs, patience = settings.values["epochs"], settings.values["patience"]
+    checkpoints = training_outputs.Checkpoints(
+        trainer, run.variant, settings.class_names
+    )
     history = []
-    checkpoints = training_outputs.Checkpoints(trainer, info.variant, class_names)
-    if workers.is_master and given.state:
-        history = checkpoints.resume(given.state)
-    history = trainer.share_state(history)
+    if run.workers.is_master and settings.state:
+        history = checkpoints.resume(settings.state)
+    history = trainer.broadcast_state(history)
     if not history:
-        measure(0, {"epoch": 0})
-    if workers.is_master:
-        training_outputs.draw_batch(train_set, class_names)
-    for epoch in range(len(history), values["epochs"] + 1):
-        waited = epoch - 1 - training_outputs.best_epoch(history)
-        if values["patience"] and waited >= values["patience"]:
-            logging.info("no better AP for %d epochs: stopped", values["patience"])
+        test_epoch(run, checkpoints, history, {"epoch": 0})
+    if run.workers.is_master:
+        training_outputs.draw_batch(run.train_set, settings.class_names)
+
+    for epoch in range(len(history), epochs + 1):
+        waited = training_outputs.epochs_without_progress(history)
+        if patience and waited >= patience:
+            logging.info("stopping early: no better AP for %d epochs", patience)
             break
-        if epoch > transfer.frozen_epochs(values, known) and values["kept_rate"]:
+        if epoch > run.frozen_epochs and settings.values["kept_rate"]:
             trainer.thaw()
-        epoch_variable.assign(epoch)
-        results = trainer.train_epoch(
-            train_set,
-            given.train_paths,
-            bar(f"epoch {epoch}/{values['epochs']}", steps_per_epoch, workers),
-        )
+        run.epoch.assign(epoch)
+        bar = epoch_bar(run, f"epoch {epoch}/{epochs}", run.train_files)
+        results = trainer.train_epoch(run.train_set, settings.train_paths, bar)
         unassigned = results.pop("unassigned")
         if unassigned and epoch == 1:
             logging.warning(
-                "%d boxes are not learned: no anchor free for them", unassigned
+                "%d boxes could not be assigned to any anchor and are ignored",
+                unassigned,
             )
         rate = {"learning_rate": trainer.learning_rate()}
-        measure(epoch, {"epoch": epoch} | rate | results)
+        test_epoch(run, checkpoints, history, {"epoch": epoch} | rate | results)
+    return history
 
-    if workers.is_master:
-        training_outputs.load_shipped(trainer)
-    trainer.share_state()
-    results, tested = evaluate("testing model/")
-    if workers.is_master:
+
+def test_epoch(run, checkpoints, history, results):
+    """Tests the model after an epoch; logs and saves it, as far as they are due.
+
+    Args:
+        run: the `Run`.
+        checkpoints: its `training_outputs.Checkpoints`.
+        history: list of the results of earlier epochs; this epoch's are appended.
+        results: dict of the results of training in this epoch.
+    """
+    from valohai_step import training_outputs
+
+    epoch, epochs = results["epoch"], run.settings.values["epochs"]
+    tested, _ = test_model(run, f"testing {epoch}/{epochs}")
+    results = results | tested
+    history.append(finite_values(results))
+    best = training_outputs.best_epoch(history)
+    rank = "best so far" if best == epoch else f"best: epoch {best}"
+    outcome = f"{training_outputs.describe_accuracy(results)}, {rank}"
+    if run.workers.is_master:
+        log_metadata(**results)
+        if epoch == best:
+            training_outputs.save_model(
+                run.trainer,
+                run.settings.class_names,
+                run.settings.sizes[-1],
+                run.train_boxes,
+            )
+        if epoch % run.settings.values["checkpoint_epochs"] == 0 or epoch == epochs:
+            checkpoints.save(history)
+        execution.set_status(f"epoch {epoch}/{epochs}: {outcome}")
+    logging.info("epoch %d: %s", epoch, outcome)
+
+
+def test_model(run, title):
+    """Returns the results of `Trainer.evaluate` on the test images."""
+    bar = epoch_bar(run, title, run.test_files)
+    return run.trainer.evaluate(
+        run.test_set, run.settings.class_names, run.settings.sizes[-1], bar
+    )
+
+
+def epoch_bar(run, title, files):
+    """Returns a function that wraps the batches of files in the master's progress bar.
+
+    In a log it has no line if it takes less than ten seconds.
+    """
+    return lambda batches: progress_bar(
+        batches,
+        desc=title,
+        total=files.steps(run.batch_size),
+        unit=" steps",
+        disable=not run.workers.is_master,
+        delay=0 if sys.stderr.isatty() else 10,
+    )
+
+
+def finish(run, history):
+    """Tests the files of `model/` once more; writes plots and Valohai's metadata."""
+    from valohai_step import training_outputs
+
+    settings, values = run.settings, run.settings.values
+    if run.workers.is_master:
+        training_outputs.load_best_model(run.trainer)
+    run.trainer.broadcast_state()
+    results, tested = test_model(run, "testing model/")
+    if run.workers.is_master:
         outcome = training_outputs.finish(
             results,
             tested,
-            given.test_paths,
-            class_names,
+            settings.test_paths,
+            settings.class_names,
             history,
             values["min_ap50"],
         )
@@ -479,74 +603,11 @@ def train(given, workers, strategy):
             "model",
             values["valohai_model"],
             values["valohai_alias"],
-            given.tags,
-            f"{info.variant.name} at {sizes[-1]}, {len(class_names)} classes, trained "
-            f"on {train_files.total} pictures and tested on {test_files.total}; "
-            f"{outcome}",
+            settings.tags,
+            f"{run.variant.name} at {settings.sizes[-1]}, {len(settings.class_names)} "
+            f"classes, trained on {run.train_files.total} images and tested on "
+            f"{run.test_files.total}; {outcome}",
         )
-
-
-def check_files(files, name, class_names, share):
-    """Checks that an input has records, of these classes, and enough for all workers.
-
-    Args:
-        files: its `record_files.RecordFiles`.
-    """
-    from yolov3_tf2.data import records
-
-    for path in files.paths:
-        records.check_first_record(path, class_names)
-    if not files.total:
-        raise InputError(
-            f"input '{name}': no pictures in {', '.join(map(str, files.paths))}; "
-            "expected the TFRecord files of convert_superbai.py."
-        )
-    if files.total < share.count:
-        raise InputError(
-            f"input '{name}': expected a picture for each of {share.count} workers, "
-            f"got {files.total}; train on fewer machines."
-        )
-
-
-def count_train_boxes(files, class_names, strategy):
-    """Counts the boxes of each class that all workers train on.
-
-    Args:
-        files: the `record_files.RecordFiles` of this worker.
-
-    Returns:
-        A dict from class name to number.
-    """
-    from yolov3_tf2.data.counting import count_boxes
-    from yolov3_tf2.training.workers import collective
-
-    numbers = collective.gather(strategy, count_boxes(files, class_names))
-    return dict(zip(class_names, sum(numbers).tolist(), strict=True))
-
-
-def describe_devices(strategy):
-    """Names what trains, for the log."""
-    replicas = strategy.num_replicas_in_sync
-    devices = strategy.extended.worker_devices
-    kind = devices[0].split(":")[-2]
-    if replicas > len(devices):
-        return f"{replicas // len(devices)} workers with {len(devices)} {kind} each"
-    return f"{replicas} {kind}" if kind == "GPU" else "no GPU found, on the processor"
-
-
-def bar(description, total, workers):
-    """Returns what wraps the batches of an epoch into the master's progress bar.
-
-    In a log it has no line where it takes less than ten seconds.
-    """
-    return lambda batches: progress_bar(
-        batches,
-        desc=description,
-        total=total,
-        unit=" steps",
-        disable=not workers.is_master,
-        delay=0 if sys.stderr.isatty() else 10,
-    )
 
 
 if __name__ == "__main__":

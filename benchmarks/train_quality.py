@@ -3,10 +3,10 @@
     python benchmarks/train_quality.py --images images.zip --labels labels.zip \\
         --weights yolov3-tiny.weights --epochs 30 --seeds 5
 
-Runs the project's own steps with their defaults, or with the recipe of the example that
-this project replaces: the backbone kept and frozen, the rest from random numbers, no
-augmentation, Adam, squared box loss, the last epoch shipped. What follows `--` goes to
-train.py, as in `-- --box_loss=darknet --mosaic=0`.
+Runs the steps of this project with their defaults, or with the recipe of the example
+that it replaces: a pretrained and frozen backbone, random weights elsewhere, no
+augmentation, Adam, darknet's box loss, the model of the last epoch. Options after `--`
+are passed to train.py, as in `-- --box_loss=darknet --mosaic=0`.
 """
 
 import argparse
@@ -44,30 +44,30 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", required=True, help="the pictures' zip")
-    parser.add_argument("--labels", required=True, help="the labels' zip")
+    parser.add_argument("--images", required=True, help="zip of the images")
+    parser.add_argument("--labels", required=True, help="zip of the label export")
     parser.add_argument("--weights", required=True, help="yolov3-tiny.weights")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=1, help="runs, seeds 0, 1, …")
+    parser.add_argument("--seeds", type=int, default=1, help="runs, with seeds 0, 1, …")
     parser.add_argument("--recipe", choices=RECIPES, default="default")
     parser.add_argument("options", nargs="*", help="options of train.py, after --")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         run(
             folder,
             "convert_superbai.py",
-            *("--images", Path(given.images).resolve()),
-            *("--labels", Path(given.labels).resolve()),
+            *("--images", Path(arguments.images).resolve()),
+            *("--labels", Path(arguments.labels).resolve()),
         )
         run(
             folder,
             "weights.py",
-            *("--model=yolov3-tiny", "--weights", Path(given.weights).resolve()),
+            *("--model=yolov3-tiny", "--weights", Path(arguments.weights).resolve()),
         )
         runs = []
-        for seed in range(given.seeds):
+        for seed in range(arguments.seeds):
             lines = run(
                 folder / f"seed-{seed}",
                 "train.py",
@@ -75,17 +75,20 @@ def main():
                 *("--train", *(folder / "train").iterdir()),
                 *("--test", *(folder / "test").iterdir()),
                 *("--model", *(folder / "model").iterdir()),
-                *(f"--epochs={given.epochs}", f"--seed={seed}"),
-                *RECIPES[given.recipe],
-                *given.options,
+                *(f"--epochs={arguments.epochs}", f"--seed={seed}"),
+                *RECIPES[arguments.recipe],
+                *arguments.options,
             )
             epochs = [line for line in lines if "epoch" in line]
             runs.append(epochs)
-            print(f"\n{given.recipe}, seed {seed}\nepoch      AP    AP50")
+            print(f"\n{arguments.recipe}, seed {seed}\nepoch      AP    AP50")
             for line in epochs:
                 print(f"{line['epoch']:5d}  {line['AP']:.4f}  {line['AP50']:.4f}")
             sys.stdout.flush()
-    print(f"\n{given.recipe}, {given.epochs} epochs, mean of {given.seeds} (range)")
+    print(
+        f"\n{arguments.recipe}, {arguments.epochs} epochs, mean of "
+        f"{arguments.seeds} (range)"
+    )
     print("            AP                        AP50")
     chosen = {
         "untrained": [epochs[0] for epochs in runs],
@@ -102,7 +105,7 @@ def accuracy(line):
 
 
 def run(outputs, script, *arguments):
-    """Runs a step; returns its metadata, a list of dicts."""
+    """Runs a step and returns its metadata, a list of dicts."""
     process = subprocess.run(
         [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
         env={**os.environ, "VH_OUTPUTS_DIR": str(outputs)},
@@ -116,7 +119,7 @@ def run(outputs, script, *arguments):
 
 
 def describe(values):
-    """Mean and range, as text."""
+    """Returns mean and range as text."""
     mean = statistics.mean(values)
     return f"{mean:.4f} ({min(values):.4f} to {max(values):.4f})"
 

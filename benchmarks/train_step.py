@@ -63,7 +63,7 @@ def own_step(variant, images, frozen, precision):
 
     from yolov3_tf2.boxes.assignment import assign_boxes
     from yolov3_tf2.network import model as network
-    from yolov3_tf2.training import devices, optimizer
+    from yolov3_tf2.training import devices, optimizer, replicas
     from yolov3_tf2.training.trainer import Trainer
 
     devices.set_precision(precision)
@@ -77,11 +77,12 @@ def own_step(variant, images, frozen, precision):
                 "adamw", variables, 1e-5, 1000, 5e-4, name
             )
             groups.append((built, layers))
+    strategy = devices.build_strategy()
     trainer = Trainer(
         model,
         averaged,
         variant,
-        devices.build_strategy(),
+        strategy,
         groups,
         box_loss="ciou",
         ema=0.9998,
@@ -107,7 +108,8 @@ def own_step(variant, images, frozen, precision):
         "weights": tf.ones(number),
     }
     dataset = tf.data.Dataset.from_tensors(batch)
-    step, parts = trainer.train_function(dataset), trainer.on_devices(batch)
+    step = trainer.train_function(dataset)
+    parts = replicas.copy_to_devices(strategy, batch)
     return lambda: step(parts)[1].numpy()
 
 

@@ -20,7 +20,7 @@ from yolov3_tf2.network import checkpoint
 
 
 @pytest.mark.parametrize(
-    "transfer, kept",
+    "transfer, num_pretrained",
     # Of 8,680,864: the outputs have 24 filters of 512 and of 256 weights and a bias.
     [
         ("darknet", "6,298,480"),
@@ -29,10 +29,12 @@ from yolov3_tf2.network import checkpoint
         ("none", "0"),
     ],
 )
-def test_train(run_script, outputs, files, transfer, kept):
+def test_train(run_script, outputs, files, transfer, num_pretrained):
     process = train(run_script, outputs, files, f"--transfer={transfer}")
     assert process.returncode == 0, process.stderr
-    assert f"transfer {transfer}: {kept}" in process.stderr
+    assert f"transfer {transfer}: {num_pretrained} of" in process.stderr
+    is_warned = "WARNING: no GPU found, training on CPU\n" in process.stderr
+    assert is_warned == (not tf.config.list_physical_devices("GPU"))
     lines = [json.loads(line) for line in process.stdout.split("\n") if line]
     assert [line.get("epoch") for line in lines] == [0, 1, None]
     assert lines[1]["images_per_second"] > 0
@@ -40,15 +42,15 @@ def test_train(run_script, outputs, files, transfer, kept):
     boxes = {"circle": 1, "square": 1, "triangle": 0}
     assert info == (TINY, NAMES, 64, boxes)
     best = lines[2]["best_epoch"]
-    assert f"model/ is of epoch {best}" in process.stderr
+    assert f"model/ is from epoch {best}" in process.stderr
     if transfer == "heads" and best == 0:
         before, _ = checkpoint.load_model(files / "model")
         for ours, theirs in zip(trained.variables, before.variables, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def moved(outputs, files):
-    """The parts of the network that the last epoch has left other than they were."""
+def changed_parts(outputs, files):
+    """Returns the parts of the network that training has changed."""
     (path,) = (outputs / "checkpoints").glob("epoch-*.json")
     reader = tf.train.load_checkpoint(str(path.with_suffix(".tf")))
     before, _ = checkpoint.load_model(files / "model")
@@ -71,12 +73,14 @@ def moved(outputs, files):
         (["--transfer=darknet", "--freeze_epochs=9"], {"neck", "output"}),
     ],
 )
-def test_kept_layers_can_wait_or_stay(run_script, outputs, files, arguments, expected):
+def test_pretrained_layers_can_be_frozen(
+    run_script, outputs, files, arguments, expected
+):
     process = train(run_script, outputs, files, *arguments)
     assert process.returncode == 0, process.stderr
-    assert moved(outputs, files) >= expected
+    assert changed_parts(outputs, files) >= expected
     if "--epochs=2" not in arguments:
-        assert "backbone" not in moved(outputs, files)
+        assert "backbone" not in changed_parts(outputs, files)
 
 
 def test_nothing_to_train(run_script, outputs, files):
@@ -90,8 +94,8 @@ def test_a_range_of_sizes(run_script, outputs, files):
     assert checkpoint.read_model_info(outputs / "model").size == 128
 
 
-def test_patience_ends_a_training(run_script, outputs, files):
-    # Too small a rate to change anything: the untrained model stays the best.
+def test_patience_stops_a_training(run_script, outputs, files):
+    # The rate is too small to change anything: the untrained model stays the best.
     process = train(
         run_script,
         outputs,
@@ -99,8 +103,8 @@ def test_patience_ends_a_training(run_script, outputs, files):
         *("--epochs=9", "--patience=2", "--learning_rate=1e-8", "--freeze_epochs=9"),
     )
     assert process.returncode == 0, process.stderr
-    assert "no better AP for 2 epochs: stopped" in process.stderr
-    assert "no epoch has made the model better" in process.stderr
+    assert "stopping early: no better AP for 2 epochs" in process.stderr
+    assert "no epoch improved the model: model/ is as before training" in process.stderr
     lines = [json.loads(line) for line in process.stdout.split("\n") if line]
     assert [line.get("epoch") for line in lines] == [0, 1, 2, None]
 
@@ -113,7 +117,7 @@ def test_train_refuses_a_class_that_the_class_file_lacks(
     refused(process, outputs, "not in the class file", "square", "ds/1.png")
 
 
-def test_train_refuses_a_file_of_other_classes_at_once(
+def test_train_refuses_a_file_of_other_classes_before_training(
     run_script, outputs, files, tmp_path
 ):
     (tmp_path / "classes.txt").write_text("cat\n")
@@ -123,7 +127,7 @@ def test_train_refuses_a_file_of_other_classes_at_once(
 
 
 def other_records(folder):
-    """TFRecord files that are not of the schema: of another, and of no example."""
+    """Writes a TFRecord file of another schema, and one without examples."""
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
     features = tf.train.Features(feature={"image/encoded": feature})
     example = tf.train.Example(features=features).SerializeToString()

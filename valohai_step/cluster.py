@@ -1,7 +1,7 @@
-"""The machines that train together: those of a distributed task, or of TF_CONFIG.
+"""The workers that train together: of a Valohai distributed task, or of `TF_CONFIG`.
 
-Each runs the same step with the same inputs. The first of them, the master, writes the
-outputs and the log.
+Each machine runs the same step with the same inputs. The first worker, the master,
+writes the outputs and the log.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from absl import logging
 
 from yolov3_tf2.errors import InputError, reason
 
-# Each worker listens on this port and the number of its rank.
+# Each worker listens on this port plus its rank.
 FIRST_PORT = 23450
 
 
@@ -26,8 +26,8 @@ class Cluster(NamedTuple):
     """The workers that train together.
 
     Attributes:
-        addresses: list of `host:port`, one a worker; empty where there is no cluster.
-        rank: the place of this worker in it.
+        addresses: list of `host:port`, one per worker; empty without a cluster.
+        rank: index of this worker in `addresses`.
     """
 
     addresses: list
@@ -35,15 +35,15 @@ class Cluster(NamedTuple):
 
     @property
     def address(self):
-        """That of this worker."""
+        """The address of this worker."""
         return self.addresses[self.rank]
 
     @property
     def is_master(self):
         return self.rank == 0
 
-    def led_by(self, rank):
-        """The same workers, with another one as the master."""
+    def with_master(self, rank):
+        """Returns the same workers, with the one of `rank` first."""
         order = [rank, *(r for r in range(len(self.addresses)) if r != rank)]
         addresses = [self.addresses[r] for r in order]
         return Cluster(addresses, order.index(self.rank))
@@ -53,8 +53,8 @@ def find_cluster():
     """Finds the workers of a Valohai distributed task, or those in `TF_CONFIG`.
 
     Raises:
-        InputError: there are fewer of them than the task has, or `TF_CONFIG` is not
-            what TensorFlow documents.
+        InputError: the task has fewer workers than it requires, or `TF_CONFIG` is not
+            as TensorFlow documents it.
     """
     if valohai.distributed.is_distributed_task():
         members = sorted(valohai.distributed.members(), key=lambda m: m.rank)
@@ -62,23 +62,25 @@ def find_cluster():
         if len(members) < expected:
             raise InputError(
                 f"distributed task: expected {expected} workers, got {len(members)}; "
-                "has the task enough machines?"
+                "are enough machines available for the task?"
             )
-        addresses = [_address(m.primary_local_ip, FIRST_PORT + m.rank) for m in members]
+        addresses = [
+            _join_address(m.primary_local_ip, FIRST_PORT + m.rank) for m in members
+        ]
         return Cluster(addresses, valohai.distributed.rank)
-    return _of_tf_config(os.environ.get("TF_CONFIG", ""))
+    return _parse_tf_config(os.environ.get("TF_CONFIG", ""))
 
 
-def _address(ip, port):
+def _join_address(ip, port):
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-def _of_tf_config(text):
+def _parse_tf_config(text):
     if not text:
         return Cluster([], 0)
     try:
         config = json.loads(text)
-        # TensorFlow's order: a chief is the first of the workers.
+        # In TensorFlow's order a chief comes before the workers.
         addresses = {
             (kind, index): str(address)
             for kind in ("chief", "worker")
@@ -91,7 +93,7 @@ def _of_tf_config(text):
         for address in addresses.values():
             port = re.fullmatch(r".+:(\d{1,5})", address)
             if not (port and 0 < int(port[1]) < 2**16):
-                raise ValueError(f"no port of 1 to {2**16 - 1} in {address}")
+                raise ValueError(f"no port from 1 to {2**16 - 1} in {address}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": '
@@ -100,29 +102,26 @@ def _of_tf_config(text):
     return Cluster(list(addresses.values()), list(addresses).index(task))
 
 
-def describe_run(given):
-    """What is to be the same on all workers.
+def describe_run(settings):
+    """Returns what must be equal on all workers: a dict that JSON can write.
 
     Args:
-        given: a `Given` of train.py.
-
-    Returns:
-        A dict of names to values, which JSON can write.
+        settings: the `Settings` of train.py.
     """
     import tensorflow as tf
 
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.training import devices
 
-    model = checkpoint.read_model_info(given.model_folder)
-    # It has a checksum of each of the model's tensors.
-    index = (given.model_folder / checkpoint.FILES[0]).read_bytes()
-    files = {"train": given.train_paths, "test": given.test_paths}
+    model = checkpoint.read_model_info(settings.model_folder)
+    # The index holds a checksum of each tensor of the model.
+    index = (settings.model_folder / checkpoint.FILES[0]).read_bytes()
+    files = {"train": settings.train_paths, "test": settings.test_paths}
     return {
         "number of GPUs": len(tf.config.list_physical_devices("GPU")),
-        **{f"--{name}": value for name, value in given.values.items()},
-        "precision": devices.choose_precision(given.values["precision"]),
-        "classes": given.class_names,
+        **{f"--{name}": value for name, value in settings.values.items()},
+        "precision": devices.choose_precision(settings.values["precision"]),
+        "classes": settings.class_names,
         "network of the input 'model'": model.variant.name,
         "classes of the input 'model'": model.class_names,
         "digest of the input 'model'": hashlib.sha256(index).hexdigest()[:16],
@@ -135,54 +134,54 @@ def describe_run(given):
     }
 
 
-def agree_on_master(cluster, others, facts, epoch):
-    """Compares what the workers are about to do, and chooses the master.
+def agree_on_master(cluster, rendezvous, description, epoch):
+    """Checks that all workers are about to do the same, and chooses the master.
 
-    It is the one with the newest checkpoints, as machines that are started again may
-    be numbered otherwise; the first, where none has more than it.
+    The master is the worker with the newest checkpoint, as restarted machines may get
+    other ranks; the first of them, where several have it.
 
     Args:
-        cluster: the result of `find`.
-        others: the `Rendezvous` of its workers.
-        facts: the result of `facts`.
+        cluster: the result of `find_cluster`.
+        rendezvous: the `Rendezvous` of its workers.
+        description: the result of `describe_run`.
         epoch: the epoch of the newest checkpoint of this worker, -1 without one.
 
     Returns:
-        The cluster, numbered so that the master is the first.
+        The cluster, with the master first.
 
     Raises:
-        InputError: they are not about to do the same.
+        InputError: the workers differ.
     """
-    answers = others.exchange([facts, epoch])
+    answers = rendezvous.exchange([description, epoch])
     for rank, (theirs, _) in enumerate(answers):
-        difference = _difference(answers[0][0], theirs)
+        difference = _find_difference(answers[0][0], theirs)
         if difference:
             name, first, other = difference
             raise InputError(
                 f"the workers differ in {name}: expected the same on each machine, "
-                f"got {_short(first)} on worker 0 ({cluster.addresses[0]}) and "
-                f"{_short(other)} on worker {rank} ({cluster.addresses[rank]}); give "
-                "each the same command and inputs, and take machines of one kind."
+                f"got {_shorten(first)} on worker 0 ({cluster.addresses[0]}) and "
+                f"{_shorten(other)} on worker {rank} ({cluster.addresses[rank]}); use "
+                "the same command, inputs and type of machine for all."
             )
     epochs = [epoch for _, epoch in answers]
-    cluster = cluster.led_by(epochs.index(max(epochs))) if epochs[1:] else cluster
+    cluster = cluster.with_master(epochs.index(max(epochs))) if epochs[1:] else cluster
     if len(cluster.addresses) > 1:
-        # Not by their numbers, which may be new.
+        # By addresses, as ranks may have changed.
         logging.info(
             "worker %s of %s: %s",
             cluster.address,
             ", ".join(cluster.addresses),
-            "the master" if cluster.is_master else "the first of them logs and writes",
+            "the master" if cluster.is_master else "the first one logs and writes",
         )
     if not cluster.is_master:
         logging.set_verbosity(logging.WARNING)
     return cluster
 
 
-def _difference(first, other):
-    """Returns the name and both values of what two dicts differ in; None if nothing.
+def _find_difference(first, other):
+    """Returns the first difference of two dicts: name and both values; None if equal.
 
-    Of lists the first elements that differ, as a whole list is too long to read.
+    Of lists it returns the first elements that differ, as whole lists are too long.
     """
     for name in first | other:
         values = first.get(name, "nothing"), other.get(name, "nothing")
@@ -197,13 +196,13 @@ def _difference(first, other):
     return None
 
 
-def _short(value):
+def _shorten(value):
     return textwrap.shorten(str(value), 500, placeholder="…")
 
 
 @contextmanager
-def joined(cluster):
-    """Says what happened where another worker of the block's has ended.
+def translate_worker_errors(cluster):
+    """Turns TensorFlow's errors about another worker into an `InputError`.
 
     Raises:
         InputError: another worker no longer answers.
@@ -220,12 +219,12 @@ def joined(cluster):
     ) as error:
         if len(cluster.addresses) < 2:
             raise
-        # Behind this and before that is what the network said.
+        # The network's own message is between these words.
         cause = reason(error).rpartition("aborted by: ")[2]
         cause = re.split(" Additional| The error could be from", cause)[0].rstrip(".")
         raise InputError(
             f"worker {cluster.address}: another of the {len(cluster.addresses)} "
             f"workers ({', '.join(cluster.addresses)}) no longer answers ({cause}); "
-            "its own log says why it ended. Started again with the files of "
-            "checkpoints/, the training goes on after its last whole epoch."
+            "see its own log. Start the step again with the files of checkpoints/ to "
+            "resume after the last complete epoch."
         ) from error

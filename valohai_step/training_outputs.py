@@ -1,4 +1,4 @@
-"""What a training leaves: the best model, checkpoints to go on from, and plots."""
+"""The outputs of a training: its best model, checkpoints to resume from, and plots."""
 
 import itertools
 import math
@@ -16,59 +16,59 @@ from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
 from yolov3_tf2.training import state as training_state
 
-WORST_PICTURES = 8
+NUM_WORST_IMAGES = 8
 
 
 class Checkpoints:
-    """What a training that was cut off goes on from: its state, and its best model."""
+    """Saves and restores the state of a training, together with its best model."""
 
     def __init__(self, trainer, variant, class_names):
-        """Takes the `Trainer`, its `variants.Variant` and the names of its classes."""
+        """Takes the `Trainer`, its `variants.Variant` and the list of class names."""
         self._trainer, self._variant, self._class_names = trainer, variant, class_names
-        self._best = None  # The epoch of the best model that was written.
+        self._best = None  # The epoch of the best model that was saved.
 
     @property
     def _folder(self):
-        # Not before it is needed: only the master of several workers has outputs.
+        # Created when needed, as only the master of several workers has outputs.
         return outputs_folder() / "checkpoints"
 
     def resume(self, path):
-        """Puts the trainer where an earlier training ended.
+        """Restores the trainer and `model/` from an earlier training.
 
         Args:
-            path: of its state, see `state.find_state`.
+            path: path of its state, see `state.find_state`.
 
         Returns:
             The history of that training, a list of the results of its epochs.
 
         Raises:
-            InputError: the checkpoints are of other classes, or damaged.
+            InputError: the checkpoint has other classes, or is damaged.
         """
-        facts = training_state.read_facts(path)
+        info = training_state.read_state_info(path)
         expected = {"variant": self._variant.name, "classes": self._class_names}
-        for name, ours in expected.items():
-            if facts[name] != ours:
+        for name, value in expected.items():
+            if info[name] != value:
                 raise InputError(
-                    f"{path}: expected a training of {name} {ours}, got one of "
-                    f"{facts[name]}; are these the checkpoints of another training?"
+                    f"{path}: expected a training of {name} {value}, got one of "
+                    f"{info[name]}; is this the checkpoint of another training?"
                 )
         training_state.restore_state(path, self._trainer.state())
         execution.upload_now(training_state.copy_state(path, self._folder))
-        self._best = facts["best_epoch"]
+        self._best = info["best_epoch"]
         with staged_outputs(quiet=True) as folder:
             training_state.restore_best(path, self._best, folder / "model")
-        logging.info("goes on after epoch %d, from %s", facts["epoch"], path)
-        return facts["history"]
+        logging.info("resuming after epoch %d from %s", info["epoch"], path)
+        return info["history"]
 
     def save(self, history):
-        """Writes the state after the last epoch of a history."""
+        """Saves the state after the last epoch of a history."""
         best = best_epoch(history)
         written = []
         if best != self._best:
             model = outputs_folder() / "model"
             written += training_state.save_best(self._folder, best, model)
             self._best = best
-        facts = {
+        info = {
             "best_epoch": best,
             "variant": self._variant.name,
             "classes": self._class_names,
@@ -78,29 +78,29 @@ class Checkpoints:
             self._folder,
             history[-1]["epoch"],
             self._trainer.state(),
-            facts,
-            # On Valohai they may still be on their way, and it takes them away itself.
+            info,
+            # Valohai may still be uploading them, and deletes them itself.
             keep_older=execution.is_on_valohai(),
         )
         execution.upload_now(written)
 
 
 def save_model(trainer, class_names, size, train_boxes):
-    """Writes the model, the best one so far."""
+    """Saves the moving average of the weights as `model/`."""
     with staged_outputs(quiet=True) as folder:
         checkpoint.save_model(
             folder / "model", trainer.averaged, class_names, size, train_boxes
         )
 
 
-def load_shipped(trainer):
-    """Puts the weights of the model that is shipped, as its files have them, back."""
+def load_best_model(trainer):
+    """Loads the weights of `model/`, the best model, into the trainer."""
     folder = outputs_folder() / "model"
     checkpoint.load_weights(folder, trainer.averaged, network.PARTS)
 
 
 def best_epoch(history):
-    """The epoch of the highest AP; the last one, where there are no labels to tell."""
+    """Returns the epoch with the highest AP; the last one if no AP is known."""
     best = 0
     for row in history:
         if "AP" not in row or row["AP"] > history[best]["AP"]:
@@ -108,14 +108,19 @@ def best_epoch(history):
     return best
 
 
-def describe(row):
-    """The accuracy of an epoch, for the log."""
+def epochs_without_progress(history):
+    """Returns the number of epochs since the one with the highest AP."""
+    return history[-1]["epoch"] - best_epoch(history)
+
+
+def describe_accuracy(row):
+    """Returns the accuracy of an epoch in words, for the log."""
     nan = math.nan
     return f"AP {row.get('AP', nan):.3f}, AP50 {row.get('AP50', nan):.3f}"
 
 
 def draw_batch(dataset, class_names):
-    """Draws pictures as the network will see them, to check the boxes by eye."""
+    """Draws training images as the network sees them, to check the boxes by eye."""
     tiles = [
         tile
         for batch in itertools.islice(iterate(dataset), 2)
@@ -130,29 +135,29 @@ def draw_batch(dataset, class_names):
 
 
 def finish(results, tested, test_paths, class_names, history, min_ap50):
-    """Draws plots of the training and of the model that is shipped, and says how it is.
+    """Draws plots of the training and of the best model, and logs its accuracy.
 
     Args:
-        results, tested: what `Trainer.evaluate` gives for it.
-        test_paths: the TFRecord files that it was tested on.
+        results, tested: the results of `Trainer.evaluate` for the best model.
+        test_paths: list of the TFRecord files that it was tested on.
         class_names: list of strings.
         history: list of the results of all epochs.
-        min_ap50: what its AP50 has to be for a pipeline to go on.
+        min_ap50: the AP50 that it must reach for a pipeline to continue.
 
     Returns:
-        How it is, in words.
+        Its accuracy in words.
     """
     with staged_outputs() as folder:
         (folder / "plots").mkdir()
         draw_plots(folder / "plots", history, tested, test_paths, class_names)
     best = best_epoch(history)
     if best == 0 and len(history) > 1:
-        logging.warning("no epoch has made the model better: it is the untrained one")
-    outcome = f"model/ is of epoch {best}: {describe(results)}"
-    # Not known, where no test picture has labels, is not enough.
+        logging.warning("no epoch improved the model: model/ is as before training")
+    outcome = f"model/ is from epoch {best}: {describe_accuracy(results)}"
+    # An AP50 that is unknown, without labels in the test images, is not enough either.
     below = min_ap50 > 0 and not results.get("AP50", 0.0) >= min_ap50
     if below:
-        outcome += f", which is under --min_ap50={min_ap50:g}"
+        outcome += f", below --min_ap50={min_ap50:g}"
         logging.warning("%s", outcome)
     else:
         logging.info("%s", outcome)
@@ -167,12 +172,20 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
 
 
 def draw_plots(folder, history, tested, test_paths, class_names):
-    """Draws curves and errors; `tested` is a list of `coco.EvaluatedImage`."""
+    """Draws curves, a confusion matrix and the images with the most errors.
+
+    Args:
+        folder: where they are saved.
+        history: list of the results of all epochs.
+        tested: list of `coco.EvaluatedImage`.
+        test_paths: list of their TFRecord files.
+        class_names: list of strings.
+    """
     plots.curves(history).savefig(folder / "curves.png")
     plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
     plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")
-    worst = matching.worst_images(tested, WORST_PICTURES)
-    rows = records.read_examples(test_paths, [picture.number for picture in worst])
+    worst = matching.worst_images(tested, NUM_WORST_IMAGES)
+    rows = records.read_examples(test_paths, [image.number for image in worst])
     images = [
         load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
         for row in rows

@@ -1,11 +1,10 @@
-"""Trains on one or more replicas and prints what came out; run as a program.
+"""A program that trains on one or more replicas and prints the results as JSON.
 
-The last line is what the training says once the network is broken.
+    python replicas.py RECORDS DEVICES frozen|live [RANK ADDRESS ...]
 
-python replicas.py RECORDS DEVICES frozen|live [RANK ADDRESS ...]
-
-DEVICES logical devices, or as many workers as there are addresses. `frozen` keeps the
-statistics of BatchNorm, whose rounding Adam makes large.
+It uses DEVICES logical devices, or one worker per address. `frozen` freezes BatchNorm,
+whose rounding differences Adam would amplify. The last line is the error after the
+weights become NaN.
 """
 
 import json
@@ -22,7 +21,7 @@ from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model
 from yolov3_tf2.network.variants import VARIANTS
-from yolov3_tf2.training import devices
+from yolov3_tf2.training import devices, replicas
 from yolov3_tf2.training.optimizer import build_optimizer
 from yolov3_tf2.training.trainer import Trainer
 from yolov3_tf2.training.workers import collective
@@ -33,17 +32,19 @@ SIZE, BATCH = 96, 4
 
 
 def main():
-    added_up = note_all_reduce()
-    path, devices = Path(sys.argv[1]), int(sys.argv[2])
+    reduced_types = record_all_reduce()
+    path, num_devices = Path(sys.argv[1]), int(sys.argv[2])
     addresses, share = sys.argv[5:], WHOLE
     if addresses:
         share = Share(int(sys.argv[4]), len(addresses))
-        strategy = build_and_stay_able_to_stop(addresses, share.index)
-    elif devices > 1:
+        strategy = build_and_check_signals(addresses, share.index)
+    elif num_devices > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
-        logical = [tf.config.LogicalDeviceConfiguration()] * devices
+        logical = [tf.config.LogicalDeviceConfiguration()] * num_devices
         tf.config.set_logical_device_configuration(cpu, logical)
-        strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(devices)])
+        strategy = tf.distribute.MirroredStrategy(
+            [f"/cpu:{i}" for i in range(num_devices)]
+        )
     else:
         strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     keras.utils.set_random_seed(0)
@@ -65,19 +66,19 @@ def main():
             clip_norm=1000.0,
         )
         trainer.start_average()
-    if share.index:  # The first worker's numbers replace these.
+    if share.index:  # The weights of the first worker replace these.
         model.trainable_variables[0].assign(model.trainable_variables[0] * 2)
-    good_steps = tf.Variable(7 - share.index)  # As float16's scale has them, int32.
-    collective.share(strategy, [good_steps])
+    good_steps = tf.Variable(7 - share.index)  # int32, as in `LossScale`.
+    collective.broadcast(strategy, [good_steps])
     assert good_steps.dtype == tf.int32 and int(good_steps) == 7
-    assert trainer.share_state({"epoch": 1 - share.index}) == {"epoch": 1}
-    # Always filled, so that the statistics of BatchNorm are of the same pictures.
+    assert trainer.broadcast_state({"epoch": 1 - share.index}) == {"epoch": 1}
+    # Always filled, so that BatchNorm sees the same images everywhere.
     dataset = build_dataset(
         RecordFiles([path], share), NAMES, TINY, SIZE, BATCH // share.count, True
     )
-    parts = trainer.on_devices(next(iter(dataset)))
-    at = [part["images"].device for part in parts]
-    assert at == list(strategy.extended.worker_devices), at
+    parts = replicas.copy_to_devices(strategy, next(iter(dataset)))
+    names = [part["images"].device for part in parts]
+    assert names == list(strategy.extended.worker_devices), names
     for _ in range(2):
         results = trainer.train_epoch(dataset, [path])
         results.pop("images_per_second")
@@ -88,23 +89,23 @@ def main():
         trainer.train_epoch(dataset, [path])
     except InputError as error:
         print(json.dumps({"error": str(error)}))
-    check_that_thawing_empties(trainer, strategy)
-    # On GPUs TensorFlow refuses to add up int32.
-    assert added_up and tf.int32 not in added_up, added_up
+    check_thawing_releases_memory(trainer, strategy)
+    # TensorFlow cannot sum int32 on GPUs.
+    assert reduced_types and tf.int32 not in reduced_types, reduced_types
 
 
-def build_and_stay_able_to_stop(addresses, rank):
-    """The strategy, where a signal to stop is heard after it is built."""
-    heard = []
-    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+def build_and_check_signals(addresses, rank):
+    """Returns the strategy, after which Python still handles SIGTERM."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     strategy = devices.build_strategy(addresses, rank)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert heard == [signal.SIGTERM]
+    assert received == [signal.SIGTERM]
     return strategy
 
 
-def check_that_thawing_empties(trainer, strategy):
-    """The folded numbers of each device go."""
+def check_thawing_releases_memory(trainer, strategy):
+    """Checks that the folded weights on each device are released."""
     with strategy.scope():
         trainer.freeze(["backbone"])
     (kernel, _) = trainer._trained.get_layer("backbone_00_conv").variables
@@ -112,20 +113,20 @@ def check_that_thawing_empties(trainer, strategy):
     trainer.thaw()
     assert len(parts) == len(strategy.extended.worker_devices)
     for part in parts:
-        left = tf.raw_ops.ReadVariableOp(resource=part.handle, dtype=part.dtype)
-        assert tf.size(left) == 0
+        value = tf.raw_ops.ReadVariableOp(resource=part.handle, dtype=part.dtype)
+        assert tf.size(value) == 0
 
 
-def note_all_reduce():
-    """Returns a set that gets the types of all that replicas add up from now on."""
-    added_up, all_reduce = set(), tf.distribute.ReplicaContext.all_reduce
+def record_all_reduce():
+    """Returns a set that receives the types of all tensors that replicas sum."""
+    types, all_reduce = set(), tf.distribute.ReplicaContext.all_reduce
 
-    def noted(self, operation, value, *arguments):
-        added_up.update(tensor.dtype for tensor in tf.nest.flatten(value))
+    def recorded(self, operation, value, *arguments):
+        types.update(tensor.dtype for tensor in tf.nest.flatten(value))
         return all_reduce(self, operation, value, *arguments)
 
-    tf.distribute.ReplicaContext.all_reduce = noted
-    return added_up
+    tf.distribute.ReplicaContext.all_reduce = recorded
+    return types
 
 
 if __name__ == "__main__":

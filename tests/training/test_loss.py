@@ -33,7 +33,7 @@ def sigmoid(x):
 
 
 def darknet_delta(logits, targets, boxes, scale):
-    """Darknet's `-delta` of one picture, in loops as `yolo_layer.c` has them."""
+    """Returns darknet's `-delta` of one image, in the loops of `yolo_layer.c`."""
     rows, cols, anchors, _ = logits.shape
     gradient = np.zeros_like(logits)
     for row in range(rows):
@@ -71,8 +71,8 @@ def darknet_delta(logits, targets, boxes, scale):
 def test_gradients_are_darknets():
     logits, boxes, labels = random_case()
     targets, _ = assign_boxes(boxes, labels, FULL, SIZE)
-    # Every anchor of one cell a scale predicts the first box: to be ignored where the
-    # box is not its own.
+    # In one cell per scale, all anchors predict the first box. It is no background
+    # where another anchor is assigned to it.
     for scale, x in enumerate(logits):
         everywhere = np.broadcast_to(boxes[0, 0], (*x.shape[:-1], 4))
         offsets = np.asarray(decoding.encode_boxes(everywhere, FULL, scale))
@@ -101,7 +101,7 @@ def bce(target, logit):
 
 
 def darknet_loss(logits, targets, boxes, scale):
-    """What darknet's gradients of one picture are those of, in loops: a float."""
+    """Returns the loss of one image that darknet's gradients belong to, in loops."""
     rows, cols, anchors, depth = logits.shape
     total = 0.0
     for row, col, anchor in itertools.product(*map(range, (rows, cols, anchors))):
@@ -128,13 +128,13 @@ def darknet_loss(logits, targets, boxes, scale):
 def slow_iou(a, b):
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
+    intersection = max(width, 0) * max(height, 0)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return shared / (sum(areas) - shared) if shared else 0.0
+    return intersection / (sum(areas) - intersection) if intersection else 0.0
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_loss_is_that_of_a_slow_loop(seed):
+def test_the_loss_equals_that_of_a_slow_loop(seed):
     logits, boxes, labels = random_case(seed, num_boxes=1 + 2 * seed)
     targets, _ = assign_boxes(boxes, labels, FULL, SIZE)
     parts = loss.yolo_loss(logits, targets, boxes, FULL)
@@ -145,6 +145,14 @@ def test_the_loss_is_that_of_a_slow_loop(seed):
             for s in range(3)
         )
         assert ours[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_unknown_box_loss_is_refused():
+    logits, boxes, labels = random_case()
+    targets, _ = assign_boxes(boxes, labels, FULL, SIZE)
+    words = "box_loss: expected one of darknet, ciou, got 'giou'"
+    with pytest.raises(ValueError, match=words):
+        loss.yolo_loss(logits, targets, boxes, FULL, "giou")
 
 
 def test_objectness_learns_the_overlap_with_ciou():
@@ -163,10 +171,12 @@ def test_objectness_learns_the_overlap_with_ciou():
             value = tf.reduce_sum(parts["loss_objectness"])
         gradients = tape.gradient(value, variables)
         at = [np.asarray(target)[..., 4] > 0 for target in targets]
-        (found,) = [g.numpy()[a] for g, a in zip(gradients, at, strict=True) if a.any()]
-        return found[0]
+        (values,) = [
+            g.numpy()[a] for g, a in zip(gradients, at, strict=True) if a.any()
+        ]
+        return values[0]
 
-    # sigmoid(0) less the target, and nothing for the box.
+    # sigmoid(0) minus the target; no gradient for the box.
     assert gradient("darknet")[4] == pytest.approx(0.5 - 1)
     assert gradient("ciou")[4] == pytest.approx(0.5 - 0.5, abs=1e-4)
     assert not gradient("ciou")[:4].any()
@@ -188,14 +198,14 @@ def test_ciou_pulls_boxes_to_their_targets():
             v.assign_sub(rate * g)
         return value
 
-    # The gradient has the same size near the goal: smaller steps end there.
+    # The gradient does not shrink near the target, so the steps must.
     rates = tf.linspace(0.1, 0.0, 200)
     losses = [float(descend(rate)) for rate in rates]
     assert losses[-1] < 0.1 * losses[0]
 
 
 def logits_of(targets, scale, score=8.0):
-    """Logits that predict the targets of a scale, and nothing elsewhere."""
+    """Returns logits that predict the targets of a scale and nothing elsewhere."""
     targets = np.asarray(targets[scale])
     offsets = np.asarray(decoding.encode_boxes(targets[..., :4], FULL, scale))
     xy = np.clip(offsets[..., :2], 1e-4, 1 - 1e-4)
@@ -220,7 +230,7 @@ def test_a_box_predicted_at_another_scale_is_not_background():
     logits = [logits_of(targets, s) for s in range(3)]
     before = loss.yolo_loss(logits, targets, boxes, FULL)["loss_objectness"]
 
-    # The other scale sees the same box, with certainty.
+    # The other scale predicts the same box with a high score.
     cells = SIZE // FULL.strides[other]
     cell = int(0.45 * cells)
     wh = 0.3 / (np.array(FULL.anchors[other][0]) / SIZE)
@@ -231,7 +241,7 @@ def test_a_box_predicted_at_another_scale_is_not_background():
     after = loss.yolo_loss(logits, targets, boxes, FULL)["loss_objectness"]
     assert float(after[0]) == pytest.approx(float(before[0]), abs=1e-2)
 
-    # The same certainty beside the box is background, and costs about 8.
+    # The same score for a box that does not match is background, and costs about 8.
     logits[other][0, cell, cell, 0, 2:4] -= 2
     wrong = loss.yolo_loss(logits, targets, boxes, FULL)["loss_objectness"]
     assert float(wrong[0] - after[0]) == pytest.approx(8, abs=0.1)

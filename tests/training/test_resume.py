@@ -1,4 +1,4 @@
-"""A training that is cut off, at any moment, goes on where it ended."""
+"""A training that is interrupted at any moment resumes with the same results."""
 
 import json
 import random
@@ -15,13 +15,13 @@ from yolov3_tf2.errors import InputError
 from yolov3_tf2.training import state as training_state
 
 EPOCHS = 8
-# What the clock says is not the same twice.
+# Depends on the speed of the machine.
 CLOCK = ("images_per_second",)
 
 
 @pytest.fixture(scope="module")
 def data(training_inputs):
-    """Arguments that train a small network, some layers of it later than others."""
+    """Arguments that train a small network, with frozen layers at first."""
     return [
         *training_inputs,
         *("--transfer=no_output", "--freeze_epochs=3", "--learning_rate=0.001"),
@@ -35,9 +35,9 @@ def rows(stdout):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, data):
-    """The metrics of a training that nothing disturbs, and how long its epochs took."""
-    process = start_training(tmp_path_factory.mktemp("unbroken"), data)
+def uninterrupted(tmp_path_factory, data):
+    """The metrics of an uninterrupted training, and the seconds that it took."""
+    process = start_training(tmp_path_factory.mktemp("uninterrupted"), data)
     first, lines = None, []
     for line in process.stdout:
         first = first or (time.monotonic() if line.strip() else None)
@@ -48,9 +48,9 @@ def unbroken(tmp_path_factory, data):
 
 
 def as_on_valohai(folder, data):
-    """Arguments and environment of an execution that Valohai starts again.
+    """Returns arguments and environment of an execution that Valohai restarts.
 
-    The outputs of the first one lie in an input that the step does not declare.
+    The outputs of the first one are in an input that the step does not declare.
     """
     inputs, parameters, name = {"_restart": (folder / "first").rglob("*")}, [], None
     for argument in data:
@@ -79,11 +79,11 @@ def as_on_valohai(folder, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
-    expected, took = unbroken
+def test_killed_at_a_random_moment(tmp_path, data, uninterrupted, how):
+    expected, took = uninterrupted
     number = getattr(signal, how)
     status = 0
-    while status == 0:  # It may end before it is told to, on a machine freed of others.
+    while status == 0:  # On an idle machine it may finish before the signal.
         delay = took = random.SystemRandom().uniform(0, took)
         shutil.rmtree(tmp_path / "first", ignore_errors=True)
         process = start_training(tmp_path / "first", data)
@@ -99,7 +99,7 @@ def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
 
     checkpoints = tmp_path / "first" / "checkpoints"
     left = sorted(p for p in checkpoints.rglob("*") if p.is_file())
-    # It may have been stopped before it had left any.
+    # It may have stopped before the first checkpoint.
     again = [*data, *(["--checkpoints", *left] if left else [])]
     environment = {}
     if how == "SIGTERM":
@@ -110,7 +110,7 @@ def test_killed_at_a_random_moment(tmp_path, data, unbroken, how):
     assert process.returncode == 0, case
     state = training_state.find_state(left)
     if state:
-        assert f"goes on after epoch {int(state.stem[-4:])}, from" in stderr, case
+        assert f"resuming after epoch {int(state.stem[-4:])} from" in stderr, case
     ours = rows(stdout)
     assert len(ours) <= len(expected), case
     for row, other in zip(ours, expected[-len(ours) :], strict=True):
@@ -130,7 +130,7 @@ def finished(tmp_path_factory, data):
 
 
 @pytest.mark.slow
-def test_a_finished_training_can_be_made_longer(tmp_path, data, finished):
+def test_a_finished_training_can_be_extended(tmp_path, data, finished):
     files = sorted((finished / "checkpoints").iterdir())
     process = start_training(tmp_path, [*data, "--epochs=3", "--checkpoints", *files])
     stdout, stderr = process.communicate()
@@ -144,8 +144,11 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, data, finished):
     (tmp_path / "classes.txt").write_text("circle\nsquare\ntriangle\nstar\n")
     other = ["--classes", tmp_path / "classes.txt", *data[2:]]
     for arguments, words in (
-        ([*other, "--checkpoints", *files], "are these the checkpoints of another"),
-        ([*data, "--optimizer=sgd", "--checkpoints", *files], "cannot go on from this"),
+        ([*other, "--checkpoints", *files], "is this the checkpoint of another"),
+        (
+            [*data, "--optimizer=sgd", "--checkpoints", *files],
+            "cannot resume from",
+        ),
     ):
         process = start_training(tmp_path / "outputs", arguments)
         _, stderr = process.communicate()
@@ -158,42 +161,42 @@ def write_set(folder, name, text="{}"):
         (folder / (name + suffix)).write_text(text)
 
 
-def test_the_newest_whole_state_is_found(tmp_path):
+def test_find_state_returns_the_newest_complete_state(tmp_path):
     assert training_state.find_state([]) is None
     write_set(tmp_path, "best-0009")
     write_set(tmp_path, "epoch-0009", '{"epoch": 9, "best_epoch": 9}')
     write_set(tmp_path, "epoch-0010", '{"epoch": 10, "best_epoch": 9}')
-    assert find(tmp_path) == tmp_path / "epoch-0010.json"
-    # The machine was lost before the best model of the newest one was there.
+    assert find_state(tmp_path) == tmp_path / "epoch-0010.json"
+    # The machine was shut down before it uploaded the newest best model.
     write_set(tmp_path, "epoch-0011", '{"epoch": 11, "best_epoch": 11}')
-    assert find(tmp_path, may_be_partial=True) == tmp_path / "epoch-0010.json"
+    assert find_state(tmp_path, may_be_partial=True) == tmp_path / "epoch-0010.json"
     with pytest.raises(InputError, match=r"epoch-0011.json: expected best-0011.tf.ind"):
-        find(tmp_path)
+        find_state(tmp_path)
     (tmp_path / "epoch-0010.tf.index").unlink()
-    assert find(tmp_path, may_be_partial=True) == tmp_path / "epoch-0009.json"
+    assert find_state(tmp_path, may_be_partial=True) == tmp_path / "epoch-0009.json"
     (tmp_path / "best-0009.tf.data-00000-of-00001").unlink()
-    assert find(tmp_path, may_be_partial=True) is None
+    assert find_state(tmp_path, may_be_partial=True) is None
 
 
-def find(folder, **options):
+def find_state(folder, **options):
     return training_state.find_state(sorted(folder.iterdir()), **options)
 
 
-def test_a_damaged_state_is_named(tmp_path):
+def test_an_error_names_a_damaged_state(tmp_path):
     write_set(tmp_path, "epoch-0003", '{"epoch": 3')
     with pytest.raises(InputError, match="epoch-0003.json: expected the JSON"):
-        find(tmp_path)
+        find_state(tmp_path)
 
 
 def uploads(outputs, uploaded):
-    """Takes what is made read-only out of the outputs, as a worker of Valohai does."""
+    """Moves read-only files out of the outputs, as a worker of Valohai does."""
 
     def look(_):
         for path in files(outputs):
-            with suppress(FileNotFoundError):  # The step takes its own away, too.
+            with suppress(FileNotFoundError):  # The step deletes files, too.
                 if path.stat().st_mode & 0o222:
                     continue
-                # Taken twice, it would be another version of a file.
+                # A second upload would be another version of the file.
                 assert not (uploaded / path.name).exists(), path
                 shutil.move(path, uploaded / path.name)
 
@@ -201,8 +204,8 @@ def uploads(outputs, uploaded):
 
 
 @pytest.mark.slow
-def test_checkpoints_are_uploaded_while_it_trains(tmp_path, data, unbroken):
-    expected, _ = unbroken
+def test_checkpoints_are_uploaded_during_training(tmp_path, data, uninterrupted):
+    expected, _ = uninterrupted
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "api.json").write_text("{}")
     environment = {"VH_CONFIG_DIR": str(tmp_path / "config"), "VH_JOB_ID": "exec-1"}
@@ -218,14 +221,14 @@ def test_checkpoints_are_uploaded_while_it_trains(tmp_path, data, unbroken):
     names = {path.stem for path in uploaded.glob("*.json")}
     states = sorted(name for name in names if name.startswith("epoch"))
     assert states[:3] == ["epoch-0000", "epoch-0002", "epoch-0004"]
-    shutil.rmtree(tmp_path / "outputs")  # The machine is lost.
+    shutil.rmtree(tmp_path / "outputs")  # The machine is shut down.
     shutil.rmtree(tmp_path / "config")
 
     again, environment = as_on_valohai(tmp_path, arguments)
     process = start_training(tmp_path / "outputs", again, **environment)
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    assert f"goes on after epoch {int(states[-1][-4:])}, from" in stderr
+    assert f"resuming after epoch {int(states[-1][-4:])} from" in stderr
     ours = rows(stdout)
     for row, other in zip(ours, expected[-len(ours) :], strict=True):
         assert row == pytest.approx(other, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Several workers: who they are; one that is killed; how the others end and go on."""
+"""Several workers: finding them, checking that they agree, and errors of one."""
 
 import json
 import re
@@ -56,20 +56,20 @@ def on_valohai(monkeypatch, tmp_path):
 
 
 def test_the_members_of_a_distributed_task(on_valohai):
-    # More than ten: their numbers are no text to sort.
+    # More than ten, so that sorting their numbers as text would be wrong.
     ips = [f"10.0.0.{number}" for number in range(12)]
     on_valohai(11, ips)
-    found = cluster.find_cluster()
-    assert found.rank == 11 and not found.is_master
-    assert found.addresses[0] == f"10.0.0.0:{cluster.FIRST_PORT}"
-    assert found.addresses[11] == f"10.0.0.11:{cluster.FIRST_PORT + 11}"
+    workers = cluster.find_cluster()
+    assert workers.rank == 11 and not workers.is_master
+    assert workers.addresses[0] == f"10.0.0.0:{cluster.FIRST_PORT}"
+    assert workers.addresses[11] == f"10.0.0.11:{cluster.FIRST_PORT + 11}"
     on_valohai(0, ips)
     assert cluster.find_cluster().is_master
     on_valohai(0, ["fd00::1", "10.0.0.2"])
     assert cluster.find_cluster().addresses == ["[fd00::1]:23450", "10.0.0.2:23451"]
 
 
-def test_a_distributed_task_that_is_not_complete(on_valohai):
+def test_an_incomplete_distributed_task(on_valohai):
     on_valohai(0, ["10.0.0.1"], required=2)
     with pytest.raises(InputError, match="expected 2 workers, got 1"):
         cluster.find_cluster()
@@ -80,7 +80,7 @@ def test_tf_config(monkeypatch):
     assert cluster.find_cluster() == cluster.Cluster([], 0)
     monkeypatch.setenv("TF_CONFIG", tf_config(["a:1", "b:2"], 1))
     assert cluster.find_cluster() == cluster.Cluster(["a:1", "b:2"], 1)
-    # A chief is the first of the workers; one alone is no cluster to wait for.
+    # A chief is the first worker.
     chief = {"cluster": {"worker": ["b:2"], "chief": ["a:1"]}}
     chief["task"] = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
@@ -110,16 +110,16 @@ def tf_config(addresses, rank):
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
-def test_another_master_changes_the_numbers_alone():
+def test_another_master_changes_only_the_order():
     addresses = ["a:1", "b:2", "c:3"]
-    led = [cluster.Cluster(addresses, rank).led_by(2) for rank in range(3)]
-    assert [each.addresses for each in led] == [["c:3", "a:1", "b:2"]] * 3
-    assert [each.rank for each in led] == [1, 2, 0]
-    assert [each.address for each in led] == addresses
+    reordered = [cluster.Cluster(addresses, rank).with_master(2) for rank in range(3)]
+    assert [each.addresses for each in reordered] == [["c:3", "a:1", "b:2"]] * 3
+    assert [each.rank for each in reordered] == [1, 2, 0]
+    assert [each.address for each in reordered] == addresses
 
 
-class Others:
-    """A `Rendezvous` with workers that say what they are told to."""
+class FakeRendezvous:
+    """A `Rendezvous` whose other workers give fixed values."""
 
     def __init__(self, *answers):
         self.answers = answers
@@ -133,8 +133,8 @@ TWO = cluster.Cluster(["a:1", "b:2"], 0)
 
 
 @pytest.fixture
-def given(tmp_path):
-    """What `read_given` of train.py makes of its inputs."""
+def settings(tmp_path):
+    """The result of `read_settings` of train.py."""
     names = [tmp_path / f"train-0000{number}-of-00003.tfrecord" for number in range(3)]
     for path in [*names, tmp_path / "test.tfrecord"]:
         path.write_bytes(b"records")
@@ -156,44 +156,44 @@ def describe_model(folder, variant, class_names):
     (folder / "model" / "model.json").write_text(json.dumps(info))
 
 
-def change_gpus(given, monkeypatch):
+def change_gpus(settings, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * 3)
 
 
-def change_precision(given, monkeypatch):
-    monkeypatch.setattr(devices, "choose_precision", lambda wish: "float16")
+def change_precision(settings, monkeypatch):
+    monkeypatch.setattr(devices, "choose_precision", lambda name: "float16")
 
 
-def change_parameter(given, monkeypatch):
-    given.values = given.values | {"batch_size": 2}
+def change_parameter(settings, monkeypatch):
+    settings.values = settings.values | {"batch_size": 2}
 
 
-def change_classes(given, monkeypatch):
-    given.class_names = [*given.class_names, "ring"]
+def change_classes(settings, monkeypatch):
+    settings.class_names = [*settings.class_names, "ring"]
 
 
-def change_variant(given, monkeypatch):
-    describe_model(given.model_folder.parent, "yolov3", ["disc", "block"])
+def change_variant(settings, monkeypatch):
+    describe_model(settings.model_folder.parent, "yolov3", ["disc", "block"])
 
 
-def change_known_classes(given, monkeypatch):
-    describe_model(given.model_folder.parent, "yolov3-tiny", ["disc", "ring"])
+def change_model_classes(settings, monkeypatch):
+    describe_model(settings.model_folder.parent, "yolov3-tiny", ["disc", "ring"])
 
 
-def change_weights(given, monkeypatch):
-    (given.model_folder / "model.tf.index").write_bytes(b"others")
+def change_weights(settings, monkeypatch):
+    (settings.model_folder / "model.tf.index").write_bytes(b"others")
 
 
-def change_file(given, monkeypatch):
-    given.train_paths[1].write_bytes(b"more records")
+def change_file(settings, monkeypatch):
+    settings.train_paths[1].write_bytes(b"more records")
 
 
-def leave_out_file(given, monkeypatch):
-    given.train_paths = given.train_paths[:2]
+def leave_out_file(settings, monkeypatch):
+    settings.train_paths = settings.train_paths[:2]
 
 
-def change_test_file(given, monkeypatch):
-    given.test_paths = [Path(given.train_paths[0])]
+def change_test_file(settings, monkeypatch):
+    settings.test_paths = [Path(settings.train_paths[0])]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,10 @@ def change_test_file(given, monkeypatch):
         (change_parameter, "--batch_size: .* got 4 on .* and 2 on"),
         (change_classes, "classes, number 3: .* got nothing on .* and ring on"),
         (change_variant, "network of the input 'model': .* yolov3-tiny .* yolov3 on"),
-        (change_known_classes, "classes of the input 'model', number 2: .* block on"),
+        (
+            change_model_classes,
+            "classes of the input 'model', number 2: .* block on",
+        ),
         (change_weights, r"digest of the input 'model': .* got \w{16} on "),
         (
             change_file,
@@ -216,33 +219,33 @@ def change_test_file(given, monkeypatch):
         (change_test_file, "files of the input 'test', number 1: .* test.tfrecord of"),
     ],
 )
-def test_workers_that_are_not_alike(given, monkeypatch, change, words):
+def test_workers_that_differ(settings, monkeypatch, change, words):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(devices, "choose_precision", lambda wish: "bfloat16")
-    ours = cluster.describe_run(given)
-    assert cluster.agree_on_master(TWO, Others([ours, -1]), ours, -1) == TWO
-    change(given, monkeypatch)
+    monkeypatch.setattr(devices, "choose_precision", lambda name: "bfloat16")
+    ours = cluster.describe_run(settings)
+    assert cluster.agree_on_master(TWO, FakeRendezvous([ours, -1]), ours, -1) == TWO
+    change(settings, monkeypatch)
     with pytest.raises(InputError, match=f"^the workers differ in {words}"):
         cluster.agree_on_master(
-            TWO, Others([cluster.describe_run(given), -1]), ours, -1
+            TWO, FakeRendezvous([cluster.describe_run(settings), -1]), ours, -1
         )
 
 
-def test_something_that_only_one_knows_is_a_difference():
+def test_a_value_that_only_one_worker_has_is_a_difference():
     for ours, theirs in (({"a": 1, "b": 2}, {"a": 1}), ({"a": 1}, {"a": 1, "b": 2})):
         with pytest.raises(InputError, match="differ in b: .*nothing on worker"):
-            cluster.agree_on_master(TWO, Others([theirs, -1]), ours, -1)
+            cluster.agree_on_master(TWO, FakeRendezvous([theirs, -1]), ours, -1)
 
 
-def test_what_a_long_list_differs_in_is_shown():
+def test_an_error_shows_how_long_lists_differ():
     ours = {"files": [f"shard {number}" for number in range(1000)]}
     theirs = {"files": [*ours["files"][:900], "shard", *ours["files"][901:]]}
     words = "files, number 901: .* got shard 900 on .* and shard on"
     with pytest.raises(InputError, match=words):
-        cluster.agree_on_master(TWO, Others([theirs, -1]), ours, -1)
+        cluster.agree_on_master(TWO, FakeRendezvous([theirs, -1]), ours, -1)
 
 
-# What TensorFlow 2.21 raises where another worker has ended.
+# What TensorFlow 2.21 raises when another worker has ended.
 ENDED = """Graph execution error:
 
 Detected at node CollectiveReduceV2 defined at (most recent call last):
@@ -258,7 +261,7 @@ The error could be from a previous operation. Restart your program to reset.
 
 
 @pytest.mark.parametrize(
-    "said, cause",
+    "message, cause",
     [
         (
             "Collective ops is aborted by: The following tasks are unhealthy:\n"
@@ -273,16 +276,16 @@ The error could be from a previous operation. Restart your program to reset.
         ("Socket closed", "Socket closed"),
     ],
 )
-def test_the_cause_of_an_end_has_no_graph(said, cause):
-    error = tf.errors.UnavailableError(None, None, ENDED.format(said))
+def test_the_error_of_an_ended_worker_names_the_cause(message, cause):
+    error = tf.errors.UnavailableError(None, None, ENDED.format(message))
     with (
-        pytest.raises(InputError, match=re.escape(f"no longer answers ({cause}); its")),
-        cluster.joined(TWO),
+        pytest.raises(InputError, match=re.escape(f"no longer answers ({cause}); see")),
+        cluster.translate_worker_errors(TWO),
     ):
         raise error
     with (
         pytest.raises(tf.errors.UnavailableError),
-        cluster.joined(cluster.find_cluster()),
+        cluster.translate_worker_errors(cluster.find_cluster()),
     ):
         raise error
 
@@ -294,7 +297,7 @@ def data(training_inputs):
 
 
 def start_all(folder, *arguments):
-    """Starts a worker with each list of arguments; their outputs are `folder`/rank."""
+    """Starts a worker for each list of arguments, with outputs in `folder`/rank."""
     addresses = free_addresses(len(arguments))
     workers = [
         start_training(folder / str(rank), each, TF_CONFIG=tf_config(addresses, rank))
@@ -307,11 +310,11 @@ def start_all(folder, *arguments):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (["--size=65"], r"worker 1 \(.*\) has ended before the training began"),
+        (["--size=65"], r"worker 1 \(.*\) ended before the training started"),
         (["--batch_size=2"], "the workers differ in --batch_size: .* 4 on worker 0"),
     ],
 )
-def test_a_worker_that_does_not_do_as_the_others(tmp_path, data, wrong, message):
+def test_a_worker_with_other_arguments(tmp_path, data, wrong, message):
     _, workers = start_all(tmp_path, data, [*data, *wrong])
     printed = [worker.communicate(timeout=60)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [1, 1]
@@ -332,7 +335,7 @@ def test_the_worker_with_the_newest_checkpoint_is_the_master(tmp_path, data):
     )
     printed = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
-    assert "goes on after epoch 1, from" in printed[1][1]
+    assert "resuming after epoch 1 from" in printed[1][1]
     whole = f"{addresses[1]}, {addresses[0]}"
     assert f"worker {addresses[1]} of {whole}: the master" in printed[1][1]
     assert (tmp_path / "1" / "model" / "model.json").is_file()
@@ -341,7 +344,7 @@ def test_the_worker_with_the_newest_checkpoint_is_the_master(tmp_path, data):
 
 @pytest.mark.slow
 def test_a_worker_that_fails_ends_the_others(tmp_path, data):
-    # A picture in the share of the second worker that cannot be decoded.
+    # An image in the share of the second worker that cannot be decoded.
     last = max(p for p in map(Path, data) if re.match("train-.*tfrecord", p.name))
     path = tmp_path / last.name
     rows = [row.numpy() for row in tf.data.TFRecordDataset(str(last))]
@@ -359,14 +362,14 @@ def test_a_worker_that_fails_ends_the_others(tmp_path, data):
     assert "error: a record cannot be used" in printed[1]
     (error,) = [line for line in printed[0].splitlines() if "error: " in line]
     assert f"error: worker {addresses[0]}: another of the 2 workers" in error
-    assert "no longer answers" in error and "its own log says why" in error
+    assert "no longer answers" in error and "see its own log" in error
     for noise in ("Graph execution", "Detected at", ".py", "()", "Restart your"):
         assert noise not in error
     assert "Traceback" not in "".join(printed)
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
+def test_a_killed_worker_ends_the_others_and_they_can_resume(tmp_path, data):
     arguments = [*data, f"--epochs={EPOCHS}"]
     addresses, (master, other) = start_all(tmp_path, arguments, arguments)
     checkpoints = tmp_path / "0" / "checkpoints"
@@ -389,7 +392,7 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     again = [
         start_training(
             tmp_path / f"again-{rank}",
-            # As on Valohai, where a worker has the outputs of its own last execution.
+            # On Valohai a worker has the outputs of its own last execution only.
             [
                 *data,
                 f"--epochs={reached + 2}",
@@ -405,8 +408,8 @@ def test_a_killed_worker_ends_the_others_and_they_go_on(tmp_path, data):
     for process, (_, stderr) in zip(again, printed, strict=True):
         assert process.returncode == 0, stderr
     (stdout, stderr), (other_stdout, other_stderr) = printed
-    assert f"goes on after epoch {reached}, from" in stderr
-    assert "2 workers with 1 CPU each" in stderr and "8 a step" in stderr
+    assert f"resuming after epoch {reached} from" in stderr
+    assert "2 workers with 1 CPU each" in stderr and "8 images per step" in stderr
     rows = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
     assert [row["epoch"] for row in rows[:-1]] == [reached + 1, reached + 2]
     assert "best_AP" in rows[-1]

@@ -1,45 +1,49 @@
 """The YOLOv3 loss as darknet computes it (`yolo_layer.c`), on logits.
 
-Darknet writes gradients, not a loss: for x and y `scale * (target - sigmoid(t))`, for
-w and h `scale * (target - t)`, for objectness and each class `target - sigmoid(t)`.
-They are the gradients of binary cross-entropy on logits and of half a squared error,
-which is what stands here.
+Darknet computes gradients instead of a loss: `scale * (target - sigmoid(t))` for x and
+y, `scale * (target - t)` for w and h, `target - sigmoid(t)` for the objectness and each
+class. They are the gradients of binary cross-entropy on logits and of half a squared
+error, which this module computes.
 
-With the box loss `ciou`, boxes are compared by complete IoU, and the objectness of a
-box that is to be found is its IoU with it, as in YOLO itself (1506.02640, section 2:
-confidence is Pr(object) * IoU), where darknet's YOLOv3 has 1: scores then rank boxes by
-how well they fit, which is what average precision asks for.
+The box loss `ciou` compares boxes by complete IoU. The target of a predicted box's
+objectness is then its IoU with the true box, as in the first YOLO (1506.02640, section
+2: confidence is Pr(object) * IoU), instead of 1 as in YOLOv3. Scores then rank boxes by
+how well they fit, which average precision rewards.
 """
 
 from keras import ops
 
 from yolov3_tf2.boxes import decoding, geometry
 
-# A prediction this close to any true box is not punished for seeing an object
-# (`ignore_thresh` of yolov3.cfg).
+# A prediction with a higher IoU with any true box is not background (`ignore_thresh`
+# of yolov3.cfg).
 IGNORE_IOU = 0.7
 
 PARTS = ("loss_box", "loss_objectness", "loss_class")
 BOX_LOSSES = ("darknet", "ciou")
-# What a box that misses costs, whatever its size, in the unit of darknet's loss.
+# Brings the CIoU loss to the scale of darknet's loss of boxes.
 CIOU_WEIGHT = 4.0
 
 
 def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
-    """Computes the loss of every picture of a batch.
+    """Computes the loss of each image of a batch.
 
     Args:
         logits: per scale `[batch, rows, cols, anchors, 5 + classes]`.
         targets: per scale `[batch, rows, cols, anchors, 6]`, see `assign_boxes`.
         true_boxes: `[batch, boxes, 4]` xyxy, fractions, at least one; a box without
-            area is padding. All boxes of the picture, since a prediction at one scale
-            that covers a box assigned to another is not background.
+            area is padding. All boxes of the image: a prediction at one scale that
+            matches a box assigned to another scale is not background.
         variant: a `variants.Variant`.
         box_loss: one of `BOX_LOSSES`.
 
     Returns:
         A dict from each name of `PARTS` to `[batch]` float32, summed over the scales.
     """
+    if box_loss not in BOX_LOSSES:
+        raise ValueError(
+            f"box_loss: expected one of {', '.join(BOX_LOSSES)}, got {box_loss!r}."
+        )
     parts = dict.fromkeys(PARTS, 0.0)
     for scale, (scale_logits, scale_targets) in enumerate(
         zip(logits, targets, strict=True)
@@ -59,10 +63,10 @@ def yolo_loss(logits, targets, true_boxes, variant, box_loss="darknet"):
 
 
 def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
-    """What misplaced boxes cost, `[batch, rows, cols, anchors]`; 0 without an object.
+    """Returns the loss of boxes, `[batch, rows, cols, anchors]`; 0 without an object.
 
-    What stands where there is no object is replaced before the loss, and not masked
-    after it, so that no large number times zero enters a gradient.
+    Values without an object are replaced before the loss instead of masked after it:
+    infinity times zero would make the gradient NaN.
     """
     has_object = objectness[..., None] > 0
     if box_loss == "ciou":
@@ -81,9 +85,9 @@ def _box_loss(logits, boxes, objectness, variant, scale, box_loss):
 
 
 def _scale_loss(logits, targets, true_boxes, variant, scale, box_loss):
-    """The three parts of one scale, each `[batch]`."""
+    """Returns the losses of one scale, each `[batch]`, in the order of `PARTS`."""
     boxes, objectness = targets[..., :4], targets[..., 4]
-    # Once, and not by three slices: the gradient of each is as large as the logits.
+    # One split: the gradient of each slice would be as large as the logits.
     offsets, object_logits, class_logits = ops.split(logits, [4, 5], axis=-1)
     object_logits = object_logits[..., 0]
     box_part = _box_loss(offsets, boxes, objectness, variant, scale, box_loss)
@@ -108,15 +112,15 @@ def _scale_loss(logits, targets, true_boxes, variant, scale, box_loss):
 
 
 def _class_loss(logits, targets, most):
-    """What wrong classes cost a picture, `[batch]`.
+    """Returns the loss of classes, `[batch]`.
 
-    Only cells with an object have a class. They are gathered, as most of the logits
-    are those of classes, and most cells are empty.
+    Only cells with an object have a class. They are gathered first: most cells are
+    empty, and most logits belong to classes.
 
     Args:
         logits: `[batch, rows, cols, anchors, classes]`.
-        targets: those of the scale.
-        most: no picture has more cells with an object.
+        targets: `[batch, rows, cols, anchors, 6]`.
+        most: the largest number of cells with an object in an image.
     """
     batch, num_classes = ops.shape(logits)[0], logits.shape[-1]
     targets = ops.reshape(targets, (batch, -1, 6))
@@ -131,5 +135,5 @@ def _class_loss(logits, targets, most):
 
 
 def _cross_entropy(target, logits):
-    """Binary cross-entropy, in the form that overflows for no logit."""
+    """Returns the binary cross-entropy, in a form that does not overflow."""
     return ops.softplus(logits) - logits * target

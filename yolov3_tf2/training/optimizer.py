@@ -1,41 +1,41 @@
-"""Optimizers, the learning rate's schedule, and the precision of the arithmetic."""
+"""The optimizers, AdamW and SGD, with the schedule of their learning rate."""
 
 import keras
 import tensorflow as tf
 
-OPTIMIZERS = ("adamw", "sgd")
+from yolov3_tf2.errors import InputError
 
-
-# Warm-up: a tenth of the steps, and no more than darknet's burn-in (yolov3.cfg).
+# Warm-up: a tenth of the steps, at most as many as darknet's burn-in (yolov3.cfg).
 WARMUP_SHARE = 0.1
-
-
 WARMUP_STEPS = 1000
-
-
-# Where the cosine ends, as a share of the peak.
+# Where the cosine ends, as a fraction of the peak.
 FINAL_SHARE = 0.01
-
-
-# Neither biases nor the numbers of BatchNorm are drawn to zero.
+# Weight decay applies to kernels, not to biases or BatchNorm.
 NOT_DECAYED = ["gamma", "beta", "bias"]
+
+# The version of Keras whose private names the classes below use.
+KERAS_VERSION = "3.15"
 
 
 def build_optimizer(kind, variables, peak, steps, weight_decay, name):
     """Builds an optimizer for `variables`.
 
-    The learning rate rises over the first tenth of the steps, 1,000 at most, and
-    falls as a cosine to a hundredth.
+    The learning rate rises over the first tenth of the steps, at most 1,000 of them,
+    and then falls along a cosine to a hundredth of its peak.
 
     Args:
         kind: one of `OPTIMIZERS`: AdamW, or SGD with a Nesterov momentum of 0.9.
-        variables: list of the `keras.Variable` that it is to change.
+        variables: list of the `keras.Variable` to update.
         peak: the highest learning rate.
-        steps: steps of the whole training.
-        weight_decay: what a step takes off the kernels, as a share of the learning
-            rate; 0 for none.
+        steps: number of steps of the whole training.
+        weight_decay: the fraction of the kernels that a step subtracts, multiplied by
+            the learning rate; 0 for none.
         name: of the optimizer and its variables.
+
+    Raises:
+        InputError: the installed version of Keras lacks what these optimizers need.
     """
+    _check_kind(kind)
     warmup_steps = max(1, min(WARMUP_STEPS, int(steps * WARMUP_SHARE)))
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / warmup_steps,
@@ -46,42 +46,66 @@ def build_optimizer(kind, variables, peak, steps, weight_decay, name):
     )
     options = {"learning_rate": schedule, "weight_decay": weight_decay, "name": name}
     if kind == "sgd":
-        optimizer = SGD(momentum=0.9, nesterov=True, **options)
-    else:
-        optimizer = AdamW(**options)
+        options |= {"momentum": 0.9, "nesterov": True}
+    optimizer = OPTIMIZERS[kind](**options)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     optimizer.build(variables)
     return optimizer
 
 
 def rate_factor(kind, replicas):
-    """By how much the learning rate grows with the number of replicas.
+    """Returns the factor by which the learning rate grows with the number of replicas.
 
-    As many pictures more a step make a gradient less noisy: SGD takes as much longer
-    steps (1706.02677), Adam, which divides by the noise, the square root (2205.10287).
+    A larger batch makes gradients less noisy. SGD takes steps longer by the same factor
+    (1706.02677); Adam, which divides by the noise, by its square root (2205.10287).
     """
+    _check_kind(kind)
     return replicas if kind == "sgd" else replicas**0.5
 
 
 class _Summed:
-    """An optimizer whose gradients the caller has added up over the replicas."""
+    """An optimizer whose gradients are already summed over the replicas.
+
+    The trainer clips the summed gradients, so it sums them itself. Keras has no public
+    way to skip its own sum: a private method is overridden here. If Keras renamed it,
+    gradients would be summed twice without an error, so `build` checks that it exists.
+    """
+
+    _hooks = ("_all_reduce_sum_gradients",)
+    _hook_variables = ()
+
+    def build(self, variables):
+        for hook in self._hooks:
+            _check_hook(super(), hook)
+        super().build(variables)
+        for hook in self._hook_variables:
+            _check_hook(self, hook)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars
 
 
 class SGD(_Summed, keras.optimizers.SGD):
-    """`keras.optimizers.SGD` of gradients that are summed already."""
+    """`keras.optimizers.SGD` for gradients that are already summed."""
 
 
 class AdamW(_Summed, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` of gradients that are summed already.
+    """`keras.optimizers.AdamW` for gradients that are already summed.
 
-    With the operation that passes over a variable once, where Keras has a dozen.
+    It uses TensorFlow's fused operation, which passes over a variable once; Keras uses
+    a dozen operations. That needs the private names of Keras in `_hooks`.
     """
 
+    _hooks = (
+        *_Summed._hooks,
+        "_apply_weight_decay",
+        "_get_variable_index",
+        "_use_weight_decay",
+    )
+    _hook_variables = ("_momentums", "_velocities")
+
     def _apply_weight_decay(self, variables):
-        pass  # In `update_step`.
+        pass  # `update_step` does it.
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -103,23 +127,21 @@ class AdamW(_Summed, keras.optimizers.AdamW):
         )
 
 
-class LossScale:
-    """Keeps the gradients of float16 above zero (https://arxiv.org/abs/1710.03740).
+OPTIMIZERS = {"adamw": AdamW, "sgd": SGD}
 
-    The loss is multiplied by a number that doubles after 2,000 good steps and halves
-    when a gradient overflows; such a step has gradients of zero.
-    """
 
-    GROWTH_STEPS = 2000
+def _check_kind(kind):
+    if kind not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {kind!r}."
+        )
 
-    def __init__(self, start=2.0**15):
-        self.scale = tf.Variable(start, trainable=False, name="loss_scale")
-        self.good_steps = tf.Variable(0, trainable=False, name="good_steps")
 
-    def update(self, is_finite):
-        """Moves the scale after a step; `is_finite` tells of its gradients."""
-        good_steps = tf.where(is_finite, self.good_steps + 1, 0)
-        grows = good_steps >= self.GROWTH_STEPS
-        factor = tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5)
-        self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
-        self.good_steps.assign(tf.where(grows, 0, good_steps))
+def _check_hook(owner, hook):
+    """Raises an `InputError` if the installed version of Keras lacks a private name."""
+    if not hasattr(owner, hook):
+        raise InputError(
+            f"keras: expected version {KERAS_VERSION}, got {keras.__version__}, whose "
+            f"optimizers lack {hook}, which the training needs; install the version in "
+            "requirements.txt."
+        )

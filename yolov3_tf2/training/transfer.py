@@ -1,4 +1,4 @@
-"""What is kept of an earlier model, and how fast each part of it learns."""
+"""Which parts of a network start from a pretrained model, and how fast each learns."""
 
 from absl import logging
 
@@ -8,8 +8,9 @@ from yolov3_tf2.network import model as network
 from yolov3_tf2.training import optimizer
 from yolov3_tf2.training.trainer import Trainer
 
-# Of the network's parts, by the parameter `transfer`.
-KEPT_PARTS = {
+# The parts of the network that start from the pretrained model, by the parameter
+# `transfer`. With `heads`, so do the output layers, class by class.
+PRETRAINED_PARTS = {
     "darknet": ["backbone"],
     "no_output": ["backbone", "neck"],
     "heads": ["backbone", "neck"],
@@ -19,83 +20,68 @@ FREEZE_EPOCHS = 3
 
 
 def build_transferred_model(info, class_names, model_folder, transfer):
-    """Builds the network for `class_names`, with what `transfer` keeps of the old one.
+    """Builds the network for `class_names`, with weights of a pretrained model.
 
-    The checkpoint's layers are compared before any is copied; a model for other
-    classes is welcome, as its output layers are not among them.
-
-    Returns:
-        The model, and whether its output layers know all classes.
-    """
-    model = network.build_model(info.variant, len(class_names))
-    kept = checkpoint.load_weights(model_folder, model, KEPT_PARTS[transfer])
-    known = []
-    if transfer == "heads":
-        copied, known = checkpoint.transplant_outputs(
-            model_folder, model, info, class_names
-        )
-        kept += copied
-        logging.info(
-            "classes known to the model: %d of %d (%s)",
-            len(known),
-            len(class_names),
-            ", ".join(known) or "none",
-        )
-    logging.info(
-        "transfer %s: %s of %s numbers kept",
-        transfer,
-        f"{kept:,}",
-        f"{model.count_params():,}",
-    )
-    return model, len(known) == len(class_names)
-
-
-def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
-    """Builds the trainer: the network's averages, and an optimizer for each group.
-
-    The layers kept of an earlier model are one group, which waits for `freeze_epochs`
-    and has a smaller learning rate; the others, the output layers always among them,
-    are the other. Output layers that know all classes have the smaller rate too.
+    All layers are compared with the checkpoint before any is loaded. The pretrained
+    model may have other classes: its output layers are not among these layers.
 
     Args:
-        model: the result of `build_model`.
-        known: whether its output layers know all classes.
-        variant: its `variants.Variant`.
-        strategy: a `tf.distribute.Strategy`.
-        values: the step's parameters.
-        steps_per_epoch: steps of an epoch.
+        info: the `checkpoint.ModelInfo` of the pretrained model.
+        class_names: list of strings.
+        model_folder: folder of the pretrained model.
+        transfer: a key of `PRETRAINED_PARTS`.
+
+    Returns:
+        The model, and whether the output layers of all its classes are pretrained.
     """
-    kept = KEPT_PARTS[values["transfer"]]
-    freeze_epochs = frozen_epochs(values, known)
-    new = [part for part in network.PARTS if part not in kept]
-    rate = values["learning_rate"] * (values["kept_rate"] if known else 1.0)
-    if not rate:
-        raise InputError(
-            "--kept_rate=0: expected more, as the output layers know all classes and "
-            "nothing would be trained; --freeze_epochs keeps the layers under them."
+    model = network.build_model(info.variant, len(class_names))
+    num_pretrained = checkpoint.load_weights(
+        model_folder, model, PRETRAINED_PARTS[transfer]
+    )
+    pretrained_classes = []
+    if transfer == "heads":
+        num_copied, pretrained_classes = checkpoint.transplant_outputs(
+            model_folder, model, info, class_names
         )
-    replicas = strategy.num_replicas_in_sync
-    if replicas > 1:
-        factor = optimizer.rate_factor(values["optimizer"], replicas)
-        logging.info("learning rate times %.3g for %d devices", factor, replicas)
-        rate *= factor
-    thawed_epochs = values["epochs"] - freeze_epochs * bool(kept)
-    groups = []
-    for name, parts, group_rate, epochs in (
-        ("new", new, rate, values["epochs"]),
-        ("kept", kept, rate * values["kept_rate"], thawed_epochs),
-    ):
-        layers = network.layers_of(model, *parts)
-        if layers and group_rate and epochs > 0:
-            built = optimizer.build_optimizer(
-                values["optimizer"],
-                [v for layer in layers for v in layer.trainable_variables],
-                group_rate,
-                epochs * steps_per_epoch,
-                values["weight_decay"],
-                name,
-            )
-            groups.append((built, layers))
+        num_pretrained += num_copied
+        logging.info(
+            "pretrained classes: %d of %d (%s)",
+            len(pretrained_classes),
+            len(class_names),
+            ", ".join(pretrained_classes) or "none",
+        )
+    logging.info(
+        "transfer %s: %s of %s weights are pretrained",
+        transfer,
+        f"{num_pretrained:,}",
+        f"{model.count_params():,}",
+    )
+    return model, len(pretrained_classes) == len(class_names)
+
+
+def build_trainer(
+    model, all_classes_pretrained, variant, strategy, values, steps_per_epoch
+):
+    """Builds the trainer, with an optimizer for each of two groups of layers.
+
+    The pretrained layers below the output layers are frozen for some epochs and have a
+    lower learning rate. The other group is the remaining layers, with the output layers
+    always among them. If all classes are pretrained, it has a lower rate too.
+
+    Args:
+        model: the first result of `build_transferred_model`.
+        all_classes_pretrained: the second one.
+        variant: the model's `variants.Variant`.
+        strategy: a `tf.distribute.Strategy`.
+        values: dict of the parameters of train.py.
+        steps_per_epoch: number of steps of an epoch.
+
+    Raises:
+        InputError: nothing would be trained.
+    """
+    groups = _build_groups(
+        model, all_classes_pretrained, strategy, values, steps_per_epoch
+    )
     averaged = model
     if values["ema"]:
         num_classes = model.output_shape[0][-1] - 5
@@ -110,18 +96,59 @@ def build_trainer(model, known, variant, strategy, values, steps_per_epoch):
         ema=values["ema"],
         clip_norm=values["clip_norm"],
     )
-    if kept and (freeze_epochs or not values["kept_rate"]):
-        trainer.freeze(kept)
+    pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
+    freeze_epochs = count_frozen_epochs(values, all_classes_pretrained)
+    if pretrained_parts and (freeze_epochs or not values["kept_rate"]):
+        trainer.freeze(pretrained_parts)
     trainer.start_average()
     return trainer
 
 
-def frozen_epochs(values, known):
-    """The number of epochs for which the kept layers stay as they are.
+def _build_groups(model, all_classes_pretrained, strategy, values, steps_per_epoch):
+    """Returns a list of pairs of an optimizer and the layers that it updates."""
+    pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
+    new_parts = [part for part in network.PARTS if part not in pretrained_parts]
+    epochs, kept_rate = values["epochs"], values["kept_rate"]
+    freeze_epochs = count_frozen_epochs(values, all_classes_pretrained)
+    thawed_epochs = epochs - freeze_epochs * bool(pretrained_parts)
+    rate = values["learning_rate"] * (kept_rate if all_classes_pretrained else 1.0)
+    if not rate:
+        raise InputError(
+            "--kept_rate=0: expected more than 0, as all classes are pretrained and "
+            "nothing would be trained; use --freeze_epochs to freeze only the layers "
+            "below the output layers."
+        )
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        factor = optimizer.rate_factor(values["optimizer"], replicas)
+        logging.info("learning rate times %.3g for %d devices", factor, replicas)
+        rate *= factor
+    groups = []
+    # The names are in the checkpoints of earlier versions, see `Trainer.state`.
+    for name, parts, group_rate, group_epochs in (
+        ("new", new_parts, rate, epochs),
+        ("kept", pretrained_parts, rate * kept_rate, thawed_epochs),
+    ):
+        layers = network.layers_of(model, *parts)
+        if layers and group_rate and group_epochs > 0:
+            built = optimizer.build_optimizer(
+                values["optimizer"],
+                [v for layer in layers for v in layer.trainable_variables],
+                group_rate,
+                group_epochs * steps_per_epoch,
+                values["weight_decay"],
+                name,
+            )
+            groups.append((built, layers))
+    return groups
 
-    By default that is all of them where the output layers know all classes: features
-    learned from 100,000 pictures are soon worse for a few that show nothing new.
+
+def count_frozen_epochs(values, all_classes_pretrained):
+    """Returns the number of epochs in which the pretrained layers are frozen.
+
+    By default that is all epochs if all classes are pretrained: features learned from
+    100,000 images soon get worse on a few images that show nothing new.
     """
     if values["freeze_epochs"] >= 0:
         return values["freeze_epochs"]
-    return values["epochs"] if known else FREEZE_EPOCHS
+    return values["epochs"] if all_classes_pretrained else FREEZE_EPOCHS

@@ -1,4 +1,4 @@
-"""Workers that meet, exchange what they are about to do, and notice who has ended."""
+"""Workers that meet, exchange values, and notice when another one ends."""
 
 import json
 import signal
@@ -19,20 +19,20 @@ from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
 
 def in_parallel(functions):
-    """The results of functions that run at once, or the errors that they raise."""
+    """Runs functions at the same time; returns their results or errors."""
     with ThreadPoolExecutor(len(functions)) as pool:
         futures = [pool.submit(function) for function in functions]
         return [future.exception() or future.result() for future in futures]
 
 
 def worker(rank, addresses):
-    """Meets the others and tells them its rank; returns what all told."""
-    with Rendezvous(addresses, rank, seconds=20) as others:
-        return others.exchange(rank)
+    """Meets the others and exchanges the ranks; returns all of them."""
+    with Rendezvous(addresses, rank, seconds=20) as rendezvous:
+        return rendezvous.exchange(rank)
 
 
 def connect(address):
-    """A connection to an address of 127.0.0.1, as soon as something listens there."""
+    """Connects to an address of 127.0.0.1 as soon as something listens there."""
     for _ in range(400):
         try:
             return socket.create_connection(("127.0.0.1", address.split(":")[1]))
@@ -42,14 +42,14 @@ def connect(address):
 
 
 def connected():
-    """Both ends of a TCP connection."""
+    """Returns both ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = socket.create_connection(server.getsockname())
         return near, server.accept()[0]
 
 
-class Gone(socket.socket):
-    """A connection to a machine that has vanished, some time after it did."""
+class Vanished(socket.socket):
+    """A connection to a machine that has disappeared, after the time-out."""
 
     def __init__(self, end):
         super().__init__(fileno=end.detach())
@@ -70,11 +70,11 @@ def test_messages_that_arrive_together_are_read_one_by_one():
         assert link.receive() == {"ended": 2}
         far.sendall(b'"later"]\n{"cut o')
         assert link.receive() == ["later"]
-    assert link.receive() is None and link.has_ended()
+    assert link.receive() is None and link.is_closed()
     link.close()
 
 
-def test_a_connection_to_a_machine_that_is_gone_ends():
+def test_a_connection_to_a_machine_that_disappears_is_closed():
     near, far = connected()
     link = Link(near)
     for name, value in (("KEEPIDLE", 20), ("KEEPINTVL", 10), ("USER_TIMEOUT", 50000)):
@@ -82,41 +82,41 @@ def test_a_connection_to_a_machine_that_is_gone_ends():
         if option is not None:
             assert near.getsockopt(socket.IPPROTO_TCP, option) == value
     assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert not link.has_ended()
+    assert not link.is_closed()
     link.close()
     far.close()
     near, far = connected()
-    link = Link(Gone(near))
+    link = Link(Vanished(near))
     far.sendall(b"{}\n")
-    while not link.has_ended():  # It is on its way.
+    while not link.is_closed():  # It arrives soon.
         time.sleep(0.01)
     assert link.receive() is None
     far.close()
     link.close()
 
 
-def test_all_hear_of_a_machine_that_is_gone():
+def test_all_notice_a_machine_that_disappears():
     addresses = free_addresses(3)
     gone = threading.Event()
 
     def meet(rank):
-        with Rendezvous(addresses, rank, seconds=20) as others:
-            others.exchange("begin")
+        with Rendezvous(addresses, rank, seconds=20) as rendezvous:
+            rendezvous.exchange("begin")
             if rank == 1:
                 gone.wait(20)
                 return None
             if rank == 0:
-                link = others._links[1]
-                others._links[1] = Link(Gone(link._connection))
+                link = rendezvous._links[1]
+                rendezvous._links[1] = Link(Vanished(link._connection))
             try:
-                return others.exchange("go on")
+                return rendezvous.exchange("continue")
             finally:
                 gone.set()
 
     first, _, third = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
     for error in (first, third):
         assert isinstance(error, InputError)
-        assert f"worker 1 ({addresses[1]}) has ended before" in str(error)
+        assert f"worker 1 ({addresses[1]}) ended before" in str(error)
 
 
 def has_ipv6():
@@ -131,57 +131,57 @@ def has_ipv6():
 def test_addresses_of_both_kinds():
     by_v4 = free_addresses(3)
     by_v6 = [address.replace("127.0.0.1", "[::1]") for address in by_v4]
-    found = in_parallel(
+    results = in_parallel(
         [
             lambda: worker(0, by_v6),
             lambda: worker(1, by_v6),
             lambda: worker(2, by_v4),
         ]
     )
-    assert found == [[0, 1, 2]] * 3
+    assert results == [[0, 1, 2]] * 3
 
 
-def test_all_know_what_each_said():
+def test_exchange_returns_the_values_of_all():
     addresses = free_addresses(3)
 
     def meet(rank):
-        time.sleep((2 - rank) / 10)  # The first comes last.
-        with Rendezvous(addresses, rank, seconds=20) as others:
-            first = others.exchange([rank, "ä"])
-            with others.watched():
+        time.sleep((2 - rank) / 10)  # The first arrives last.
+        with Rendezvous(addresses, rank, seconds=20) as rendezvous:
+            first = rendezvous.exchange([rank, "ä"])
+            with rendezvous.watchdog():
                 pass
-            return first, others.exchange({"rank": rank})
+            return first, rendezvous.exchange({"rank": rank})
 
-    found = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
+    results = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
     assert (
-        found
+        results
         == [([[0, "ä"], [1, "ä"], [2, "ä"]], [{"rank": 0}, {"rank": 1}, {"rank": 2}])]
         * 3
     )
 
 
 @pytest.mark.parametrize("addresses", [[], ["nowhere.invalid:1"]])
-def test_one_worker_waits_for_nobody(addresses):
-    with Rendezvous(addresses, 0, seconds=0) as others, others.watched():
-        assert others.exchange({"a": 1}) == [{"a": 1}]
+def test_one_worker_does_not_wait(addresses):
+    with Rendezvous(addresses, 0, seconds=0) as rendezvous, rendezvous.watchdog():
+        assert rendezvous.exchange({"a": 1}) == [{"a": 1}]
 
 
-def test_a_worker_that_never_comes():
+def test_a_worker_that_never_arrives():
     addresses = free_addresses(3)
 
     def meet(rank):
-        with Rendezvous(addresses, rank, seconds=1.5) as others:
-            return others.exchange(rank)
+        with Rendezvous(addresses, rank, seconds=1.5) as rendezvous:
+            return rendezvous.exchange(rank)
 
     started = time.monotonic()
     first, second = map(str, in_parallel([lambda: meet(0), lambda: meet(1)]))
     assert time.monotonic() - started < 5
-    assert f"worker 2 ({addresses[2]}) did not come within 1.5 s" in first
+    assert f"worker 2 ({addresses[2]}) did not connect within 1.5 s" in first
     assert "worker 1" not in first
-    assert f"worker 0 ({addresses[0]}) has ended" in second
+    assert f"worker 0 ({addresses[0]}) ended" in second
 
 
-def test_a_first_worker_that_never_comes():
+def test_a_first_worker_that_never_arrives():
     (address, other) = free_addresses(2)
     with (
         pytest.raises(InputError, match=r"worker 0 \(.*\) did not answer within 1 s"),
@@ -191,7 +191,7 @@ def test_a_first_worker_that_never_comes():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_port_that_is_taken(rank):
+def test_a_port_that_is_in_use(rank):
     addresses = free_addresses(2)
     port = int(addresses[rank].split(":")[1])
     with socket.create_server(("", port)):
@@ -202,17 +202,17 @@ def test_a_port_that_is_taken(rank):
     words = f"worker {rank} ({addresses[rank]}): cannot listen on port {port} ("
     assert str(errors[rank]).startswith(words) and isinstance(errors[rank], InputError)
     if rank:
-        assert f"worker 1 ({addresses[1]}) has ended" in str(errors[0])
+        assert f"worker 1 ({addresses[1]}) ended" in str(errors[0])
 
 
-def test_a_worker_of_another_list_hears_why_it_is_refused():
+def test_a_worker_of_another_list_is_told_why_it_is_refused():
     *addresses, other = free_addresses(4)
-    begun = f"worker 0 ({addresses[0]}) refuses it: "
+    begun = f"worker 0 ({addresses[0]}) refused it: "
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(worker, 0, addresses)
         with pytest.raises(InputError) as refused:
             worker(1, [addresses[0], other])
-        assert begun + "expected one of 3 workers, got one of 2; give" in str(
+        assert begun + "expected one of 3 workers, got one of 2; all" in str(
             refused.value
         )
         with connect(addresses[0]) as stray:
@@ -223,60 +223,60 @@ def test_a_worker_of_another_list_hears_why_it_is_refused():
             same.sendall(b'{"train-superbai": 1, "workers": 3}\n')
             with pytest.raises(InputError) as refused:
                 worker(1, addresses)
-        assert begun + "got worker 1 twice; give" in str(refused.value)
-        # Now that this one has ended, another may take its place.
+        assert begun + "got worker 1 twice; all" in str(refused.value)
+        # That connection is closed, so another worker may replace it.
         second, third = (pool.submit(worker, rank, addresses) for rank in (1, 2))
         assert first.result() == second.result() == third.result() == [0, 1, 2]
 
 
-def test_the_first_worker_says_whom_it_has_refused():
+def test_the_first_worker_reports_whom_it_refused():
     near, far = connected()
     far.sendall(b'{"train-superbai": 1, "workers": 2}\n')
 
     class Server:
-        come = [(near, None)]
+        arriving = [(near, None)]
 
         def settimeout(self, seconds):
             pass
 
         def accept(self):
-            if not self.come:
+            if not self.arriving:
                 raise TimeoutError
-            return self.come.pop()
+            return self.arriving.pop()
 
     with pytest.raises(InputError, match="Refused: expected one of 3 .* one of 2.$"):
-        Rendezvous(["a:1", "b:2", "c:3"], 0)._listen(Server(), 0)
+        Rendezvous(["a:1", "b:2", "c:3"], 0)._accept_all(Server(), 0)
     far.close()
 
 
 @pytest.mark.parametrize("ending", [1, 2])
-def test_all_hear_who_has_ended(ending):
+def test_all_are_told_who_ended(ending):
     addresses = free_addresses(3)
 
     def meet(rank):
-        with Rendezvous(addresses, rank, seconds=20) as others:
-            others.exchange("begin")
+        with Rendezvous(addresses, rank, seconds=20) as rendezvous:
+            rendezvous.exchange("begin")
             if rank == ending:
                 raise InputError("refused")
-            return others.exchange("go on")
+            return rendezvous.exchange("continue")
 
     errors = in_parallel([lambda rank=rank: meet(rank) for rank in range(3)])
     assert str(errors.pop(ending)) == "refused"
     for error in errors:
         assert isinstance(error, InputError)
-        assert f"worker {ending} ({addresses[ending]}) has ended" in str(error)
+        assert f"worker {ending} ({addresses[ending]}) ended" in str(error)
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"[" * 10**5, b'{"workers": 2}\n']
+    "sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"[" * 10**5, b'{"workers": 2}\n']
 )
-def test_strangers_are_sent_away(said):
+def test_strangers_are_disconnected(sent):
     addresses = free_addresses(2)
 
     def stranger():
         with connect(addresses[0]) as link:
             gone.set()
-            link.sendall(said)
+            link.sendall(sent)
             link.shutdown(socket.SHUT_WR)
             return link.recv(10)
 
@@ -285,15 +285,14 @@ def test_strangers_are_sent_away(said):
         return worker(rank, addresses)
 
     gone = threading.Event()
-    found = in_parallel([stranger, lambda: worker(0, addresses), lambda: meet(1)])
-    assert found[1:] == [[0, 1], [0, 1]]
-    # Nothing was said to it; where it was still talking, its own end fails too, as a
-    # reset or, once that has come, as a connection that is none any more.
-    assert found[0] == b"" or isinstance(found[0], OSError)
+    results = in_parallel([stranger, lambda: worker(0, addresses), lambda: meet(1)])
+    assert results[1:] == [[0, 1], [0, 1]]
+    # It receives nothing. If it was still sending, its own end fails too.
+    assert results[0] == b"" or isinstance(results[0], OSError)
 
 
-# Waits in C for a lock that it has, where no thread of Python and no handler of a
-# signal can run; or in Python for a line, and fails.
+# Waits in C for a lock that it holds, so that no Python thread or signal handler can
+# run; or waits in Python for a line, and fails.
 CONNECTS = """
     import ctypes
     import signal
@@ -304,13 +303,13 @@ CONNECTS = """
     ending, seconds, rank, *addresses = sys.argv[1:]
 
     def stop(number, frame):
-        if ending == rank:  # Another may hear it yet, before it waits.
+        if ending == rank:  # Another may receive it before it waits.
             sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
-    with Rendezvous(addresses, int(rank), seconds=20) as others:
-        others.exchange("begin")
-        with others.watched(float(seconds)):
+    with Rendezvous(addresses, int(rank), seconds=20) as rendezvous:
+        rendezvous.exchange("begin")
+        with rendezvous.watchdog(float(seconds)):
             print("connects", flush=True)
             if ending == rank:
                 sys.stdin.readline()
@@ -323,7 +322,7 @@ CONNECTS = """
 
 
 def connecting_worker(rank, addresses, seconds=60, ending=None):
-    """A process that has met the others; with rank `ending`, it waits for a line."""
+    """Starts a worker that meets the others; with rank `ending` it waits for a line."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CONNECTS), str(ending), str(seconds)]
         + [str(rank), *addresses],
@@ -359,20 +358,20 @@ def test_a_worker_that_ends_while_all_connect(ending, how):
         workers[ending].stdin.write("\n")
         workers[ending].stdin.flush()
     printed = [worker.communicate(timeout=50)[1] for worker in workers]
-    # What can end itself does.
+    # A worker that can end by itself does.
     status = {"is killed": -9, "fails": 1, "is stopped": 128 + 15}[how]
     assert workers[ending].returncode == status
     assert "stopped by" not in printed[ending]
     del printed[ending], workers[ending]
     for worker, stderr in zip(workers, printed, strict=True):
         assert worker.returncode == -9
-        assert stderr.startswith("error: worker") and "has ended before" in stderr
-    # The one that all others are connected to knows which it was.
+        assert stderr.startswith("error: worker") and "ended before" in stderr
+    # Worker 0, to which all others are connected, knows which one it was.
     if ending:
-        assert f"worker {ending} ({addresses[ending]}) has ended" in printed[0]
+        assert f"worker {ending} ({addresses[ending]}) ended" in printed[0]
 
 
-def test_a_worker_that_is_stopped_while_it_cannot_hear():
+def test_a_worker_that_is_stopped_while_no_python_runs():
     addresses = free_addresses(2)
     workers = [connecting_worker(rank, addresses) for rank in range(2)]
     for worker in workers:
@@ -381,7 +380,7 @@ def test_a_worker_that_is_stopped_while_it_cannot_hear():
     printed = [worker.communicate(timeout=50)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [-9, -9]
     assert printed[1] == "stopped by SIGTERM\n"
-    assert f"worker 1 ({addresses[1]}) has ended" in printed[0]
+    assert f"worker 1 ({addresses[1]}) ended" in printed[0]
 
 
 def test_workers_that_cannot_connect():
@@ -390,7 +389,7 @@ def test_workers_that_cannot_connect():
     printed = [worker.communicate(timeout=20)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [-9, -9]
     assert any(
-        "have met, but cannot train together: expected them connected in 1" in stderr
+        "TensorFlow did not connect the 2 workers within 1.0 s" in stderr
         and all(address in stderr for address in addresses)
         for stderr in printed
     )

@@ -1,8 +1,8 @@
-"""What the workers of a `tf.distribute` strategy tell each other besides gradients.
+"""Exchanges values and variables between the workers of a `tf.distribute` strategy.
 
-By sums alone, which are what every kind of collective communication has; not of int32,
-which TensorFlow does not add up on GPUs. All workers must call these functions at the
-same places.
+By sums only, which every kind of collective communication supports; not of int32,
+which TensorFlow does not sum on GPUs. All workers must call these functions in the same
+order.
 """
 
 import functools
@@ -18,7 +18,7 @@ def num_workers(strategy):
 
 
 def gather(strategy, value):
-    """Returns a list of what each worker gives, by rank: anything that pickles."""
+    """Returns a list of the `value` of each worker, by rank: anything that pickles."""
     if num_workers(strategy) == 1:
         return [value]
     data = pickle.dumps(value)
@@ -28,50 +28,51 @@ def gather(strategy, value):
     return [pickle.loads(row.tobytes()) for row in rows]
 
 
-def share(strategy, variables):
-    """Sets variables to what they are on the first worker, on all others."""
+def broadcast(strategy, variables):
+    """Sets variables on all workers to their values on the first one."""
     if num_workers(strategy) == 1:
         return
 
     @tf.function(autograph=False)
-    def of_the_first():
+    def values_of_first_worker():
         def replica():
             context = tf.distribute.get_replica_context()
             is_first = context.replica_id_in_sync_group == 0
-            shared = []
+            values = []
             for value in map(tf.convert_to_tensor, variables):
-                kept = tf.int64 if value.dtype == tf.int32 else value.dtype
-                value = tf.cast(value, kept)
+                if value.dtype == tf.int32:
+                    value = tf.cast(value, tf.int64)
                 value = tf.where(is_first, value, tf.zeros_like(value))
-                shared.append(context.all_reduce("SUM", value))
-            return shared
+                values.append(context.all_reduce("SUM", value))
+            return values
 
         return strategy.run(replica)
 
-    for variable, value in zip(variables, of_the_first(), strict=True):
+    for variable, value in zip(variables, values_of_first_worker(), strict=True):
         value = strategy.experimental_local_results(value)[0]
         variable.assign(tf.cast(value, variable.dtype))
 
 
 def _rows(strategy, row):
-    """Returns `[workers, numbers]` of the `[numbers]` int64 that each worker gives."""
-    rows = _adder(strategy)(tf.constant(row))
+    """Returns `[workers, numbers]` from the `[numbers]` int64 of each worker."""
+    rows = _build_gather(strategy)(tf.constant(row))
     return strategy.experimental_local_results(rows)[0].numpy()
 
 
 @functools.lru_cache(maxsize=1)
-def _adder(strategy):
+def _build_gather(strategy):
+    """Compiles the function behind `_rows`; once, as tracing takes seconds."""
     devices, workers = len(strategy.extended.worker_devices), num_workers(strategy)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
-    def add(row):
+    def gather_rows(row):
         def replica():
             context = tf.distribute.get_replica_context()
-            number = context.replica_id_in_sync_group
-            # The first device of each worker speaks for it.
-            mine = tf.range(workers) * devices == number
-            return context.all_reduce("SUM", tf.where(mine[:, None], row, 0 * row))
+            replica_id = context.replica_id_in_sync_group
+            # The first device of each worker adds the worker's row, the others zeros.
+            is_own = tf.range(workers) * devices == replica_id  # [workers]
+            return context.all_reduce("SUM", tf.where(is_own[:, None], row, 0 * row))
 
         return strategy.run(replica)
 
-    return add
+    return gather_rows

@@ -1,11 +1,11 @@
-"""A connection between two workers: lines of JSON, a message each."""
+"""A connection between two workers: one message per line, as JSON."""
 
 import json
 import select
 import socket
 
-# Less than a minute after its machine is gone, the other end counts as ended: by
-# probes where nobody sends, by the last where something sent is not acknowledged.
+# When the other machine disappears, the connection fails within a minute: by keep-alive
+# probes while it is idle, by USER_TIMEOUT while sent data is not acknowledged.
 _TCP = {"KEEPIDLE": 20, "KEEPINTVL": 10, "KEEPCNT": 3, "USER_TIMEOUT": 50_000}
 
 
@@ -13,11 +13,11 @@ class Link:
     """One end of a TCP connection."""
 
     def __init__(self, connection):
-        """Takes a `socket.socket` over; without a time limit but what it may have."""
+        """Takes over a connected `socket.socket`."""
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _TCP.items():
             option = getattr(socket, f"TCP_{name}", None)
-            if option is not None:  # macOS has not all of them.
+            if option is not None:  # macOS lacks some of them.
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
         self._connection = connection
         self._lines = connection.makefile("rb")
@@ -30,40 +30,36 @@ class Link:
         self._connection.close()
 
     def send(self, message):
-        """Sends what JSON can write, where the other end is still there.
-
-        Returns:
-            Whether it was sent.
-        """
+        """Sends a message, which JSON can write; returns whether it was sent."""
         try:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             return False
         return True
 
-    def receive(self, seconds=None, longest=-1):
+    def receive(self, seconds=None, max_bytes=-1):
         """Waits for the next message.
 
         Args:
-            seconds: how long to wait for more of it, None without end.
-            longest: bytes that it may have; -1 for any number.
+            seconds: time limit for each part of it to arrive; None for no limit.
+            max_bytes: maximum length of the message; -1 for no limit.
 
         Returns:
-            The message; None where the other end has ended, its machine is gone, it
-            took too long, or it does not speak this language.
+            The message; None if the connection is closed or fails, the time is up, or
+            the other end sends something else than JSON.
         """
         self._connection.settimeout(seconds)
         try:
-            line = self._lines.readline(longest)
+            line = self._lines.readline(max_bytes)
             return json.loads(line) if line.endswith(b"\n") else None
-        # An OSError is not always a ConnectionError: ETIMEDOUT, EHOSTUNREACH.
+        # Not only ConnectionError: ETIMEDOUT and EHOSTUNREACH are other OSErrors.
         except (OSError, ValueError):
             return None
         finally:
             self._connection.settimeout(None)
 
-    def has_ended(self):
-        """Whether the other end has ended or is gone, as far as is known by now."""
+    def is_closed(self):
+        """Returns whether the other end is known to have closed or failed by now."""
         if not select.select([self._connection], [], [], 0)[0]:
             return False
         try:

@@ -1,9 +1,9 @@
-"""Where the workers of a distributed training meet, before TensorFlow knows of them.
+"""Where the workers of a distributed training meet before TensorFlow connects them.
 
-TensorFlow's own meeting waits without end for a worker that never comes, deaf to
-signals and in a call that lets no other thread of Python run. So the workers first
-connect to the one of rank 0, and tell each other over these connections what they are
-about to do; while TensorFlow connects them, a process beside each watches.
+TensorFlow waits without a time limit for a worker that never comes. It ignores signals
+meanwhile, and no other Python thread can run. So the workers first connect to worker 0
+and exchange what they are about to do. While TensorFlow connects them, a watchdog
+process watches each of them.
 """
 
 import socket
@@ -11,13 +11,13 @@ import time
 from contextlib import contextmanager
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.training.workers import watch
 from yolov3_tf2.training.workers.link import Link
+from yolov3_tf2.training.workers.watch import watchdog
 
-# For machines that start, fetch an image and their inputs at different speeds.
-COMING_SECONDS = 15 * 60
-# For TensorFlow, once all are there.
-CONNECTING_SECONDS = 3 * 60
+# Machines start, and download a Docker image and inputs, at different speeds.
+ARRIVAL_SECONDS = 15 * 60
+# The time that TensorFlow has to connect the workers, once all have arrived.
+CONNECT_SECONDS = 3 * 60
 _RETRY_SECONDS = 0.5
 _GREETING_SECONDS = 10
 _GREETING_BYTES = 200
@@ -25,19 +25,20 @@ _GREETING = "train-superbai"
 
 
 class Rendezvous:
-    """The connections of one worker to the others; to be used as a context.
+    """The connections of one worker to the others; a context manager.
 
-    Entering it waits for all workers. A single worker has nobody to wait for.
+    Entering it waits for all workers. A single worker does not wait.
     """
 
-    def __init__(self, addresses, rank, seconds=COMING_SECONDS):
-        """Connects nothing yet.
+    def __init__(self, addresses, rank, seconds=ARRIVAL_SECONDS):
+        """Connects to nothing yet.
 
         Args:
-            addresses: `host:port` of each worker, which takes its own for a moment;
-                rank 0 until all have come. TensorFlow takes them after that.
-            rank: the place of this worker among them.
-            seconds: how long to wait for the others.
+            addresses: `host:port` of each worker. Worker 0 listens on its own until all
+                have arrived; the others only check that theirs is free. TensorFlow
+                listens on them later.
+            rank: index of this worker in `addresses`.
+            seconds: how long to wait for the other workers.
         """
         self._addresses, self._rank, self._seconds = addresses, rank, seconds
         self._links = {}  # By the rank at the other end.
@@ -46,18 +47,18 @@ class Rendezvous:
         """Waits for the other workers.
 
         Raises:
-            InputError: one of them has not come in time, or the worker of rank 0
-                refuses this one, or its port is taken.
+            InputError: a worker does not arrive in time, worker 0 refuses this one,
+                or the port is in use.
         """
         deadline = time.monotonic() + self._seconds
         try:
             if len(self._addresses) > 1:
                 if self._rank:
                     self._connect(deadline)
-                # Of rank 1 and above for TensorFlow alone, which fails if it is taken.
-                with self._server() as server:
+                # The others only check their port: TensorFlow fails if it is in use.
+                with self._open_port() as server:
                     if self._rank == 0:
-                        self._listen(server, deadline)
+                        self._accept_all(server, deadline)
         except BaseException:
             self.__exit__()
             raise
@@ -69,7 +70,7 @@ class Rendezvous:
         self._links = {}
 
     def exchange(self, value):
-        """Returns a list of what each worker gives here, by rank: JSON's types.
+        """Returns a list of the `value` of each worker, by rank; JSON can write them.
 
         Raises:
             InputError: a worker has ended.
@@ -93,29 +94,29 @@ class Rendezvous:
         return values
 
     @contextmanager
-    def watched(self, seconds=CONNECTING_SECONDS):
-        """Ends this process where another worker ends within the block, see `watch`.
+    def watchdog(self, seconds=CONNECT_SECONDS):
+        """Kills this process if another worker ends within the block.
 
-        To be followed by an `exchange`.
+        An `exchange` must follow the block.
 
         Args:
-            seconds: it is also ended where the block takes longer.
+            seconds: time limit of the block, after which this process is killed too.
         """
         if not self._links:
             yield
             return
         messages = {link: str(self._ended(rank)) for rank, link in self._links.items()}
-        late = (
-            f"the {len(self._addresses)} workers have met, but cannot train together: "
-            f"expected them connected in {seconds} s; can each reach the addresses "
-            f"{', '.join(self._addresses)} from its own machine?"
+        timeout_message = (
+            f"TensorFlow did not connect the {len(self._addresses)} workers within "
+            f"{seconds} s; can each machine reach all of the addresses "
+            f"{', '.join(self._addresses)}?"
         )
-        with watch.watched(messages, late, seconds):
+        with watchdog(messages, timeout_message, seconds):
             yield
 
-    def _server(self):
-        """Listens on this worker's port."""
-        port = _split(self._addresses[self._rank])[1]
+    def _open_port(self):
+        """Returns a socket that listens on this worker's port."""
+        port = _split_address(self._addresses[self._rank])[1]
         try:
             if socket.has_dualstack_ipv6():
                 return socket.create_server(
@@ -128,7 +129,8 @@ class Rendezvous:
                 "on this machine?"
             ) from error
 
-    def _listen(self, server, deadline):
+    def _accept_all(self, server, deadline):
+        """Accepts the connections of all other workers, as worker 0."""
         refusals = set()
         while missing := set(range(1, len(self._addresses))) - set(self._links):
             server.settimeout(max(deadline - time.monotonic(), 0.01))
@@ -137,14 +139,15 @@ class Rendezvous:
             except TimeoutError:
                 refused = "".join(f" Refused: {text}." for text in sorted(refusals))
                 raise self._error(
-                    f"{self._names(missing)} did not come within {self._seconds} s; "
-                    "expected the same command on each machine, and that they reach "
-                    f"port {_split(self._addresses[0])[1]} of this one.{refused}"
+                    f"{self._names(missing)} did not connect within {self._seconds} s; "
+                    "start the same command on each machine, and check that they can "
+                    f"reach port {_split_address(self._addresses[0])[1]} of this one."
+                    f"{refused}"
                 ) from None
             link = Link(connection)
             greeting = link.receive(_GREETING_SECONDS, _GREETING_BYTES)
             if not isinstance(greeting, dict) or _GREETING not in greeting:
-                link.close()  # A stranger.
+                link.close()  # Not a worker.
                 continue
             rank = greeting[_GREETING]
             refusal = self._refusal(rank, greeting.get("workers"))
@@ -160,19 +163,20 @@ class Rendezvous:
             link.send({"present": "all"})
 
     def _refusal(self, rank, workers):
-        """Why a worker is not one of these, None if it is."""
+        """Returns why a worker cannot take part; None if it can."""
         expected = len(self._addresses)
         if workers != expected:
             return f"expected one of {expected} workers, got one of {workers}"
         if rank not in range(1, expected):
             return f"expected a worker of 1 to {expected - 1}, got worker {rank}"
-        # One that was started again may take the place that it had.
-        if rank in self._links and not self._links[rank].has_ended():
+        # A worker that was restarted may replace its earlier self.
+        if rank in self._links and not self._links[rank].is_closed():
             return f"got worker {rank} twice"
         return None
 
     def _connect(self, deadline):
-        host, port = _split(self._addresses[0])
+        """Connects to worker 0, as another worker, and waits until all have arrived."""
+        host, port = _split_address(self._addresses[0])
         while True:
             left = max(deadline - time.monotonic(), 0.01)
             try:
@@ -183,7 +187,7 @@ class Rendezvous:
                     raise self._error(
                         f"{self._names([0])} did not answer within {self._seconds} s "
                         f"({error}); was the same command started there, and can this "
-                        "machine reach it?"
+                        "machine reach that one?"
                     ) from error
                 time.sleep(_RETRY_SECONDS)
         self._links[0] = link = Link(connection)
@@ -191,8 +195,8 @@ class Rendezvous:
         answer = self._receive(0)
         if "refused" in answer:
             raise self._error(
-                f"{self._names([0])} refuses it: {answer['refused']}; give all workers "
-                "the same list of addresses, and each its own place in it."
+                f"{self._names([0])} refused it: {answer['refused']}; all workers need "
+                "the same list of addresses, and each its own index in it."
             )
 
     def _receive(self, rank):
@@ -203,8 +207,8 @@ class Rendezvous:
 
     def _ended(self, rank):
         return self._error(
-            f"{self._names([rank])} has ended before the training began, or is out of "
-            "reach; its own log says why."
+            f"{self._names([rank])} ended before the training started, or cannot be "
+            "reached; see its own log."
         )
 
     def _error(self, text):
@@ -214,7 +218,7 @@ class Rendezvous:
         return ", ".join(f"worker {r} ({self._addresses[r]})" for r in sorted(ranks))
 
 
-def _split(address):
-    """Host and port of an address; that of IPv6 may have brackets."""
+def _split_address(address):
+    """Returns the host, without the brackets of IPv6, and the port."""
     host, _, port = address.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,11 +1,11 @@
-"""A process beside a worker, which ends it while no Python runs in it.
+"""A watchdog: a process beside a worker that ends it while no Python runs in it.
 
-    python -m yolov3_tf2.training.workers.watch PROCESS SECONDS LATE MESSAGES
+    python -m yolov3_tf2.training.workers.watch PROCESS SECONDS TIMEOUT_MESSAGE MESSAGES
 
-PROCESS is the number of the process that is ended after SECONDS, with the message LATE;
-MESSAGES is a JSON object from the number of an open socket to the message with which it
-is ended when that connection does. On its standard input come the signals that the
-process receives, a byte each; it ends with the process.
+It kills the process of id PROCESS after SECONDS and prints TIMEOUT_MESSAGE. MESSAGES is
+a JSON object from the number of an open socket to the message that it prints when it
+kills the process because that connection has closed. On its standard input it reads the
+signals that the process receives, one byte each. It ends with the process.
 """
 
 import json
@@ -22,9 +22,9 @@ from pathlib import Path
 
 from yolov3_tf2.training.workers.link import Link
 
-# For what a process does itself when it is told to stop, if it can.
-_STOPPING_SECONDS = 3
-_STOPPING = {
+# The time that a process has to stop by itself after a signal.
+_STOP_SECONDS = 3
+_STOP_SIGNALS = {
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP")
     if hasattr(signal, name)  # Windows has no SIGHUP.
@@ -32,40 +32,43 @@ _STOPPING = {
 
 
 @contextmanager
-def watched(messages, late, seconds):
-    """Ends this process, from outside, where something ends it within the block.
+def watchdog(messages, timeout_message, seconds):
+    """Kills this process if a connection closes or time runs out within the block.
 
-    It prints why, and kills: the status is 137, as a shell counts it. A signal to stop
-    is heard until TensorFlow takes it for itself, as it does SIGTERM while it connects
-    the workers: then the time alone is bounded.
+    The watchdog prints the reason and sends SIGKILL; a shell shows status 137. It also
+    acts on signals to stop, until TensorFlow handles them itself, as it does with
+    SIGTERM while it connects the workers. From then on only the time limit applies.
 
     Args:
-        messages: dict from a `Link` to what is said where it ends.
-        late: what is said where the block takes longer than `seconds`.
-        seconds: the longest that it may take.
+        messages: dict from a `Link` to the message when it closes.
+        timeout_message: the message when the block takes longer than `seconds`.
+        seconds: time limit of the block.
     """
     numbers = {link.fileno(): text for link, text in messages.items()}
-    watch = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid()), str(seconds), late]
-        + [json.dumps(numbers)],
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(os.getpid()), str(seconds)]
+        + [timeout_message, json.dumps(numbers)],
         cwd=Path(__file__).parents[3],
         stdin=subprocess.PIPE,
         pass_fds=list(numbers),
-        start_new_session=True,  # A terminal's signals are for all of its session.
+        start_new_session=True,  # A terminal signals all processes of its session.
     )
     try:
-        with _signals_written_to(watch.stdin.fileno()):
+        with _signals_written_to(process.stdin.fileno()):
             yield
     finally:
-        watch.kill()
-        watch.communicate()
+        process.kill()
+        process.communicate()
 
 
 @contextmanager
 def _signals_written_to(file):
-    """Python's handlers in C do so at once, those in Python when some Python runs."""
+    """Writes the number of each received signal to a file, as one byte.
+
+    Python's C code writes it immediately, even while no Python code runs.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python refuses: signals are the main thread's.
+        yield  # Python allows this in the main thread only.
         return
     os.set_blocking(file, False)
     before = signal.set_wakeup_fd(file)
@@ -75,29 +78,36 @@ def _signals_written_to(file):
         signal.set_wakeup_fd(before)
 
 
-def _watch(process, seconds, late, messages):
+def _watch(process, seconds, timeout_message, messages):
+    """Waits until the process ends or has to be killed; the arguments of the program.
+
+    Args:
+        process: id of the process.
+        seconds: its time limit.
+        timeout_message, messages: see the module.
+    """
     links = {Link(socket.socket(fileno=int(n))): text for n, text in messages.items()}
-    deadline, message = time.monotonic() + seconds, f"error: {late}"
+    deadline, message = time.monotonic() + seconds, f"error: {timeout_message}"
     stdin = sys.stdin.fileno()
     while True:
         left = max(deadline - time.monotonic(), 0)
         ready, _, _ = select.select([stdin, *links], [], [], left)
-        is_over = not ready
+        must_end = not ready
         if stdin in ready:
             ready.remove(stdin)
             received = os.read(stdin, 64)
-            if not received:  # The process that is watched has ended.
+            if not received:  # The watched process has ended.
                 return
-            stopping = [number for number in received if number in _STOPPING]
-            if stopping:
-                deadline = min(deadline, time.monotonic() + _STOPPING_SECONDS)
-                message = f"stopped by {signal.Signals(stopping[0]).name}"
+            stops = [number for number in received if number in _STOP_SIGNALS]
+            if stops:
+                deadline = min(deadline, time.monotonic() + _STOP_SECONDS)
+                message = f"stopped by {signal.Signals(stops[0]).name}"
                 links, ready = {}, []
         for link in ready:
-            text = links.pop(link)  # One that has something to say is through.
-            if link.has_ended():
-                is_over, message = True, f"error: {text}"
-        if is_over:
+            text = links.pop(link)  # A worker that sends a message is connected.
+            if link.is_closed():
+                must_end, message = True, f"error: {text}"
+        if must_end:
             print(message, file=sys.stderr, flush=True)
             os.kill(process, signal.SIGKILL)
             return
