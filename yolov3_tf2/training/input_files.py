@@ -1,6 +1,6 @@
 """The TFRecord files of a training, of which each worker reads its share."""
 
-from yolov3_tf2.data import dataset, records
+from yolov3_tf2.data import counting, records
 from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.training.workers import collective
@@ -49,5 +49,5 @@ def count_boxes(files, class_names, strategy):
     Returns:
         A dict from class name to number.
     """
-    counts = collective.gather(strategy, dataset.count_boxes(files, class_names))
+    counts = collective.gather(strategy, counting.count_boxes(files, class_names))
     return dict(zip(class_names, sum(counts).tolist(), strict=True))
