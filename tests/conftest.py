@@ -80,7 +80,7 @@ def sample_run(checkout, run_script):
 
 @pytest.fixture(scope="session")
 def training_inputs(tmp_path_factory, run_script):
-    """Arguments of train.py: the sample's drawn pictures and a network for them."""
+    """Arguments of train.py: the sample's drawn images and a network for them."""
     from valohai_step.local import sample
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model import build_model
@@ -125,12 +125,12 @@ def files(tmp_path_factory):
     darknet.write_weights(folder / "tiny.weights", model)
     checkpoint.save_model(folder / "model", model, NAMES, 64)
     image = Image.new("RGB", (64, 48), (9, 9, 200))
-    image.save(folder / "picture.png")
+    image.save(folder / "image.png")
     with tf.io.TFRecordWriter(str(folder / "two.tfrecord")) as writer:
         for number in range(2):
             record = Record(
                 f"ds/{number}.png",
-                (folder / "picture.png").read_bytes(),
+                (folder / "image.png").read_bytes(),
                 "png",
                 64,
                 48,

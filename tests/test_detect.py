@@ -28,14 +28,14 @@ def test_detect_images_zips_and_records_together(run_script, outputs, files, tmp
     exif[0x0112] = 6  # Shown turned by a quarter: 30 wide, 90 high.
     image.save(tmp_path / "turned.jpg", exif=exif)
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
-        archive.write(files / "picture.png", "folder/picture.png")
-        archive.writestr("__MACOSX/folder/._picture.png", b"junk")
+        archive.write(files / "image.png", "folder/image.png")
+        archive.writestr("__MACOSX/folder/._image.png", b"junk")
         archive.writestr("notes.txt", b"not an image")
     process = detect(
         run_script,
         outputs,
         files,
-        files / "picture.png",
+        files / "image.png",
         tmp_path / "turned.jpg",
         tmp_path / "more.zip",
         files / "two.tfrecord",
@@ -45,9 +45,9 @@ def test_detect_images_zips_and_records_together(run_script, outputs, files, tmp
     assert [
         (i["file_name"], i["width"], i["height"], i["output"]) for i in result["images"]
     ] == [
-        ("picture.png", 64, 48, "output_picture.png"),
+        ("image.png", 64, 48, "output_image.png"),
         ("turned.jpg", 30, 90, "output_turned.jpg"),
-        ("folder/picture.png", 64, 48, "output_picture-2.png"),
+        ("folder/image.png", 64, 48, "output_image-2.png"),
         ("ds/0.png", 64, 48, "output_0.png"),
         ("ds/1.png", 64, 48, "output_1.png"),
     ]
@@ -177,7 +177,7 @@ def test_detect_reads_odd_images_and_skips_unreadable_ones(
     for name, content in (
         ("empty.jpg", b""),
         ("broken.jpg", b"\xff\xd8\xff not an image"),
-        ("cut.png", (files / "picture.png").read_bytes()[:60]),
+        ("cut.png", (files / "image.png").read_bytes()[:60]),
         ("notes.txt", b"not an image"),
     ):
         (tmp_path / "odd" / name).write_bytes(content)
@@ -197,7 +197,7 @@ def test_detect_reads_odd_images_and_skips_unreadable_ones(
     left_out = {row["file_name"]: row["reason"] for row in result["info"]["left_out"]}
     assert set(left_out) == {"empty.jpg", "broken.jpg", "cut.png"}
     for name, reason in left_out.items():
-        assert f"{tmp_path / 'odd'}: {name}: expected a picture, got" in reason
+        assert f"{tmp_path / 'odd'}: {name}: expected an image, got" in reason
         assert f"skipped: {reason}" in process.stderr.splitlines()
     assert "files in zips and folders that are not images: 1" in process.stderr
     assert "skipped 3 of 16 images that could not be read" in process.stderr
@@ -215,7 +215,7 @@ def test_detect_processes_10_000_images_in_constant_memory(
         "status, peak = map(pathlib.Path, ('/proc/self/status', __file__ + '.peak'))\n"
         "atexit.register(lambda: peak.write_text(status.read_text()))\n"
     )
-    encoded = (files / "picture.png").read_bytes()
+    encoded = (files / "image.png").read_bytes()
     peaks = []
     for total in (1000, 10_000):
         folder = tmp_path / f"{total}"
@@ -255,12 +255,12 @@ def test_detect_fails_if_no_image_can_be_read(run_script, outputs, files, tmp_pa
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
     process = detect(run_script, outputs, files, tmp_path / "broken.jpg")
     refused(process, outputs, "none of 1 images could be read")
-    assert "broken.jpg: expected a picture" in process.stderr
+    assert "broken.jpg: expected an image" in process.stderr
 
 
 def test_detect_on_a_full_disk(outputs, files):
     inputs = ["--model", *model_files(files / "model"), "--size=64"]
-    on_a_full_disk("detect.py", outputs, 50, *inputs, "--image", files / "picture.png")
+    on_a_full_disk("detect.py", outputs, 50, *inputs, "--image", files / "image.png")
     assert not outputs.exists()
 
 
@@ -270,7 +270,7 @@ def test_detect_refuses_classes_of_another_model(run_script, outputs, files, tmp
         run_script,
         outputs,
         files,
-        files / "picture.png",
+        files / "image.png",
         classes=tmp_path / "other.txt",
     )
     refused(process, outputs, "other.txt names 2 classes", "model.json", "3")
@@ -282,7 +282,7 @@ def test_detect_refuses_a_checkpoint_of_another_class_count(
     folder = shutil.copytree(files / "model", tmp_path / "model")
     info = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(info | {"classes": ["a", "b"]}))
-    process = detect(run_script, outputs, files, files / "picture.png", model=folder)
+    process = detect(run_script, outputs, files, files / "image.png", model=folder)
     refused(process, outputs, "another variant or class count")
 
 

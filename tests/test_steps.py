@@ -209,7 +209,7 @@ def test_class_files_of_any_editor(run_script, outputs, files, tmp_path, content
         run_script,
         outputs,
         files,
-        files / "picture.png",
+        files / "image.png",
         classes=tmp_path / "names.txt",
     )
     assert process.returncode == 0, process.stderr
@@ -245,7 +245,7 @@ def test_a_model_with_a_file_missing_is_refused(
     run_script, outputs, files, script, missing
 ):
     rest = [path for path in model_files(files / "model") if path.name != missing]
-    inputs = ["--image", files / "picture.png"]
+    inputs = ["--image", files / "image.png"]
     if script == "train.py":
         records_file = files / "two.tfrecord"
         inputs = ["--classes", files / "classes.txt"]

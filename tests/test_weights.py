@@ -11,12 +11,12 @@ def test_weights(run_script, outputs, files):
         run_script,
         outputs,
         files / "tiny.weights",
-        *("--classes", files / "classes.txt", "--image", files / "picture.png"),
+        *("--classes", files / "classes.txt", "--image", files / "image.png"),
     )
     assert process.returncode == 0, process.stderr
     loaded, info = checkpoint.load_model(outputs / "model")
     assert info == (TINY, NAMES, 416, None)
-    assert "picture.png: 0 objects with a score over 0.25" in process.stderr
+    assert "image.png: 0 objects with a score over 0.25" in process.stderr
     original, _ = checkpoint.load_model(files / "model")
     for ours, theirs in zip(loaded.variables, original.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
