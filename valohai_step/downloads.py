@@ -55,7 +55,7 @@ def download(url, folder, option):
     except (OSError, ValueError, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
         raise InputError(
-            f"{url}: cannot be downloaded ({error}); give your own file with {option}."
+            f"{url} cannot be downloaded ({error}); give your own file with {option}."
         ) from error
     partial.rename(path)
     return path
