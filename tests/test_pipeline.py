@@ -205,7 +205,7 @@ def test_the_chain_on_real_photographs(checkout, run_script, shared, tiny_weight
         "bottle",
     ]
     (line,) = metadata(run, "convert-superbai")
-    assert (line["pictures_train"], line["pictures_test"]) == (80, 79)
+    assert (line["images_train"], line["images_test"]) == (80, 79)
     assert line["boxes_train"] + line["boxes_test"] == 547
 
 

@@ -984,8 +984,8 @@ def test_boxes_of_a_picture_of_unknown_size(upload, server, tmp_path):
     annotations = coco(tmp_path / "c.json", names, size=(None, None))
     arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
     status, output, _ = upload(*arguments)
-    assert status == 0 and "1 pictures of unknown size" in output, output
-    assert "1 boxes that reach out of a picture of unknown size" in output
+    assert status == 0 and "1 images of unknown size" in output, output
+    assert "1 boxes that reach out of an image of unknown size" in output
     assert boxes_of(labels[0]) == [
         ("car", (0, 0, WIDTH, HEIGHT)),
         ("car", (1, 2, 3, 4)),
