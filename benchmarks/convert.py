@@ -1,12 +1,12 @@
-"""How fast an export becomes TFRecord, beside the limit: unzip, and write the bytes.
+"""Speed of the conversion to TFRecord, compared with only unzipping and writing bytes.
 
     python benchmarks/convert.py --num-images 1000 --rounds 5
     python benchmarks/convert.py --images images.zip --labels labels.zip
 
-Generates an export, or takes one's own, and times in turn the limit, the conversion by
-one process, and by several. Times are of the work alone, without the import of
-TensorFlow. Then runs convert_superbai.py on generated exports of one and ten times the
-size, and gives the peaks of its memory.
+Generates an export, or uses your own, and times in turn the limit, the conversion in
+one process, and in several. The import of TensorFlow is not timed. Then runs
+convert_superbai.py on generated exports of one and ten times the size, and prints the
+peaks of its memory.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""How time and memory of each step grow with the data: 1, 10 and 100 times the sample.
+"""Time and memory of each step as the data grows to 10 and 100 times the sample.
 
     python benchmarks/growth.py --times 1 10 100
 
-Generates exports of the built-in sample's drawn images, repeated under other names,
-and runs the steps on them as a user does: convert, one epoch of training with
+Generates exports with the drawn images of the built-in sample, repeated under other
+names, and runs the steps on them as a user does: convert, one epoch of training with
 yolov3-tiny, detection on the test images. A step's memory is the largest of its
 processes, TensorFlow included.
 """

@@ -55,6 +55,23 @@ class Match(NamedTuple):
     rest: list[Entry]
 
 
+_BY_NAME = "file name"
+
+
+def _passes(files):
+    """Returns the passes in order: a name, and what finds the free files of a label."""
+    first, second = files.forms
+    return (
+        ("dataset and key", partial(files.of_dataset_and_key, first)),
+        ("dataset and key, other form", partial(files.of_dataset_and_key, second)),
+        ("key below the dataset", partial(files.of_key_below_dataset, first)),
+        ("key below it, other form", partial(files.of_key_below_dataset, second)),
+        ("key below no dataset", partial(files.of_key_below_no_dataset, first)),
+        ("key below none, other form", partial(files.of_key_below_no_dataset, second)),
+        (_BY_NAME, files.of_file_name),
+    )
+
+
 def match_images(identities, archives, needed):
     """Finds the image of each (dataset, data_key); the module describes the rules.
 
@@ -96,22 +113,6 @@ def match_images(identities, archives, needed):
                 raise _claimed_twice(entries[0], identity, matched)
     by_name = {identity for identity in matched if pass_of[identity] == _BY_NAME}
     return Match(matched, by_name, files.free(files.entries))
-
-
-_BY_NAME = "file name"
-
-
-def _passes(files):
-    """Returns the passes in their order: a name, and what finds entries for a label."""
-    by_path = (
-        ("dataset and key", files.of_dataset_and_key),
-        ("key below the dataset", files.of_key_below_dataset),
-        ("key below no dataset", files.of_key_below_no_dataset),
-    )
-    passes = [
-        (name, partial(find, form)) for name, find in by_path for form in files.forms
-    ]
-    return [*passes, (_BY_NAME, files.of_file_name)]
 
 
 class _Files:

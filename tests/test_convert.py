@@ -36,7 +36,7 @@ def test_convert(run_script, outputs, files):
         assert records.parse_example(serialized)["encoded"].numpy() in stored
 
 
-def test_convert_refuses_what_is_no_zip(
+def test_convert_refuses_a_file_that_is_not_a_zip(
     run_script, outputs, files, tmp_path, without_tensorflow
 ):
     page = tmp_path / "page.zip"
@@ -136,7 +136,7 @@ def test_convert_reports_boxes_far_outside(run_script, outputs, tmp_path):
     assert "1 of 2 boxes reach far over the edge of their image" in process.stderr
 
 
-def test_convert_refuses_a_project_of_polygons_and_says_what_helps(
+def test_convert_refuses_a_project_of_polygons_and_names_the_parameter(
     run_script, outputs, files, tmp_path, without_tensorflow
 ):
     images, labels = suite_export.build([], classes=[("road", "polygon")])
@@ -173,7 +173,7 @@ def test_convert_takes_names_that_look_like_patterns(
 
 
 @pytest.mark.slow
-def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
+def test_convert_starts_again_after_it_was_killed(run_script, outputs, tmp_path):
     sample.write_export(tmp_path, num_train=3000, num_test=20)
     arguments = [
         "--images",
@@ -189,7 +189,7 @@ def test_convert_killed_in_the_midst_begins_anew(run_script, outputs, tmp_path):
     process.communicate()
     (partial,) = outputs.iterdir()
     assert partial.name.startswith(".partial-")
-    # No step takes a part for the whole.
+    # No step uses incomplete outputs.
     (tmp_path / "classes.txt").write_text("circle\n")
     inputs = ["--classes", tmp_path / "classes.txt", "--train", outputs / "train/*"]
     missing = run_script("train.py", *inputs, outputs=outputs)

@@ -205,7 +205,7 @@ def test_the_pipeline_on_real_images(checkout, run_script, shared, tiny_weights)
         "bottle",
     ]
     (line,) = metadata(run, "convert-superbai")
-    assert (line["pictures_train"], line["pictures_test"]) == (80, 79)
+    assert (line["images_train"], line["images_test"]) == (80, 79)
     assert line["boxes_train"] + line["boxes_test"] == 547
 
 

@@ -1,13 +1,13 @@
-"""When two names are the same: of classes, of data sets and of files."""
+"""Compares names: when the names of two classes, datasets or files are equal."""
 
 import unicodedata
 
 
 def normalise_name(name):
-    """Returns a name as all parts of the project compare it.
+    """Returns a name in the one form in which names are compared.
 
-    Unicode NFC, without white space around it: macOS writes `é` as two characters, most
-    other systems as one, and both are the same name.
+    Unicode NFC, without surrounding white space: macOS writes `é` as two characters,
+    most other systems as one, and both are the same name.
 
     Example:
         >>> normalise_name(" cafe\\u0301 ") == "caf\\u00e9"
@@ -17,7 +17,7 @@ def normalise_name(name):
 
 
 def normalise_path(path):
-    """Returns a path in one form: NFC, forward slashes, none of them leading or double.
+    """Returns a path in NFC with forward slashes, no leading ones, no double ones.
 
     Example:
         >>> normalise_path("/a\\\\b//c.jpg")

@@ -124,13 +124,13 @@ def test_a_voc_file(tmp_path):
     assert not report
 
 
-def test_voc_that_counts_pixels_from_zero(tmp_path):
+def test_voc_with_pixels_counted_from_zero(tmp_path):
     found, report = read_voc(tmp_path, VOC, voc_first_pixel=0)
     assert [box.xyxy for box in found[0].boxes] == [
         (174.0, 101.0, 349.0, 351.0),
         (1.0, 1.0, 486.0, 500.0),
     ]
-    # Read as if it counted from one: a pixel outside is no mistake of the file.
+    # Read as counted from one: one pixel outside is not an error in the file.
     (image,), report = read_voc(
         tmp_path, VOC.replace("<xmin>1<", "<xmin>0<").replace("<ymin>1<", "<ymin>0<")
     )
@@ -168,14 +168,14 @@ def test_spellings_of_a_coco_file(tmp_path):
     text = json.dumps(coco())
     assert read_coco(tmp_path, text.encode("utf-8-sig")) == expected
     assert read_coco(tmp_path, "\r\n\t " + text) == expected
-    # NaN is no JSON, and harmless where nobody looks.
+    # NaN is not JSON, but harmless in values that are not used.
     assert read_coco(tmp_path, changed("annotations", area=float("nan"))) == expected
     assert read_coco(tmp_path, changed("images", width=100.0)) == expected
     odd = changed("annotations", iscrowd=None, segmentation=[], score=None)
     assert read_coco(tmp_path, odd) == expected
 
 
-def test_what_has_no_box_of_one_object_is_counted(tmp_path):
+def test_annotations_without_a_box_are_counted(tmp_path):
     annotation = {"image_id": 7, "category_id": 5}
     outline = {**annotation, "segmentation": [[0, 0, 9, 0, 9, 9]]}
     (image, _), report = read_coco(
@@ -228,7 +228,7 @@ def test_without_a_size_nothing_is_clipped(tmp_path, size):
     found, report = read_coco(tmp_path, file)
     assert found[0].size is None and not report
     assert found[0].boxes[0].xyxy == (-5, -5, 495, 495)
-    # The image itself may tell the size; without it, what is surely wrong goes.
+    # The image file may have the size; without it, only certain errors are left out.
     clipped = annotations.clip_to_image(found[0], (100, 80), report)
     assert clipped.size == (100, 80) and len(clipped.boxes) == 2
     assert clipped.boxes[0].xyxy == (0, 0, 100, 80)
@@ -331,7 +331,7 @@ def detections(num_images, boxes_each):
     }
 
 
-def test_as_pycocotools_reads_it(tmp_path):
+def test_coco_is_read_like_pycocotools(tmp_path):
     file = detections(num_images=20, boxes_each=5)
     found, report = read_coco(tmp_path, file)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -352,7 +352,7 @@ def test_as_pycocotools_reads_it(tmp_path):
             )
 
 
-def test_as_a_short_loop_reads_voc(tmp_path):
+def test_voc_is_read_like_a_short_loop(tmp_path):
     generator = np.random.default_rng(1)
     for number in range(10):
         root = ET.Element("annotation")
@@ -397,7 +397,7 @@ def test_zips_folders_and_files(tmp_path):
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "1.xml").write_text(VOC, "utf-8")
     (folder / "1.png").write_bytes(b"")
-    # The content counts, whatever the name.
+    # The content decides, not the name.
     loose = tmp_path / "download"
     loose.write_text(second, "utf-8")
     found, report = annotations.read_annotations([archive, folder, loose])
@@ -416,7 +416,7 @@ def test_zips_folders_and_files(tmp_path):
     ]
 
 
-def test_composed_and_decomposed_names_are_one(tmp_path):
+def test_composed_and_decomposed_names_are_equal(tmp_path):
     for form in ("NFC", "NFD"):
         name = unicodedata.normalize(form, KOREAN)
         found, _ = read_coco(tmp_path, changed("images", file_name="\\" + name))
@@ -728,7 +728,7 @@ def test_no_entity_is_expanded(tmp_path, dtd, encoding):
 
 
 @given(st.data())
-def test_damage_is_an_input_error_or_none(data):
+def test_a_damaged_file_raises_only_input_errors(data):
     text = data.draw(st.sampled_from([json.dumps(coco()), VOC])).encode()
     start = data.draw(st.integers(0, len(text)))
     end = start + data.draw(st.integers(0, 20))

@@ -30,7 +30,7 @@ OTHERS = ["top/.DS_Store", "__MACOSX/top/._a.jpg", ".git/b.jpg", "top/._b.jpg"]
     ],
     ids=["web page", "empty", "cut off", "no such directory"],
 )
-def test_another_file_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_zip_is_refused(tmp_path, content):
     path = tmp_path / "labels.zip"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"labels\.zip is not a zip archive") as caught:
@@ -89,7 +89,7 @@ def test_read(tmp_path, compression):
     with archives.open_archive(path) as archive:
         assert archive.read("dir/a.json") == entries["dir/a.json"]
 
-    # The data begins behind a header of 30 bytes and the name.
+    # The data begins after a header of 30 bytes and the name.
     damaged = bytearray(path.read_bytes())
     start = 30 + len("dir/a.json")
     damaged[start : start + 15] = b"\xff" * 15
@@ -121,7 +121,7 @@ def write_entry(path, name="a.json", content=b"{}", **attributes):
     return path
 
 
-def test_a_place_beyond_all_files_is_refused(tmp_path):
+def test_an_entry_beyond_the_end_of_the_file_is_refused(tmp_path):
     # Zip64: 32 bits of ones, and the place in the extra field.
     extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)
     path = write_entry(tmp_path / "a.zip", extra=extra)
@@ -205,7 +205,7 @@ def test_other_methods_are_refused(tmp_path, compression, name):
         archives.open_archive(path)
 
 
-def test_a_header_that_lies_about_the_size(tmp_path):
+def test_a_header_with_a_wrong_size(tmp_path):
     path = tmp_path / "a.zip"
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -228,7 +228,7 @@ def test_a_header_that_lies_about_the_size(tmp_path):
     assert grown < 150 * 1024  # KiB, of the 300 MiB that it unpacks to
 
 
-def test_two_different_entries_of_one_name_are_refused(tmp_path):
+def test_two_different_entries_with_the_same_name_are_refused(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.json", b"old")

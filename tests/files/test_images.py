@@ -1,4 +1,4 @@
-"""Images: what a record holds of each kind, which way up, and what is refused."""
+"""Image files: how records store each format and orientation, and what is refused."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ from yolov3_tf2.inference.sources import count_images, walk_images
 
 RED = (250, 10, 10)
 SIZE, TURNED = (64, 48), (48, 64)
-# Where the left upper corner of the stored pixels goes, by EXIF orientation.
+# Where the upper left corner of the stored pixels is shown, by EXIF orientation.
 CORNERS = {
     1: "left upper",
     2: "right upper",
@@ -119,14 +119,14 @@ def test_is_image_name(name, expected):
     ],
 )
 @pytest.mark.parametrize("labelled_size", [None, SIZE])
-def test_an_upright_jpeg_or_png_stays_as_it_is(encoded, kind, labelled_size):
+def test_an_upright_jpeg_or_png_is_not_changed(encoded, kind, labelled_size):
     prepared = prepare_image(encoded, "a.jpg", labelled_size)
     assert prepared == (encoded, kind, *SIZE, False)
     assert decode(encoded).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
-def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
+def test_other_formats_become_a_png_with_the_same_pixels(kind):
     encoded = corner_image(kind)
     prepared, new_kind, width, height, _ = prepare_image(encoded, f"a.{kind}")
     assert (new_kind, width, height) == ("png", *SIZE)
@@ -137,7 +137,7 @@ def test_another_kind_becomes_a_png_of_the_same_pixels(kind):
 
 @pytest.mark.parametrize("orientation", CORNERS)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_an_image_is_turned_upright(kind, orientation):
+def test_an_image_is_made_upright(kind, orientation):
     encoded = corner_image(kind, orientation)
     size = TURNED if orientation >= 5 else SIZE
     prepared, new_kind, *new_size, _ = prepare_image(encoded, "a.jpg")
@@ -146,7 +146,7 @@ def test_an_image_is_turned_upright(kind, orientation):
     assert decode(prepared).shape == (size[1], size[0], 3)
     assert red_corner(decode(prepared)) == CORNERS[orientation]
     assert red_corner(np.asarray(load_rgb(encoded, "a"))) == (CORNERS[orientation])
-    # Nothing is left that could turn it once more.
+    # No EXIF is left that could rotate it again.
     assert Image.open(io.BytesIO(prepared)).getexif().get(0x0112, 1) == 1
 
 
@@ -158,9 +158,9 @@ def test_an_image_is_turned_upright(kind, orientation):
         (TURNED, TURNED, "right upper"),
         (SIZE, SIZE, "left upper"),
     ],
-    ids=["unknown", "turned", "as stored"],
+    ids=["unknown", "upright", "as stored"],
 )
-def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
+def test_the_labelled_size_decides_the_orientation(kind, labelled_size, size, corner):
     encoded = corner_image(kind, orientation=6)
     prepared, _, *new_size, _ = prepare_image(encoded, "a.jpg", labelled_size)
     assert tuple(new_size) == size
@@ -169,7 +169,7 @@ def test_the_labelled_size_tells_the_frame(kind, labelled_size, size, corner):
     assert Image.open(io.BytesIO(prepared)).getexif().get(0x0112, 1) == 1
 
 
-def test_a_square_image_is_turned_whatever_its_labelled_size():
+def test_a_square_image_is_always_made_upright():
     image = Image.open(io.BytesIO(corner_image("PNG"))).crop((0, 0, 48, 48))
     encoded = encode(image, "PNG", **exif(6))
     prepared, *_ = prepare_image(encoded, "a.png", (48, 48))
@@ -177,13 +177,13 @@ def test_a_square_image_is_turned_whatever_its_labelled_size():
 
 
 @pytest.mark.parametrize("orientation", [None, 6])
-def test_another_labelled_size_is_refused(orientation):
+def test_a_different_labelled_size_is_refused(orientation):
     encoded = corner_image(orientation=orientation)
     with pytest.raises(InputError, match="a.jpg is 64x48, .* says 128x96"):
         prepare_image(encoded, "images.zip: a.jpg", (128, 96))
 
 
-def test_a_turned_labelled_size_without_orientation_is_refused():
+def test_a_swapped_labelled_size_without_orientation_is_refused():
     with pytest.raises(InputError, match="a.jpg is 64x48, .* says 48x64"):
         prepare_image(corner_image(), "images.zip: a.jpg", TURNED)
 
@@ -237,7 +237,7 @@ def test_16_bits_are_scaled_in_either_orientation(orientation):
     [b"", b"not an image", b"<!DOCTYPE html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"],
 )
 @pytest.mark.parametrize("read", [prepare_image, load_rgb])
-def test_what_is_no_image_is_refused(read, encoded):
+def test_bytes_that_are_not_an_image_are_refused(read, encoded):
     with pytest.raises(InputError, match="a.jpg: expected an image, got") as caught:
         read(encoded, "images.zip: a.jpg")
     assert repr(encoded[:12]) in str(caught.value)
@@ -249,7 +249,7 @@ def test_what_is_no_image_is_refused(read, encoded):
     + [(kind, 6) for kind in ("JPEG", "PNG", "TIFF", "WEBP")],
 )
 @pytest.mark.parametrize("labelled_size", [None, SIZE])
-def test_an_image_that_is_cut_off_is_refused(kind, orientation, labelled_size):
+def test_an_incomplete_image_is_refused(kind, orientation, labelled_size):
     encoded = noise(kind, **exif(orientation))
     encoded = encoded[: len(encoded) // 2]
     with pytest.raises(InputError, match="a.jpg: expected an image, got .* incomplete"):
@@ -260,7 +260,7 @@ def test_an_image_that_is_cut_off_is_refused(kind, orientation, labelled_size):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["", "scans"])
 @pytest.mark.parametrize("read", [load_rgb, prepare_image])
-def test_a_jpeg_without_its_last_marker_is_mended(read, options):
+def test_a_jpeg_without_its_end_marker_is_repaired(read, options):
     encoded = noise("JPEG", **options)
     whole = np.asarray(load_rgb(encoded, "a.jpg"))
     for cut in (1, 2):
@@ -285,7 +285,7 @@ def test_a_jpeg_without_its_last_pixels_is_refused(cut, options):
                 read(content, "a.jpg")
 
 
-def test_the_end_of_an_image_in_the_notes_is_not_the_images_end():
+def test_an_end_marker_in_the_metadata_is_not_the_end():
     thumbnail = Image.Exif()
     thumbnail[0x010E] = "\xff\xd9 ends here".encode("latin-1")
     encoded = noise("JPEG", exif=thumbnail)
@@ -295,7 +295,7 @@ def test_the_end_of_an_image_in_the_notes_is_not_the_images_end():
         prepare_image(encoded[: len(encoded) // 2], "a.jpg")
 
 
-def test_a_png_without_its_last_bytes_is_refused_or_mended():
+def test_a_png_without_its_last_bytes_is_refused_or_repaired():
     for cut in (1, 2, 3):
         try:
             prepared, *_ = prepare_image(noise("PNG")[:-cut], "a.png")
@@ -311,7 +311,7 @@ def test_32_bits_a_channel_are_refused(mode):
         prepare_image(encoded, "a.tif")
 
 
-def test_a_text_in_place_of_a_number_in_exif():
+def test_a_text_instead_of_a_number_in_exif():
     encoded = encode(Image.new("RGB", SIZE), "JPEG", exif=suite_export.ODD_EXIF)
     assert load_rgb(encoded, "a.jpg").size == (48, 64)
     prepared = prepare_image(encoded, "a.jpg")
@@ -335,7 +335,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_whole_image_with_bytes_behind_it_is_read(kind):
+def test_a_complete_image_followed_by_other_bytes_is_read(kind):
     encoded = corner_image(kind)
     prepared, *_ = prepare_image(encoded + bytes(5000), "a.jpg")
     assert prepared == encoded + bytes(5000)

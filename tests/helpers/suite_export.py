@@ -56,7 +56,7 @@ def polygon(*points, name="road"):
 
 
 def rotated(cx, cy, width, height, angle, name="car"):
-    """An object with a box that is turned by an angle in degrees."""
+    """An object with a box that is rotated by an angle in degrees."""
     coord = {"cx": cx, "cy": cy, "width": width, "height": height, "angle": angle}
     return {"name": name, "kind": "rbox", "coord": coord}
 

@@ -2,7 +2,7 @@
 
 python fuzz_export.py CASES [FIRST]
 
-Each case is a function of its number. It ends in whole outputs or in a documented
+Each case is a function of its number. It ends in complete outputs or in a documented
 error; anything else is printed, and the exit status is 1.
 """
 
@@ -95,7 +95,7 @@ def documented():
 
 
 def base(chance):
-    """An export without a fault: the entries of both zips."""
+    """Returns a valid export: the entries of both zips."""
     exif = Image.Exif()
     exif[0x0112] = 6
     noise = Image.effect_noise((64, 48), 80).convert("RGB")
@@ -132,7 +132,7 @@ def base(chance):
 
 
 def replace_value(chance, labels):
-    """Puts something else in place of a random value of a random JSON."""
+    """Replaces a random value of a random JSON by something else."""
     name = chance.choice([n for n, content in labels.items() if content])
     labels[name] = copy.deepcopy(labels[name])
     place, places = labels[name], []
@@ -288,7 +288,7 @@ def main():
             except Exception:
                 failed.append(f"case {number}:\n{traceback.format_exc()}")
         sys.stdout, sys.stderr = stdout, stderr
-    # Not ru_maxrss, which a process has from the one that started it.
+    # Not ru_maxrss, which a process inherits from its parent.
     status = Path("/proc/self/status").read_text()
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
     print(json.dumps({"failed": len(failed), "peak_bytes": peak, "cases": results}))

@@ -23,7 +23,7 @@ names = st.text(
     min_size=1,
     max_size=8,
 ).filter(lambda name: not name.startswith(".") and name != "__MACOSX")
-# With letters of which Unicode has two forms.
+# With letters that have two forms in Unicode.
 names = st.one_of(names, st.sampled_from(["사진", "é.a", "사진 2"]))
 numbers = st.one_of(
     st.integers(-80, 150), st.floats(-80, 150).map(lambda x: round(x, 3))
@@ -92,7 +92,7 @@ def exports(draw):
             unique_by=lambda pair: tuple(map(normal, pair)),
         )
     )
-    # Where `a` and `a.jpg` both have an extension more in the zip, nobody could tell.
+    # If `a` and `a.jpg` both get one more extension in the zip, it is ambiguous.
     keys_of = [(dataset, normal(key)) for dataset, key in found]
     stems = [(d, str(PurePosixPath(key).with_suffix(""))) for d, key in keys_of]
     assume(
@@ -209,5 +209,5 @@ def test_damaged_exports_end_in_whole_outputs_or_a_documented_error(run_script):
     result = json.loads(process.stdout.splitlines()[0])
     cases = result["cases"]
     assert sum(cases.values()) == 2000
-    # Neither all whole nor all refused, nor for a few reasons.
+    # Some are converted, some are refused, for many different reasons.
     assert cases["whole"] > 400 and len(cases) > 15, cases

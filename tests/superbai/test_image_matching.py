@@ -1,4 +1,4 @@
-"""The images of data keys among the files of archives."""
+"""Finding the images of data keys among the files of archives."""
 
 import time
 import unicodedata
@@ -68,13 +68,13 @@ def find(tmp_path):
     ],
 )
 def test_a_key(find, key, entry):
-    # Beside others that only look alike.
+    # Among others that only look similar.
     others = ["ds/aa.jpg", "ds/c.jpg", "other/c.jpg", "ds/a.jpeg.jpg", "ds/frame1.txt"]
     assert find([f"ds/{key}"], [*others, entry]) == ({f"ds/{key}": entry}, 0, others)
 
 
 @pytest.mark.parametrize("key", ["z.jpg", "jpg", "sub/a.jpg", "a", "A.jpg", "ds/a"])
-def test_nothing(find, key):
+def test_no_match(find, key):
     entries = ["ds/a.jpg.jpg", "ds/xsub/a.jpg.jpg"]
     assert find([f"ds/{key}"], entries) == ({}, 0, entries)
 
@@ -87,7 +87,7 @@ def test_keys_that_end_alike(find, folder):
 
 
 @pytest.mark.parametrize("more", ["", ".jpg"])
-def test_keys_of_which_one_is_another_with_an_extension_more(find, more):
+def test_a_key_that_is_another_key_with_an_extension(find, more):
     for keys in (["a", "a.jpg"], ["a.jpg", "a.jpg.jpg"], ["-a", "a.jpg"]):
         names = [key.removeprefix("-") for key in keys]
         expected = {f"ds/{name}": f"ds/{name}{more}" for name in names}
@@ -95,7 +95,7 @@ def test_keys_of_which_one_is_another_with_an_extension_more(find, more):
         assert find(given, expected.values())[0] == expected
 
 
-def test_the_dataset_goes_before_all(find):
+def test_the_folder_of_the_dataset_goes_first(find):
     entries = ["other/a.jpg", "ds1/a.jpg.jpg", "top/ds2/a.jpg.jpg"]
     expected = {"ds1/a.jpg": entries[1], "ds2/a.jpg": entries[2]}
     assert find(expected, entries) == (expected, 0, ["other/a.jpg"])
@@ -112,20 +112,20 @@ def test_the_exact_key_goes_first(find):
 @pytest.mark.parametrize(
     ("keys", "entries"),
     [
-        # Two datasets, of which one has its image.
+        # Two datasets, only one of which has its image.
         (["-ds1/a.jpg", "ds2/a.jpg"], ["ds1/a.jpg.jpg"]),
         (["ds1/a.jpg", "ds2/a.jpg"], ["P/ds1/x/a.jpg.jpg"]),
-        # A key below a folder, which ends as another.
+        # A key in a folder that ends like another key.
         (["-ds/sub/a.jpg", "ds/a.jpg"], ["ds/sub/a.jpg.jpg"]),
     ],
 )
-def test_the_image_of_one_is_not_anothers(find, keys, entries):
+def test_the_image_of_one_label_is_not_used_for_another(find, keys, entries):
     found, by_name, rest = find(keys, entries)
     assert found == {keys[0].removeprefix("-"): entries[0]}
     assert not by_name and not rest
 
 
-def test_an_image_of_nobody_is_not_taken_for_another_dataset(find):
+def test_an_unused_image_is_not_used_for_another_dataset(find):
     entries = ["ds1/a.jpg.jpg", "ds2/b.jpg.jpg"]
     found, _, rest = find(["ds1/b.jpg", "ds2/b.jpg"], entries)
     assert found == {"ds2/b.jpg": "ds2/b.jpg.jpg"}
@@ -137,13 +137,13 @@ def test_archives_named_as_datasets(find):
     contents = [{"a.jpg": b"one"}, {"a.jpg": b"two"}]
     found, _, _ = find(["ds1/a.jpg", "ds2/a.jpg"], *contents, names=names)
     assert found == {"ds1/a.jpg": "a.jpg", "ds2/a.jpg": "a.jpg"}
-    # The archive's name is no folder: these are not of a dataset `images`.
+    # The archive's name is not a folder: these are not in a dataset `images`.
     keys = ["images/a.jpg", "ds/b.jpg"]
     found, _, _ = find(keys, ["P/a.jpg.jpg", "P/b.jpg.jpg"], names={0: "images"})
     assert found == {"images/a.jpg": "P/a.jpg.jpg", "ds/b.jpg": "P/b.jpg.jpg"}
 
 
-def test_equal_images_are_given_away_in_turn(find):
+def test_identical_images_are_used_one_after_the_other(find):
     same = [{"P1/a.jpg.jpg": b"bytes"}, {"P2/a.jpg.jpg": b"bytes"}]
     found, _, rest = find(["ds1/a.jpg", "ds2/a.jpg"], *same)
     assert found == {"ds1/a.jpg": "P1/a.jpg.jpg", "ds2/a.jpg": "P2/a.jpg.jpg"}
@@ -158,20 +158,20 @@ def test_several_different_images_are_refused(find):
         find(["ds/a.jpg"], *zips)
     for name in ("images-0.zip: p/a.jpg.jpg", "images-1.zip: q/a.jpg.jpg"):
         assert name in str(caught.value)
-    # But for a label that is left out.
+    # Except for a label that is left out.
     assert find(["-ds/a.jpg"], *zips)[0] == {}
 
 
 @pytest.mark.parametrize(
     "keys", [["ds1/a.jpg", "ds2/a.jpg"], ["-ds1/a.jpg", "ds2/a.jpg"]]
 )
-def test_one_image_of_two_labels_is_refused(find, keys):
+def test_one_image_for_two_labels_is_refused(find, keys):
     message = r"images-0\.zip: P/a\.jpg\.jpg is .* both ds1/a\.jpg and ds2/a\.jpg"
     with pytest.raises(InputError, match=message):
         find(keys, ["P/a.jpg.jpg"])
 
 
-def test_by_name_alone(find):
+def test_file_name_only(find):
     entries = ["p/a.jpg.jpg", "p/b.jpg", "q/b.jpg", "q/c.jpg"]
     keys = [f"ds/sub/{name}.jpg" for name in "abcd"]
     found, by_name, rest = find(keys, entries)
@@ -183,7 +183,7 @@ def test_by_name_alone(find):
 
 @pytest.mark.parametrize("more", ["", ".jpg"])
 @pytest.mark.parametrize("has_datasets", [True, False])
-def test_many_images_of_one_name_take_no_time(find, more, has_datasets):
+def test_many_images_with_the_same_name_are_fast(find, more, has_datasets):
     keys = [f"ds/seq{number}/image.jpg" for number in range(5000)]
     if has_datasets:
         keys = [f"seq{number}/image.jpg" for number in range(5000)]

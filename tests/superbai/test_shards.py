@@ -23,7 +23,7 @@ class Bar:
 
 @pytest.fixture
 def exports(tmp_path):
-    """Opens an export of a number of images, each with a box of its own."""
+    """Opens an export of a number of images, each with its own box."""
     opened = []
 
     def make(number, change=None):
@@ -60,7 +60,7 @@ def test_plan(tmp_path):
     ]
 
 
-def test_several_processes_write_what_one_writes(tmp_path, exports, monkeypatch):
+def test_several_processes_write_the_same_as_one(tmp_path, exports, monkeypatch):
     monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
     results = []
     for processes in (1, 3):
@@ -107,7 +107,7 @@ def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
     assert not shards.multiprocessing.active_children()
 
 
-def test_a_killed_process_is_said(tmp_path, exports, monkeypatch):
+def test_a_killed_process_is_reported(tmp_path, exports, monkeypatch):
     monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
     export = exports(100)
     parent, read_item = os.getpid(), export.read

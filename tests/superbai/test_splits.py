@@ -1,4 +1,4 @@
-"""Splits by tags and by names, over items that have nothing else."""
+"""Splits by tags and by names, on items with only these."""
 
 import random
 from typing import NamedTuple
@@ -72,7 +72,7 @@ def test_fraction_takes_the_same_images_in_any_order():
     shuffled = random.Random(0).sample(given, len(given))
     again, _ = splits.split_items(shuffled, 0.2, NAME)
     assert set(again["test"]) == set(first["test"])
-    # Each split keeps the order that it was given.
+    # Each split keeps the order of the items.
     in_train = set(again["train"])
     assert list(again["train"]) == [item for item in shuffled if item in in_train]
     assert names(splits.split_items(given, 0.2, NAME)[0]) == names(first)

@@ -297,7 +297,7 @@ def test_convert(vh, converted, tmp_path):
     assert converted.node.parameters["images_per_shard"] == 5
     assert converted.node.parameters["include_unsubmitted"] is False
     (line,) = converted.node.metadata
-    assert (line["pictures_train"], line["pictures_test"]) == (NUM_TRAIN, NUM_TEST)
+    assert (line["images_train"], line["images_test"]) == (NUM_TRAIN, NUM_TEST)
     output = vh("exec", "outputs", converted.counter, "--download", tmp_path)
     version = rf"dataset://shapes/\d{{8}}-\d{{6}}-{converted.counter}"
     for datum in converted.outputs:
@@ -314,7 +314,7 @@ def test_convert(vh, converted, tmp_path):
     with Image.open(tmp_path / "preview.jpg") as preview:
         preview.load()
     log = vh("exec", "logs", converted.counter)
-    assert "complete, exit status 0" in log and '"pictures_train": 12' in log
+    assert "complete, exit status 0" in log and '"images_train": 12' in log
     assert f"#{converted.counter}" in vh("data", "list")
     assert "convert-superbai" in vh("exec", "info", converted.counter)
 

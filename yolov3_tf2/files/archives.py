@@ -4,8 +4,6 @@ A zip is checked when it is opened and again before each entry is read: no entry
 reach outside the archive or unpack to more memory than the limits below allow.
 """
 
-import errno
-import io
 import os
 import re
 import stat
@@ -16,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.positional_file import open_positional
 
 # An uncompressed image of 100 megapixels is larger than this, but hardly anyone labels
 # such a file in a browser.
@@ -78,7 +77,7 @@ class Zip:
 
     def __init__(self, path):
         self.name = str(path)
-        self._file = _open_file(path)
+        self._file = open_positional(path)
         with ExitStack() as stack:
             stack.enter_context(self._file)
             try:
@@ -174,50 +173,6 @@ class Zip:
 
     def _refuse(self, name, reason):
         return InputError(f"{self.name}: '{name}' {reason}. Nothing was read from it.")
-
-
-class _PositionalFile(io.RawIOBase):
-    """A file with a position of its own in each process.
-
-    Forked processes share the position of an ordinary file.
-    """
-
-    def __init__(self, path):
-        self._file = path.open("rb", buffering=0)
-        self._position = 0
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def readinto(self, buffer):
-        content = os.pread(self._file.fileno(), len(buffer), self._position)
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)
-
-    def seek(self, offset, whence=os.SEEK_SET):
-        base = (0, self._position, os.fstat(self._file.fileno()).st_size)[whence]
-        if base + offset < 0:
-            raise OSError(errno.EINVAL, "negative position in a file")
-        self._position = base + offset
-        return self._position
-
-    def tell(self):
-        return self._position
-
-    def close(self):
-        self._file.close()
-        super().close()
-
-
-def _open_file(path):
-    # Windows has no pread, and no fork.
-    if not hasattr(os, "pread"):
-        return path.open("rb")
-    return io.BufferedReader(_PositionalFile(path))
 
 
 class Folder:
