@@ -12,6 +12,7 @@ from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.evaluation import matching, mosaics, plots
 from yolov3_tf2.files.images import load_rgb
+from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
 from yolov3_tf2.training import state as training_state
@@ -46,11 +47,15 @@ class Checkpoints:
         """
         info = training_state.read_state_info(path)
         expected = {"variant": self._variant.name, "classes": self._class_names}
+        found = {
+            "variant": info["variant"],
+            "classes": [normalise_name(name) for name in info["classes"]],
+        }
         for name, value in expected.items():
-            if info[name] != value:
+            if found[name] != value:
                 raise InputError(
                     f"{path}: expected a training of {name} {value}, got one of "
-                    f"{info[name]}; is this the checkpoint of another training?"
+                    f"{found[name]}; is this the checkpoint of another training?"
                 )
         training_state.restore_state(path, self._trainer.state())
         execution.upload_now(training_state.copy_state(path, self._folder))

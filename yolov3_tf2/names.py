@@ -16,6 +16,19 @@ def normalise_name(name):
     return unicodedata.normalize("NFC", name).strip()
 
 
+def unicode_forms(name):
+    """Returns a name in both Unicode forms that files have, NFC first; one if equal.
+
+    For tables that look names up as bytes and cannot normalise them.
+
+    Example:
+        >>> [len(form) for form in unicode_forms("caf\\u00e9")]
+        [4, 5]
+    """
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return list(dict.fromkeys(forms))
+
+
 def normalise_path(path):
     """Returns a path in NFC with forward slashes, no leading ones, no double ones.
 

@@ -1,6 +1,7 @@
 """The input pipeline, on records written here."""
 
 import io
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,15 @@ def test_batches(path):
 def test_labels_follow_the_class_file_and_not_the_record(path):
     (batch,) = iterate(build_dataset(RecordFiles([path]), ["dog", "cat"], TINY, 64, 3))
     assert batch["labels"][0, :2].numpy().tolist() == [0, 1]
+
+
+def test_class_names_in_the_unicode_form_of_macos(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "자동차") for form in ("NFC", "NFD"))
+    rows = [(64, 64, 9, [(1, 1, 9, 9)], [1])]
+    path = write(tmp_path / "a.tfrecord", rows, names=["cat", nfd])
+    records.check_first_record(path, ["cat", nfc])
+    (batch,) = iterate(build_dataset(RecordFiles([path]), ["cat", nfc], TINY, 64, 1))
+    assert batch["labels"].numpy().tolist() == [[1, 0]]
 
 
 def test_a_batch_without_any_box(tmp_path):

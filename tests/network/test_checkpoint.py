@@ -120,6 +120,16 @@ def test_json_of_another_program(copy, text):
         checkpoint.load_model(copy)
 
 
+def test_class_names_in_the_unicode_form_of_macos(copy):
+    path = copy / "model.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    info["classes"] = [unicodedata.normalize("NFD", name) for name in info["classes"]]
+    info["train_boxes"] = dict.fromkeys(info["classes"], 3)
+    path.write_text(json.dumps(info), encoding="utf-8")
+    read = checkpoint.read_model_info(copy)
+    assert read.class_names == NAMES and read.train_boxes == dict.fromkeys(NAMES, 3)
+
+
 def test_parts_are_loaded_for_another_class_count(saved):
     folder, model = saved
     other = network.build_model(TINY, 5)

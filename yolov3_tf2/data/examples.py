@@ -5,14 +5,21 @@ import tensorflow as tf
 from yolov3_tf2.boxes import letterbox
 from yolov3_tf2.data import records
 from yolov3_tf2.data.jpeg import decode_image
+from yolov3_tf2.names import unicode_forms
 
 
 def build_label_table(class_names):
-    """Returns a table from class name to label, -1 for an unknown name."""
+    """Returns a table from class name, in NFC or NFD, to label; -1 for an unknown name.
+
+    Records of other programs can have names as macOS writes them, in NFD.
+    """
+    labels = {
+        form: label
+        for label, name in enumerate(class_names)
+        for form in unicode_forms(name)
+    }
     return tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(
-            tf.constant(class_names), tf.range(len(class_names))
-        ),
+        tf.lookup.KeyValueTensorInitializer(list(labels), list(labels.values())),
         default_value=-1,
     )
 

@@ -10,6 +10,7 @@ import struct
 import tensorflow as tf
 
 from yolov3_tf2.errors import InputError, reason
+from yolov3_tf2.names import normalise_name
 
 _BBOX = "image/object/bbox/"
 _FEATURES = {
@@ -129,7 +130,8 @@ def check_first_record(path, class_names):
         raise InputError(
             f"{path}: its first record cannot be used: {reason(error)}; {cause}"
         ) from error
-    unknown = {name.decode("utf-8", "replace") for name in names} - set(class_names)
+    found = {normalise_name(name.decode("utf-8", "replace")) for name in names}
+    unknown = found - set(class_names)
     if unknown:
         raise InputError(
             f"{path}: its first record has a class that is not in the class file: "

@@ -92,10 +92,11 @@ def read_model_info(folder):
             raise TypeError("variant must be a string and classes a list")
         if not isinstance(size, int) or size < 32 or size % 32:
             raise TypeError(f"size must be a multiple of 32 pixels, got {size!r}")
-        class_names = [str(name) for name in class_names]
+        class_names = [normalise_name(str(name)) for name in class_names]
         if train_boxes is not None:
+            train_boxes = {normalise_name(n): count for n, count in train_boxes.items()}
             _check_train_boxes(train_boxes, class_names)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: expected JSON with variant, classes and size, got an error: "
             f"{error!r}; was the file written by another program?"
