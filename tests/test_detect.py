@@ -222,7 +222,7 @@ def test_detect_reads_odd_pictures_and_leaves_out_what_is_none(
     left_out = {row["file_name"]: row["reason"] for row in result["info"]["left_out"]}
     assert set(left_out) == {"empty.jpg", "broken.jpg", "cut.png"}
     for name, reason in left_out.items():
-        assert f"{tmp_path / 'odd'}: {name}: expected a picture, got" in reason
+        assert f"{tmp_path / 'odd'}: {name}: expected an image, got" in reason
         assert f"left out: {reason}" in process.stderr.splitlines()
     assert "left out: 1 files in zips and folders, no pictures" in process.stderr
     assert "left out: 3 of 16 pictures, which cannot be read" in process.stderr
@@ -282,7 +282,7 @@ def test_detect_refuses_pictures_none_of_which_can_be_read(
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     process = detect(run_script, outputs, files, tmp_path / "broken.jpg")
     refused(process, outputs, "none of 1 pictures can be read")
-    assert "broken.jpg: expected a picture" in process.stderr
+    assert "broken.jpg: expected an image" in process.stderr
 
 
 def test_detect_on_a_full_disk(outputs, files):
