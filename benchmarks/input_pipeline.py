@@ -1,6 +1,6 @@
 """Measures the images per second of the input pipeline, compared to decoding alone.
 
-    python benchmarks/input_pipeline.py --num_images 2000 --size 416 --batch 8
+    python benchmarks/input_pipeline.py --num-images 2000 --size 416 --batch 8
     python benchmarks/input_pipeline.py --images images.zip --labels labels.zip
 
 Generates images of 640 by 480, or reads an export. It times in turn: reading and
@@ -55,7 +55,7 @@ def convert_export(images, labels, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_images", type=int, default=2000)
+    parser.add_argument("--num-images", type=int, default=2000)
     common.add_export_arguments(parser)
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
