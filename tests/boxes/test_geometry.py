@@ -60,8 +60,3 @@ def test_ciou_equals_that_of_keras():
     a, b = np.concatenate([low, low + size], -1).astype("f")
     theirs = keras.utils.bounding_boxes.compute_ciou(a, b, "xyxy")
     np.testing.assert_allclose(geometry.ciou(a, b), theirs, atol=2e-5)
-
-
-def test_clip():
-    clipped = geometry.clip(np.array([[-1.0, 2.0, 30.0, 9.0]], "float32"), 20, 10)
-    assert clipped.numpy().tolist() == [[0, 2, 20, 9]]

@@ -8,7 +8,6 @@ from yolov3_tf2.boxes.letterbox import (
     GREY,
     boxes_to_letterbox,
     letterbox,
-    letterbox_to_boxes,
 )
 
 
@@ -34,14 +33,6 @@ def test_where_the_image_lies(width, height, inner):
     box = np.array([[0.0, 0, 1, 1]], "float32")
     mapped = boxes_to_letterbox(box, width, height, 128)
     np.testing.assert_allclose(mapped[0] * 128, inner, atol=1e-4)
-
-
-@pytest.mark.parametrize("width, height", [(640, 480), (33, 517), (416, 416)])
-def test_letterbox_to_boxes_inverts_boxes_to_letterbox(width, height):
-    boxes = np.random.default_rng(0).random((9, 4)).astype("float32")
-    mapped = boxes_to_letterbox(boxes, width, height, 416)
-    back = letterbox_to_boxes(mapped, width, height, 416)
-    np.testing.assert_allclose(back, boxes, atol=1e-5)
 
 
 def test_a_bright_rectangle_stays_in_its_box():

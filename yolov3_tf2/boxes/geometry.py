@@ -1,4 +1,4 @@
-"""Conversions, IoU, complete IoU and clipping of boxes. Pure functions.
+"""Conversions of boxes, IoU and complete IoU. Pure functions.
 
 A box is xyxy: left, top, right, bottom. The functions work in any unit; inside this
 package it is fractions of the network's input.
@@ -95,10 +95,3 @@ def ciou(boxes_a, boxes_b):
     # The weight alpha of the paper, which takes no part in the gradient.
     alpha = ops.stop_gradient(shape / (1 - overlap + shape + 1e-7))
     return overlap - distance - alpha * shape
-
-
-def clip(boxes, width, height):
-    """Returns `boxes` `[..., 4]` xyxy clipped to [0, `width`] and [0, `height`]."""
-    limits = ops.convert_to_tensor([width, height, width, height])
-    boxes = ops.convert_to_tensor(boxes)
-    return ops.clip(boxes, 0, ops.cast(limits, boxes.dtype))

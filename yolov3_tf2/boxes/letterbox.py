@@ -1,4 +1,4 @@
-"""Letterboxing: an image of any shape onto the network's square input, and back.
+"""Letterboxing: an image of any shape onto the network's square input.
 
 The image is scaled to fit without changing its shape, and the rest is filled with grey,
 as in `letterbox_image` of darknet, with two differences. The image is centred only as
@@ -83,12 +83,6 @@ def boxes_to_letterbox(boxes, width, height, size):
     """Maps `boxes` `[..., 4]` xyxy from fractions of the image to the square's."""
     scale, offset = _transform(width, height, size)
     return boxes * scale + offset
-
-
-def letterbox_to_boxes(boxes, width, height, size):
-    """Maps `boxes` back to fractions of the image; inverts `boxes_to_letterbox`."""
-    scale, offset = _transform(width, height, size)
-    return (boxes - offset) / scale
 
 
 def _resize_image(image, shape):
