@@ -198,7 +198,7 @@ def test_detect_reads_odd_images_and_skips_unreadable_ones(
     assert set(left_out) == {"empty.jpg", "broken.jpg", "cut.png"}
     for name, reason in left_out.items():
         assert f"{tmp_path / 'odd'}: {name}: expected an image, got" in reason
-        assert f"skipped: {reason}" in process.stderr.splitlines()
+        assert f"WARNING: skipped: {reason}" in process.stderr.splitlines()
     assert "files in zips and folders that are not images: 1" in process.stderr
     assert "skipped 3 of 16 images that could not be read" in process.stderr
     line = json.loads(process.stdout.strip())

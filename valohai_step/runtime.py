@@ -1,5 +1,6 @@
 """Running a step's `main`: logging, signals, exit status, importing TensorFlow."""
 
+import logging as python_logging
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ def run_step(main):
     """
     flags.FLAGS(sys.argv[:1])  # absl warns if its flags are not parsed.
     logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(None)
+    logging.get_absl_handler().setFormatter(_StepFormatter())
     logging.get_absl_handler().addFilter(
         # Hides TensorFlow's notes, such as how long it took to shard a checkpoint.
         lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
@@ -59,6 +60,15 @@ def run_step(main):
         # An OSError comes from the machine, such as a full disk or a read-only folder.
         logging.error("error: %s", message)
         sys.exit(1)
+
+
+class _StepFormatter(python_logging.Formatter):
+    """Marks warnings as such; errors say so themselves."""
+
+    def format(self, record):
+        message = super().format(record)
+        is_warning = record.levelno == python_logging.WARNING
+        return f"WARNING: {message}" if is_warning else message
 
 
 def _write_above_bars(handler):

@@ -154,7 +154,7 @@ def test_a_missing_gpu_is_warned_of(monkeypatch, caplog, gpus):
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with caplog.at_level("WARNING", logger="absl"):
         assert devices.describe_devices(strategy) == "1 CPU"
-    warnings = [] if gpus else ["WARNING: no GPU found, training on CPU"]
+    warnings = [] if gpus else ["no GPU found, training on CPU"]
     assert caplog.messages == warnings
 
 

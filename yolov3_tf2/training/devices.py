@@ -58,7 +58,7 @@ def _restored_handler(number):
 def describe_devices(strategy):
     """Returns the devices of a strategy in words; warns if this machine has no GPU."""
     if not tf.config.list_physical_devices("GPU"):
-        logging.warning("WARNING: no GPU found, training on CPU")
+        logging.warning("no GPU found, training on CPU")
     replicas = strategy.num_replicas_in_sync
     devices = strategy.extended.worker_devices
     kind = devices[0].split(":")[-2]
