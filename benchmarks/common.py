@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_REPOSITORY))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
 WIDTH, HEIGHT, BOXES = 640, 480, 9
 CLASSES = ["person", "car"]
@@ -102,7 +102,7 @@ def run(script, outputs, *arguments):
 
     The peak is that of the step's largest process.
     """
-    command = [sys.executable, "-c", _WATCH, sys.executable, _REPOSITORY / script]
+    command = [sys.executable, "-c", _WATCH, sys.executable, REPOSITORY / script]
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         status = subprocess.call(

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import common
 import numpy as np
+from common import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 NUM_CLASSES = 80
 PRECISIONS = ("float32", "bfloat16")
 OPENCV = "network alone, OpenCV"

@@ -18,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from common import REPOSITORY
+
 RECIPES = {
     "default": [],
     "reference": [
