@@ -16,7 +16,7 @@ from superbai.export import Export
 from valohai_step import execution, runtime
 from valohai_step.inputs import input_paths
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
-from valohai_step.parameters import read_parameters
+from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -76,12 +76,13 @@ INPUTS = {
         "Suite.",
     },
 }
-valohai.prepare(
-    step="convert-superbai",
-    image="python:3.11-slim",
-    default_parameters=PARAMETERS,
-    default_inputs=INPUTS,
-)
+with without_command_line():
+    valohai.prepare(
+        step="convert-superbai",
+        image="python:3.11-slim",
+        default_parameters=PARAMETERS,
+        default_inputs=INPUTS,
+    )
 
 PREVIEW_IMAGES = 16
 

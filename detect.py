@@ -14,7 +14,7 @@ from absl import logging
 from valohai_step import runtime
 from valohai_step.inputs import input_folder, input_paths, read_class_names
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
-from valohai_step.parameters import read_parameters
+from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -93,12 +93,13 @@ INPUTS = {
         "by convert-superbai.",
     },
 }
-valohai.prepare(
-    step="detect",
-    image="python:3.11-slim",
-    default_parameters=PARAMETERS,
-    default_inputs=INPUTS,
-)
+with without_command_line():
+    valohai.prepare(
+        step="detect",
+        image="python:3.11-slim",
+        default_parameters=PARAMETERS,
+        default_inputs=INPUTS,
+    )
 
 NUM_TO_REVIEW = 3  # Images that the log names.
 
@@ -288,7 +289,7 @@ def report(file, rows, score_threshold):
             score_threshold,
         )
     first = [f"{row.file_name} ({row.reason})" for row in rows[:NUM_TO_REVIEW]]
-    logging.info("label these first (see review.csv): %s", ", ".join(first))
+    logging.info("label these first (see review.csv): %s", "; ".join(first))
 
 
 if __name__ == "__main__":

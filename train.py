@@ -23,7 +23,7 @@ from valohai_step.inputs import (
     restart_paths,
 )
 from valohai_step.outputs import finite_values, log_metadata, progress_bar
-from valohai_step.parameters import parse_sizes, read_parameters
+from valohai_step.parameters import parse_sizes, read_parameters, without_command_line
 from yolov3_tf2.training.workers.rendezvous import Rendezvous
 
 PARAMETERS = {
@@ -269,12 +269,13 @@ INPUTS = {
         "training, which resumes after its last complete epoch.",
     },
 }
-valohai.prepare(
-    step="train",
-    image="python:3.11-slim",
-    default_parameters=PARAMETERS,
-    default_inputs=INPUTS,
-)
+with without_command_line():
+    valohai.prepare(
+        step="train",
+        image="python:3.11-slim",
+        default_parameters=PARAMETERS,
+        default_inputs=INPUTS,
+    )
 
 # The part of the epochs with mosaics. In the rest the network sees whole images, as in
 # testing.

@@ -25,7 +25,7 @@ from superbai.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
-from valohai_step.parameters import read_parameters
+from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations
 
@@ -110,12 +110,13 @@ INPUTS = {
         "description": "review.csv from the detect step, for review_images.",
     },
 }
-valohai.prepare(
-    step="upload-superbai",
-    image="python:3.11-slim",
-    default_parameters=PARAMETERS,
-    default_inputs=INPUTS,
-)
+with without_command_line():
+    valohai.prepare(
+        step="upload-superbai",
+        image="python:3.11-slim",
+        default_parameters=PARAMETERS,
+        default_inputs=INPUTS,
+    )
 
 # In the order of the last log line.
 RESULTS = ("created", "updated", "unchanged", "failed")

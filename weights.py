@@ -14,7 +14,7 @@ from valohai_step import downloads, runtime
 from valohai_step.inputs import DOWNLOADS, input_paths, read_class_names
 from valohai_step.local_outputs import REPOSITORY
 from valohai_step.outputs import log_metadata, staged_outputs
-from valohai_step.parameters import read_parameters
+from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
@@ -52,12 +52,13 @@ INPUTS = {
         "description": "Image to try out the converted network on.",
     },
 }
-valohai.prepare(
-    step="weights",
-    image="python:3.11-slim",
-    default_parameters=PARAMETERS,
-    default_inputs=INPUTS,
-)
+with without_command_line():
+    valohai.prepare(
+        step="weights",
+        image="python:3.11-slim",
+        default_parameters=PARAMETERS,
+        default_inputs=INPUTS,
+    )
 
 # From the author of darknet. As it depends on the network, it cannot be the default of
 # the input.
@@ -82,7 +83,10 @@ def main():
     model = build_model(variant, len(class_names), random=False)
     num_weights = darknet.load_weights(weights_path, model, variant, len(class_names))
     logging.info(
-        "%s: loaded %s weights of %s", weights_path, f"{num_weights:,}", variant.name
+        "%s: loaded %s weights of %s",
+        weights_path.name,
+        f"{num_weights:,}",
+        variant.name,
     )
 
     if image_paths:
@@ -153,7 +157,7 @@ def try_on_noise(model):
                 "another network of the same size?"
             )
     logging.info(
-        "tried out on noise: outputs from %.1f to %.1f",
+        "test on random noise: finite outputs, from %.1f to %.1f",
         min(logits.min() for logits in outputs),
         max(logits.max() for logits in outputs),
     )

@@ -104,7 +104,8 @@ def _describe_paths(paths):
     names = ", ".join(path.name for path in paths[:LOGGED_FILES])
     if len(paths) > LOGGED_FILES:
         names += f" and {len(paths) - LOGGED_FILES} more"
-    size = sum(path.stat().st_size for path in paths if path.is_file())
+    files = [file for path in paths for file in (path, *path.rglob("*"))]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             break

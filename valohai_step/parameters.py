@@ -5,14 +5,18 @@ The step scripts (`--name value`, `--name=value`) and the local runner
 rejected in the same words.
 """
 
+import ast
 import difflib
 import math
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import valohai
 from absl import logging
 
+from valohai_step import option_help
 from yolov3_tf2.errors import InputError
 
 # Renamed options, from the former name to the present one. Both are accepted.
@@ -71,6 +75,21 @@ def read_option(name):
     return [value for each in options if each.name == name for value in each.values]
 
 
+@contextmanager
+def without_command_line():
+    """Hides the command line from `valohai.prepare`, which runs in the block.
+
+    valohai-utils would exit with its own usage message if a number is malformed, take
+    any word for true, and only warn of unknown options. `read_parameters` reads the
+    command line instead.
+    """
+    arguments, sys.argv[1:] = sys.argv[1:], []
+    try:
+        yield
+    finally:
+        sys.argv[1:] = arguments
+
+
 def read_parameters(declared, inputs):
     """Returns the values of the step's parameters, checked against their declaration.
 
@@ -87,10 +106,9 @@ def read_parameters(declared, inputs):
         InputError: a value has the wrong type, is out of range or not among the
             choices, or the command line has an option that the step does not have.
     """
-    # `valohai.prepare` parses the command line before this does. It exits with a usage
-    # message where a number is malformed or missing, only warns of unknown options, and
-    # takes any word for true. So its values are used only where the command line has
-    # none: it knows Valohai's config files.
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        _print_help(declared, inputs)
+        sys.exit()
     of_command_line = _read_command_line(declared, inputs)
     values = {}
     for name, spec in declared.items():
@@ -101,6 +119,13 @@ def read_parameters(declared, inputs):
             value = spec["default"]
         values[name] = check_value(name, spec, value)
     return values
+
+
+def _print_help(declared, inputs):
+    script = Path(sys.argv[0])
+    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+    usage = f"python {script.name}"
+    print(option_help.format_step_help(usage, docstring, declared, inputs))
 
 
 def _read_command_line(declared, inputs):

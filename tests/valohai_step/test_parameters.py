@@ -21,13 +21,14 @@ SPECS = {
     "review_images": {"default": 0, "min": 0, "max": 100},
 }
 # A step with these parameters that prints what it has been given.
-SCRIPT = f"""
+SCRIPT = f"""\"\"\"Prints what it gets.\"\"\"
 import json
 import valohai
 from valohai_step import inputs, parameters, runtime
 PARAMETERS = {SPECS!r}
 INPUTS = {{"image": {{"default": [], "optional": True}}}}
-valohai.prepare(step="try", default_parameters=PARAMETERS, default_inputs=INPUTS)
+with parameters.without_command_line():
+    valohai.prepare(step="try", default_parameters=PARAMETERS, default_inputs=INPUTS)
 def main():
     values = parameters.read_parameters(PARAMETERS, INPUTS)
     paths = inputs.input_paths("image", optional=True)
@@ -174,3 +175,30 @@ def test_command_lines_that_are_rejected(run_step, arguments, message):
     process = run_step(*arguments)
     assert process.returncode == 1
     assert f"error: {message}" in process.stderr and "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs"], "missing value for --epochs"),
+        (["--epochs=abc"], "--epochs: expected an integer, got 'abc'."),
+        (["--epoch=3"], "unknown option --epoch; did you mean --epochs?"),
+        (["--loud=perhaps"], "--loud: expected true or false, got 'perhaps'."),
+        (["more"], "unexpected value 'more': expected an option before it."),
+    ],
+)
+def test_a_script_prints_one_line_for_a_wrong_option(run_step, arguments, message):
+    process = run_step(*arguments)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_help_of_a_script(run_step, option):
+    process = run_step("--epochs=3", option)
+    assert process.returncode == 0 and not process.stderr
+    assert process.stdout.startswith("usage: python script.py [--NAME VALUE")
+    assert "Prints what it gets." in process.stdout
+    assert "  --epochs  (1 to 1000000; default 15)\n" in process.stdout
+    assert "  --mode  (fast, slow; default fast)\n" in process.stdout
+    assert "  --image  (optional)\n" in process.stdout

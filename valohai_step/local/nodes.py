@@ -39,7 +39,7 @@ def build_nodes(config, pipeline, texts):
         InputError: a value is not valid, a name is unknown, or a required input is
             missing.
     """
-    texts = _pass_to_nodes(pipeline, texts)
+    texts = _pass_to_nodes(config, pipeline, texts)
     source_nodes = {
         (edge.target_node, edge.target_key): edge.source_node for edge in pipeline.edges
     }
@@ -107,9 +107,10 @@ def _input_default(spec):
     return [default] if isinstance(default, str) else list(default)
 
 
-def _pass_to_nodes(pipeline, texts):
+def _pass_to_nodes(config, pipeline, texts):
     """Replaces the parameters of the pipeline by those of nodes that they set."""
     declared = {parameter.name: parameter for parameter in pipeline.parameters}
+    steps = {node.name: config.steps[node.step] for node in pipeline.nodes}
     of_nodes = {key: values for key, values in texts.items() if key[0] != PIPELINE}
     for (node, name), values in texts.items():
         if node != PIPELINE:
@@ -126,6 +127,9 @@ def _pass_to_nodes(pipeline, texts):
                     f"--{name} sets --{target_node}.{target_name}: expected only one "
                     "of them, got both."
                 )
+            # Here, so that an error names the option that was given.
+            spec = steps[target_node].parameters[target_name].serialize()
+            parse_value(name, spec, values[-1:])
             of_nodes[target_node, target_name] = values
     return of_nodes
 

@@ -19,6 +19,7 @@ from valohai_step import local_outputs, runtime
 from valohai_step.local import nodes as local_nodes
 from valohai_step.local import worker
 from valohai_step.local_outputs import REPOSITORY, SAMPLE_SUFFIX, STATE
+from valohai_step.option_help import format_option
 from valohai_step.parameters import only_value, split_options, suggest_name
 from yolov3_tf2.errors import InputError
 
@@ -60,10 +61,11 @@ def run_command_line(pipeline_name, arguments):
 
 def _run(pipeline_name, arguments):
     config = local_outputs.read_config()
-    texts = parse_arguments(each for each in arguments if each != "--help")
+    help_options = {"-h", "--help"} & set(arguments)
+    texts = parse_arguments(each for each in arguments if each not in help_options)
     names = texts.pop((local_nodes.PIPELINE, "pipeline"), [pipeline_name])
     pipeline = _find_pipeline(config, names[-1])
-    if "--help" in arguments:
+    if help_options:
         _print_help(config, pipeline)
         return 0
     converts = any(node.name == "convert-superbai" for node in pipeline.nodes)
@@ -140,14 +142,13 @@ def _print_help(config, pipeline):
     print(f"\nRuns the pipeline {pipeline.name} on this machine.")
     print(f"Pipelines: {', '.join(config.pipelines)}.\n")
     for parameter in pipeline.parameters:
-        print(f"  --{parameter.name}  ({parameter.default})")
-        print(f"      {parameter.description} Sets {', '.join(parameter.targets)}.")
+        print(format_option(parameter.name, vars(parameter)))
+        print(f"      Sets {', '.join(parameter.targets)}.")
     for node in pipeline.nodes:
         step = config.steps[node.step]
         print(f"\n{node.name}")
-        for name, spec in (*step.parameters.items(), *step.inputs.items()):
-            default = spec.default if spec.default not in (None, []) else "no default"
-            print(f"  --{node.name}.{name}  ({default})\n      {spec.description}")
+        for name, spec in (*step.inputs.items(), *step.parameters.items()):
+            print(format_option(f"{node.name}.{name}", vars(spec)))
 
 
 def _sample_values(pipeline, texts):
@@ -176,7 +177,10 @@ def _draw_sample():
     """
     folder = STATE / "sample"
     shown = folder.relative_to(REPOSITORY)
-    worker.say(f"no images and labels given, using the built-in sample: {shown}")
+    worker.say(
+        "no images and labels given, using the built-in sample of drawn images and "
+        f"random weights: {shown}"
+    )
     if folder.is_dir():
         return
     STATE.mkdir(exist_ok=True)

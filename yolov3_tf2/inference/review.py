@@ -159,7 +159,9 @@ def _rate_image(file_name, detected, pairs, num_drawn, class_names, rarities):
 
     def describe(name):
         if name == "missed":
-            return f"nothing found above {best:.2f}" if best else "nothing found"
+            return (
+                f"nothing found (highest score {best:.2f})" if best else "nothing found"
+            )
         if name == "conflict":
             lead, shown = "two classes for one object", pairs[values[name].argmax()]
         else:

@@ -299,8 +299,8 @@ def test_two_files_of_one_name(project):
 def test_help_lists_what_can_be_set(capsys):
     assert runner.run_command_line("train-superbai", ["--help"]) == 0
     printed = capsys.readouterr().out
-    assert "  --train.epochs  (15)\n      Passes over" in printed
-    assert "  --convert-superbai.images  (no default)" in printed
+    assert "  --train.epochs  (1 to 10000; default 15)\n      Passes over" in printed
+    assert "  --convert-superbai.images  (required)" in printed
 
 
 def test_sizes_are_checked_before_anything_runs(capsys):
@@ -308,6 +308,8 @@ def test_sizes_are_checked_before_anything_runs(capsys):
         assert runner.run_command_line("train-superbai", [value]) == 1
         option = value.partition("=")[0]
         assert f"error: {option}: expected" in capsys.readouterr().err
+    assert runner.run_command_line("train-superbai", ["--size=100"]) == 1
+    assert "error: --size: expected a multiple of 32" in capsys.readouterr().err
     assert runner.run_command_line("train-superbai", ["--detect.size=100"]) == 1
     assert "expected a multiple of 32, got 100" in capsys.readouterr().err
 
