@@ -158,7 +158,7 @@ def test_a_parameter_of_the_pipeline(project, capsys):
     assert run(file, "--number=7") == 1
     assert "exit status 4" in capsys.readouterr().out
     assert run(file, "--number=11") == 1
-    assert "--make.number: expected a value from 0 to 10" in capsys.readouterr().err
+    assert "error: --number: expected a value from 0 to 10" in capsys.readouterr().err
     assert run(file, "--number=3", "--make.number=3") == 1
     error = capsys.readouterr().err
     assert "--number sets --make.number: expected only one of them, got both" in error
