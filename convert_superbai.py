@@ -145,7 +145,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
         A dict from split to a Counter of `images`, and of boxes by ("box", label).
     """
     from superbai import shards
-    from yolov3_tf2.evaluation import mosaics
+    from yolov3_tf2.evaluation import previews
 
     classes = "\n".join(export.class_names) + "\n"
     (folder / "classes.txt").write_text(classes, encoding="utf-8")
@@ -158,7 +158,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
     shards.check_splits(written, planned, export.name)
 
     records = [record for shard in written for record in shard.shown]
-    mosaic = mosaics.records_mosaic(records[:PREVIEW_IMAGES], export.class_names)
+    mosaic = previews.records_mosaic(records[:PREVIEW_IMAGES], export.class_names)
     mosaic.save(folder / "preview.jpg", quality=90)
 
     counts = {split: Counter() for split in by_split}

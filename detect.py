@@ -3,7 +3,7 @@
     python detect.py --model model/* --image photo.jpg more.zip
 
 Writes `output_<name>` for each image, `detections.json`, and `review.csv`: the images
-in the order in which labelling them should help the training most. Images that cannot
+in the order in which labelling them should help training most. Images that cannot
 be read are named in the log and skipped. The exit status is 2 if there are more of them
 than `max_unreadable`, and 1 if no image can be read.
 """
@@ -60,8 +60,8 @@ PARAMETERS = {
         "default": "auto",
         "category": "Run",
         "choices": ["auto", "float16", "bfloat16", "float32"],
-        "description": "Number format that the network computes in. auto: float16 on "
-        "GPUs with tensor cores, bfloat16 on CPUs that support it, float32 otherwise.",
+        "description": "Number format of the computation. auto: float16 on GPUs with "
+        "tensor cores, bfloat16 on CPUs that support it, float32 otherwise.",
     },
     "max_unreadable": {
         "default": 0,

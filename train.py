@@ -2,10 +2,10 @@
 
     python train.py --epochs 20 --batch_size 8
 
-Without inputs, it uses the newest local outputs of convert_superbai.py and weights.py.
+Without inputs, it uses the latest local outputs of convert_superbai.py and weights.py.
 It writes `model/`, the model with the best AP on the test images, the one before
-training included; `checkpoints/`, from which an interrupted training resumes;
-`train_batch.jpg` and `plots/`.
+training included; `checkpoints/`, from which an interrupted training run
+resumes; `train_batch.jpg` and `plots/`.
 """
 
 import sys
@@ -52,8 +52,8 @@ PARAMETERS = {
     "size": {
         "default": "416",
         "category": "Training",
-        "description": "Side of the network's input in pixels, a multiple of 32; or a "
-        "range such as 320-608: each batch then has a random size from it.",
+        "description": "Width and height of the network's input in pixels, a multiple "
+        "of 32; or a range such as 320-608: each batch then has a random size from it.",
     },
     "transfer": {
         "default": "heads",
@@ -117,7 +117,7 @@ PARAMETERS = {
         "min": 0.0,
         "max": 0.999999,
         "description": "Decay of the moving average of the weights, which is evaluated "
-        "and saved; 0 evaluates and saves the weights themselves.",
+        "and saved; 0 disables it.",
     },
     "box_loss": {
         "default": "ciou",
@@ -130,15 +130,15 @@ PARAMETERS = {
         "default": "auto",
         "category": "Training",
         "choices": ["auto", "float32", "bfloat16", "float16"],
-        "description": "Number format of the computation; auto is the fastest that the "
-        "machine supports.",
+        "description": "Number format of the computation. auto: float16 on GPUs with "
+        "tensor cores, bfloat16 on CPUs that support it, float32 otherwise.",
     },
     "seed": {
         "default": 0,
         "category": "Training",
         "min": 0,
         "max": 1000000,
-        "description": "Seed of all random numbers.",
+        "description": "Random seed.",
     },
     "flip": {
         "default": 0.5,
@@ -224,20 +224,22 @@ PARAMETERS = {
         "optional": True,
         "category": "Results",
         "description": "Model in Valohai's model registry that gets the trained model "
-        "as a new version; empty: none.",
+        "as a new version. Leave empty for none.",
     },
     "valohai_alias": {
         "default": "",
         "optional": True,
         "category": "Results",
         "description": "Alias for the files of the trained model on Valohai: "
-        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data; empty: none.",
+        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data. Leave "
+        "empty for none.",
     },
     "valohai_tags": {
         "default": "",
         "optional": True,
         "category": "Results",
-        "description": "Tags for the trained model on Valohai, separated by commas.",
+        "description": "Tags for the trained model on Valohai, separated by commas. "
+        "Leave empty for none.",
     },
 }
 INPUTS = {
@@ -266,7 +268,7 @@ INPUTS = {
         "default": [],
         "optional": True,
         "description": "All files of the folder checkpoints/ of an interrupted "
-        "training, which resumes after its last complete epoch.",
+        "training run, which resumes after its last complete epoch.",
     },
 }
 with without_command_line():
@@ -306,7 +308,7 @@ class Settings(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A training, ready to start.
+    """A training run, ready to start.
 
     Attributes:
         settings: the `Settings`.

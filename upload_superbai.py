@@ -83,8 +83,8 @@ PARAMETERS = {
         "category": "Images",
         "min": 0,
         "max": 1000000,
-        "description": "Number of images that get the tag review: the first ones in "
-        "review.csv.",
+        "description": "Number of images from the top of review.csv to tag with "
+        "review.",
     },
     "dry_run": {
         "default": False,
@@ -222,7 +222,7 @@ def write_report(values, items, outcomes, stopped):
         "reviewed": sum(row["reason"] == uploader.REVIEWED for row in rows),
         "not_done": len(items) - len(rows),
         "stopped": stopped,
-        "pictures": rows,  # A public name.
+        "pictures": rows,  # A key of upload.json since its first version.
     }
     with staged_outputs() as folder:
         text = json.dumps(facts, ensure_ascii=False, indent=1)

@@ -1,4 +1,4 @@
-"""Converts darknet weights to a TensorFlow checkpoint and tries out the network.
+"""Converts darknet weights to a TensorFlow checkpoint and tests the network.
 
     python weights.py --model yolov3-tiny --weights yolov3-tiny.weights --image dog.jpg
 
@@ -22,7 +22,8 @@ PARAMETERS = {
         "default": "yolov3",
         "category": "Network",
         "choices": ["yolov3", "yolov3-spp", "yolov3-tiny"],
-        "description": "Network that the weights belong to.",
+        "description": "Network to train; its official weights are downloaded "
+        "unless you give a file.",
     },
     "weights_num_classes": {
         "default": 80,
@@ -49,7 +50,7 @@ INPUTS = {
     "image": {
         "default": [],
         "optional": True,
-        "description": "Image to try out the converted network on.",
+        "description": "Image to test the converted network on.",
     },
 }
 with without_command_line():
@@ -90,9 +91,9 @@ def main():
     )
 
     if image_paths:
-        try_on_image(model, variant, class_names, image_paths[0])
+        test_on_image(model, variant, class_names, image_paths[0])
     else:
-        try_on_noise(model)
+        test_on_noise(model)
 
     with staged_outputs() as folder:
         checkpoint.save_model(folder / "model", model, class_names, SIZE)
@@ -123,7 +124,7 @@ def choose_class_names(num_classes):
     return [f"class {index}" for index in range(num_classes)]
 
 
-def try_on_image(model, variant, class_names, path):
+def test_on_image(model, variant, class_names, path):
     """Logs what the converted network detects in an image."""
     from yolov3_tf2.files.images import load_rgb
     from yolov3_tf2.inference.detector import Detector
@@ -145,7 +146,7 @@ def try_on_image(model, variant, class_names, path):
         )
 
 
-def try_on_noise(model):
+def test_on_noise(model):
     """Raises an `InputError` unless the outputs for an image of noise are finite."""
     images = np.random.default_rng(0).random((1, SIZE, SIZE, 3), "float32")
     outputs = [np.asarray(logits) for logits in model(images, training=False)]

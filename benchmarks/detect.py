@@ -4,8 +4,8 @@
 
 Uses random weights, and generated photographs or your own `--images`. Times in turn the
 network in OpenCV, the network of this project with suppression, and the whole of
-detect.py from files to files, without its start. Needs `requirements/dev.txt` for
-OpenCV. If `benchmarks/requirements.txt` is installed, it times ONNX Runtime too.
+detect.py from files to files, without its start. Needs `benchmarks/requirements.txt`;
+if ONNX Runtime is missing, it is left out.
 """
 
 import argparse

@@ -4,7 +4,7 @@
     python benchmarks/input_pipeline.py --images images.zip --labels labels.zip
 
 Generates images of 640 by 480, or reads an export. It times in turn: reading and
-decoding alone; the batches of a training without augmentation; and those with the
+decoding alone; training batches without augmentation; and those with the
 default augmentation.
 """
 

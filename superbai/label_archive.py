@@ -14,7 +14,7 @@ from yolov3_tf2.files import archives
 from yolov3_tf2.files.images import is_image_name
 from yolov3_tf2.files.json_values import as_dict, parse_json
 
-# The largest known label has 5 MB; one of this size takes a few hundred in memory.
+# The largest known label is 5 MB; 32 MB of JSON takes a few hundred MB of memory.
 MAX_JSON_BYTES = 32 * 2**20
 
 

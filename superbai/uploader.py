@@ -91,7 +91,7 @@ class Uploader:
         old_ids = [stored["id"] for stored in label.objects]
         new_ids = [*(stored["id"] for stored in kept_objects), *new_boxes]
         has_other_boxes = old_ids != new_ids
-        # Who has submitted or skipped a label has decided which boxes are right.
+        # Whoever submitted or skipped a label has decided which boxes are right.
         is_protected = (
             label.is_decided and self._status == "keep" and self._replace != "all"
         )
@@ -233,9 +233,9 @@ def upload_all(uploader, items, events, bar):
 def _start(function, argument, when_done):
     """Calls a function in a daemon thread; returns its `Future`.
 
-    Not by a `ThreadPoolExecutor`: the interpreter joins the threads of an executor at
-    exit, even after `shutdown(wait=False)`, so a request that hangs would hold up a
-    process that was told twice to stop.
+    Does not use a `ThreadPoolExecutor`: the interpreter joins the threads of an
+    executor at exit, even after `shutdown(wait=False)`, so a request that hangs would
+    delay a process that was asked twice to stop.
 
     Args:
         function: called with `argument`.

@@ -63,7 +63,7 @@ def test_the_report_is_readable(sample_run):
 
 def test_the_sample_is_learned(sample_run):
     _, run = sample_run
-    first, *lines, shipped = metadata(run, "train")
+    first, *lines, last = metadata(run, "train")
     assert first["epoch"] == 0 and "loss" not in first and first["AP50"] < 0.1
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
     for name in ("loss", "loss_box", "loss_objectness", "loss_class"):
@@ -73,10 +73,10 @@ def test_the_sample_is_learned(sample_run):
     assert lines[-1]["learning_rate"] > 0
     assert all(line["gradient_norm"] > 0 for line in lines)
     best = max(lines, key=lambda line: line["AP"])
-    assert shipped["best_epoch"] == best["epoch"]
+    assert last["best_epoch"] == best["epoch"]
     # Measured again on the saved model.
-    assert shipped["best_AP"] == pytest.approx(best["AP"], abs=1e-4)
-    assert shipped["best_AP50"] >= 0.5
+    assert last["best_AP"] == pytest.approx(best["AP"], abs=1e-4)
+    assert last["best_AP50"] >= 0.5
 
 
 def test_the_plots_are_images(sample_run):
@@ -139,11 +139,11 @@ def test_the_files_of_the_contract(sample_run):
     assert len(checkpoint.read_model_info(run / "weights" / "model").class_names) == 80
 
 
-def test_a_single_step_takes_the_newest_outputs(sample_run, checkout, run_script):
+def test_a_single_step_takes_the_latest_outputs(sample_run, checkout, run_script):
     _, run = sample_run
     process = run_script("detect.py", "--size=160", cwd=checkout)
     assert process.returncode == 0, process.stderr
-    taken = f"taken from the newest local outputs, .valohai/outputs/{run.name}"
+    taken = f"taken from the latest local outputs, .valohai/outputs/{run.name}"
     assert f"model: {taken}/train/model (3 files)" in process.stderr
     assert f"image: {taken}/convert-superbai/test (1 file)" in process.stderr
     # The class names come from the same run as the images.
@@ -301,4 +301,4 @@ def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
     assert facts["failed"] == 0 and facts["created"] > len(labels) / 2
     assert sum(len(x.objects) for x in labels) == len(detections["annotations"]) > 0
     assert sum(x.tags == ["review"] for x in labels) == 3
-    shutil.rmtree(new)  # So that the newest outputs are those of the sample again.
+    shutil.rmtree(new)  # So that the latest outputs are those of the sample again.

@@ -7,6 +7,7 @@ import valohai_yaml
 from project import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES.append(REPOSITORY / "benchmarks" / "README.md")
 # Of `vh` itself, of pipeline.py, and of docker.
 OTHER_OPTIONS = {"adhoc", "reuse", "environment", "pipeline", "help", "check"}
 OTHER_OPTIONS |= {"autorestart", "rm", "user", "gpus", "build-arg"}
@@ -14,6 +15,10 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 # Rows of the map of folders: folder, what it is, names of its files.
 MAP_ROW = r"^\| `([\w/]+/)` \|.*\| (.*) \|$"
 CONFIG = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text(encoding="utf-8"))
+
+
+def page_id(page):
+    return page.relative_to(REPOSITORY).as_posix()
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -31,7 +36,7 @@ def test_the_table_has_every_input(step):
         assert f"`{name}`" in row
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_have_options_that_there_are(page):
     """Each `--name=value` and `--name value` of a documented command."""
     pipeline = CONFIG.pipelines["train-superbai"]
@@ -59,6 +64,21 @@ def test_every_file_that_is_named_exists():
     for page in PAGES:
         for name in re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / name).is_file(), f"{page.name}: {name}"
+
+
+def github_anchor(heading):
+    """Returns the anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_anchor_that_is_linked_exists(page):
+    links = re.findall(r"\]\((?!http)([^)#\s]*)#([^)]+)\)", page.read_text("utf-8"))
+    for name, anchor in links:
+        target = page.parent / name if name else page
+        text = re.sub(r"```.*?```", "", target.read_text("utf-8"), flags=re.DOTALL)
+        headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        assert anchor in map(github_anchor, headings), f"{name}#{anchor}"
 
 
 def test_every_module_is_on_the_map():

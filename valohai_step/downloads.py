@@ -1,4 +1,4 @@
-"""Downloading files: each one once, and never a part of it."""
+"""Downloading files: each one once, and never partially."""
 
 import http.client
 import urllib.error

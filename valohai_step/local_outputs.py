@@ -1,4 +1,4 @@
-"""Inputs that nobody gave, taken from the newest outputs of local runs.
+"""Inputs that were not given, taken from the latest outputs of local runs.
 
 On Valohai the edges of a pipeline bring the outputs of one step to the inputs of the
 next. Where a step is run by hand, the same edges say which local outputs it takes.
@@ -32,7 +32,7 @@ def read_config():
 
 
 def find_newest_outputs(step_name, input_name, optional):
-    """Returns the files that an edge into an input brings from the newest local run.
+    """Returns the files that an edge into an input brings from the latest local run.
 
     Args:
         step_name: of the step that has the input.
@@ -60,13 +60,13 @@ def find_newest_outputs(step_name, input_name, optional):
     for other, other_name in _input_by_folder.items():
         if _is_of_sample(other) != _is_of_sample(folder):
             raise InputError(
-                f"inputs of {step_name}: the newest local outputs for '{input_name}' "
+                f"inputs of {step_name}: the latest local outputs for '{input_name}' "
                 f"({folder}) and for '{other_name}' ({other}) do not belong together: "
                 "one of them is from the built-in sample; run the earlier steps on "
                 f"your data first, or give --{input_name}."
             )
     logging.info(
-        "%s: taken from the newest local outputs, %s (%d %s)",
+        "%s: taken from the latest local outputs, %s (%d %s)",
         input_name,
         os.path.commonpath([path.parent for path in paths]),
         len(paths),

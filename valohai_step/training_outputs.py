@@ -1,4 +1,4 @@
-"""The outputs of a training: its best model, checkpoints to resume from, and plots."""
+"""Outputs of a training run: its best model, checkpoints to resume from, and plots."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from valohai_step.outputs import log_metadata, outputs_folder, staged_outputs
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.evaluation import matching, mosaics, plots
+from yolov3_tf2.evaluation import matching, plots, previews
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
@@ -21,7 +21,7 @@ NUM_WORST_IMAGES = 8
 
 
 class Checkpoints:
-    """Saves and restores the state of a training, together with its best model."""
+    """Saves and restores the state of a training run, together with its best model."""
 
     def __init__(self, trainer, variant, class_names):
         """Takes the `Trainer`, its `variants.Variant` and the list of class names."""
@@ -34,13 +34,13 @@ class Checkpoints:
         return outputs_folder() / "checkpoints"
 
     def resume(self, path):
-        """Restores the trainer and `model/` from an earlier training.
+        """Restores the trainer and `model/` from an earlier training run.
 
         Args:
             path: path of its state, see `state.find_state`.
 
         Returns:
-            The history of that training, a list of the results of its epochs.
+            The history of that run, a list of the results of its epochs.
 
         Raises:
             InputError: the checkpoint has other classes, or is damaged.
@@ -54,8 +54,8 @@ class Checkpoints:
         for name, value in expected.items():
             if found[name] != value:
                 raise InputError(
-                    f"{path}: expected a training of {name} {value}, got one of "
-                    f"{found[name]}; is this the checkpoint of another training?"
+                    f"{path}: expected a training run with {name} {value}, got "
+                    f"{found[name]}; is this the checkpoint of another run?"
                 )
         training_state.restore_state(path, self._trainer.state())
         execution.upload_now(training_state.copy_state(path, self._folder))
@@ -134,13 +134,13 @@ def draw_batch(dataset, class_names):
             strict=True,
         )
     ]
-    mosaic = mosaics.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
+    mosaic = previews.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
     with staged_outputs(quiet=True) as folder:
         mosaic.save(folder / "train_batch.jpg", quality=90)
 
 
 def finish(results, tested, test_paths, class_names, history, min_ap50):
-    """Draws plots of the training and of the best model, and logs its accuracy.
+    """Draws plots of the training run and of the best model, and logs its accuracy.
 
     Args:
         results, tested: the results of `Trainer.evaluate` for the best model.
@@ -196,5 +196,5 @@ def draw_plots(folder, history, tested, test_paths, class_names):
         for row in rows
     ]
     if worst:
-        mosaic = mosaics.worst_mosaic(worst, images, class_names)
+        mosaic = previews.worst_mosaic(worst, images, class_names)
         mosaic.save(folder / "worst.jpg", quality=90)

@@ -137,7 +137,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
     epoch.assign(2)
     second = order(one)
     assert second != first and sorted(second) == list(range(50))
-    # A training resumed at the second epoch has the same order.
+    # A training run resumed at the second epoch has the same order.
     other_epoch.assign(2)
     assert order(two) == second
     assert order(training([path], 8, seed=2)[0]) != first

@@ -53,7 +53,7 @@ def noise(kind, mode="RGB", **options):
 
 
 def png_16_bit_rgb(colour, width=4, height=4):
-    """A PNG of 16 bits a channel, which Pillow cannot write."""
+    """A PNG of 16 bits per channel, which Pillow cannot write."""
 
     def chunk(name, data):
         checksum = zlib.crc32(name + data)
@@ -176,12 +176,12 @@ def test_a_square_image_is_always_made_upright():
 @pytest.mark.parametrize("orientation", [None, 6])
 def test_a_different_labelled_size_is_refused(orientation):
     encoded = corner_image(orientation=orientation)
-    with pytest.raises(InputError, match="a.jpg is 64x48, .* says 128x96"):
+    with pytest.raises(InputError, match="a.jpg is 64x48, .* labelled as 128x96"):
         prepare_image(encoded, "images.zip: a.jpg", (128, 96))
 
 
 def test_a_swapped_labelled_size_without_orientation_is_refused():
-    with pytest.raises(InputError, match="a.jpg is 64x48, .* says 48x64"):
+    with pytest.raises(InputError, match="a.jpg is 64x48, .* labelled as 48x64"):
         prepare_image(corner_image(), "images.zip: a.jpg", TURNED)
 
 
@@ -304,7 +304,7 @@ def test_a_png_without_its_last_bytes_is_refused_or_repaired():
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_32_bits_a_channel_are_refused(mode):
     encoded = encode(Image.new(mode, SIZE, 7), "TIFF")
-    with pytest.raises(InputError, match=r"a\.tif: .*32 bits a channel"):
+    with pytest.raises(InputError, match=r"a\.tif: .*32 bits per channel"):
         prepare_image(encoded, "a.tif")
 
 

@@ -15,8 +15,8 @@ SHARED = REPOSITORY.parent / "shared"
 def free_addresses(number):
     """Addresses on this machine on which nothing listens.
 
-    Below the ports that systems give to who asks for any: none of those is taken by
-    another test, or by a connection, before somebody listens there.
+    They are below the ephemeral ports, so no other test and no connection takes one
+    before somebody listens there.
     """
     ports = set()
     while len(ports) < number:

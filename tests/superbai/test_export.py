@@ -1008,7 +1008,7 @@ def test_a_meta_without_a_label_is_refused(tmp_path, label_path):
 
 def test_a_size_that_differs_from_the_labelled_size_is_refused(tmp_path):
     items = [labelled("a.jpg", size=(128, 96))]
-    expected = "images.zip: ds/a.jpg.jpg is 64x48, but the export says 128x96"
+    expected = "images.zip: ds/a.jpg.jpg is 64x48, but was labelled as 128x96"
     refused(tmp_path, *build(items), expected)
 
 

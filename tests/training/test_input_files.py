@@ -1,4 +1,4 @@
-"""The TFRecord files of a training: what is refused, and the boxes of all workers."""
+"""TFRecord files of a training run: what is refused, and the boxes of all workers."""
 
 import pytest
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""A training that is interrupted at any moment resumes with the same results."""
+"""A training run that is interrupted at any moment resumes with the same results."""
 
 import json
 import random
@@ -121,7 +121,7 @@ def test_killed_at_a_random_moment(tmp_path, data, uninterrupted, how):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data):
-    """The outputs of a training of two epochs."""
+    """The outputs of a training run of two epochs."""
     outputs = tmp_path_factory.mktemp("finished")
     process = start_training(outputs, [*data, "--epochs=2"])
     _, stderr = process.communicate()

@@ -251,7 +251,7 @@ ENDED = """Graph execution error:
 Detected at node CollectiveReduceV2 defined at (most recent call last):
   File "/train.py", line 569, in <module>
 
-  File "/train-superbai/yolov3_tf2/training.py", line 281, in _train_step
+  File "/train-superbai/yolov3_tf2/training/trainer.py", line 281, in _train_step
 
 Detected at node CollectiveReduceV2_1 defined at (most recent call last):
 <stack traces unavailable>
@@ -310,7 +310,7 @@ def start_all(folder, *arguments):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (["--size=65"], r"worker 1 \(.*\) ended before the training started"),
+        (["--size=65"], r"worker 1 \(.*\) ended before training started"),
         (["--batch_size=2"], "the workers differ in --batch_size: .* 4 on worker 0"),
     ],
 )

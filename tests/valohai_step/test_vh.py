@@ -19,10 +19,10 @@ from valohai_step import write_yaml
 from valohai_step.local import sample
 
 NUM_TRAIN, NUM_TEST, SIZE = 12, 5, 64
-# A training of seconds, on a network of random numbers.
+# A training run of seconds, on a network of random numbers.
 TINY = {"size": SIZE, "transfer": "none", "batch_size": 4, "mosaic": 0}
 ZIPS = ("images", "labels")
-EPOCHS = 3  # Of the training that is interrupted.
+EPOCHS = 3  # Of the interrupted training run.
 SECONDS = 180
 
 

@@ -154,7 +154,7 @@ def _stream(command, repository, environment, folder, node):
                 if line.strip():
                     print(f"    {line}", end="", flush=True)
         except BaseException:
-            # Interrupted: the step, in a process group of its own, is stopped too.
+            # Interrupted: the step is in a separate process group; stop it too.
             os.killpg(process.pid, signal.SIGTERM)
             raise
     text = "".join(json.dumps(m, ensure_ascii=False) + "\n" for m in node.metadata)

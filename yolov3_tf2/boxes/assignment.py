@@ -1,4 +1,4 @@
-"""Assigns true boxes to cells and anchors: the targets of the training.
+"""Assigns true boxes to cells and anchors: the training targets.
 
 The candidates of a box are all anchors, at the cell under its centre at their scale. A
 candidate is an index into the targets of an image, the scales one after the other. Two

@@ -30,7 +30,9 @@ def serialize_example(record, class_names):
     """Returns the bytes of a `tf.train.Example`.
 
     Args:
-        record: an `export.Record`.
+        record: a record with the attributes `encoded` (bytes of a JPEG or PNG),
+            `format`, `source_id`, `width`, `height`, `boxes_px` (xyxy, pixels) and
+            `labels`.
         class_names: list of strings, which the labels of the record index.
     """
 

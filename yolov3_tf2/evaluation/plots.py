@@ -1,4 +1,4 @@
-"""Figures about a training: curves over its epochs, and the errors of a model."""
+"""Plots of a training run: curves over its epochs, and the errors of a model."""
 
 import functools
 import logging

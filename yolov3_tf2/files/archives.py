@@ -26,7 +26,7 @@ _SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any f
 _CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
 _HIDDEN = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
-# There is no bound on what bzip2 and LZMA make of a few bytes.
+# For bzip2 and LZMA, there is no bound on how far they expand.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # What zipfile raises for a damaged file, depending on where the damage is.
@@ -87,9 +87,10 @@ class Zip:
                 start = self._file.read(12)
                 raise InputError(
                     f"{path} is not a zip archive (starts with {start!r}, {error}): "
-                    "the download is incomplete, or its link had expired; export again."
+                    "the download is incomplete, or its link had expired; download it "
+                    "again."
                 ) from error
-            # zipfile keeps 540 bytes for each entry, 516 MB for 1,000,000 of them; it
+            # zipfile keeps 540 bytes for each entry, 540 MB for 1,000,000 of them; it
             # needs a little more than that to open the file anyway.
             names = self._check_entries(path.stat().st_size)
             stack.pop_all()

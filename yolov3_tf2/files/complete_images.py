@@ -17,7 +17,7 @@ def has_end(encoded, kind):
     """
     if kind == "png":
         return _PNG_END in encoded
-    # Search from the pixels on: a thumbnail in the metadata has an end of its own.
+    # Search after the start of the pixels: a thumbnail in the metadata has an end too.
     place = 2
     while encoded[place : place + 2] != b"\xff\xda":
         length = encoded[place + 2 : place + 4]

@@ -103,7 +103,7 @@ def load_rgb(encoded, where):
             values = np.asarray(image)
             image = Image.fromarray((values >> 8).astype("uint8"))
         elif image.mode in ("I", "F"):
-            raise ValueError("32 bits a channel; expected 8 or 16")
+            raise ValueError("32 bits per channel; expected 8 or 16")
         if transpose is not None:
             image = image.transpose(transpose)
         return image.convert("RGB")

@@ -6,7 +6,7 @@ import os
 
 
 def open_positional(path):
-    """Opens a file for reading, with a position of its own in each forked process."""
+    """Opens a file for reading, with a separate position in each forked process."""
     # Windows has no pread, and no fork.
     if not hasattr(os, "pread"):
         return path.open("rb")
@@ -14,7 +14,7 @@ def open_positional(path):
 
 
 class _PositionalFile(io.RawIOBase):
-    """A file with a position of its own in each process.
+    """A file with a separate position in each process.
 
     Forked processes share the position of an ordinary file.
     """

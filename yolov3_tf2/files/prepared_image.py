@@ -1,4 +1,4 @@
-"""Images as TFRecords and the Suite hold them: JPEG or PNG, upright, complete."""
+"""Images in the form that TFRecord files hold: JPEG or PNG, upright, complete."""
 
 import io
 from typing import NamedTuple
@@ -74,9 +74,9 @@ def prepare_image(encoded, where, labelled_size=None):
             upright = upright[::-1]
     if labelled_size and labelled_size not in (stored, upright):
         raise InputError(
-            f"{where} is {stored[0]}x{stored[1]}, but the export says "
-            f"{labelled_size[0]}x{labelled_size[1]}: the images belong to another "
-            "project, or were resized."
+            f"{where} is {stored[0]}x{stored[1]}, but was labelled as "
+            f"{labelled_size[0]}x{labelled_size[1]}: the images and labels do not "
+            "belong together, or the images were resized."
         )
     kind = _KINDS.get(image.format)
     if kind and orientation == 1 and has_end(encoded, kind):

@@ -49,7 +49,7 @@ def read_voc(content, where, first_pixel, report):
 
 
 def _read_bndbox(thing, place, first_pixel):
-    """Returns the edges of an object's own box; its parts, a head say, have others."""
+    """Returns the edges of an object's box; its parts, such as a head, have others."""
     left, top, right, bottom = (
         json_values.text_as_number(
             thing.findtext(f"bndbox/{edge}", ""), f"{place}: {edge} of bndbox"

@@ -1,4 +1,4 @@
-"""Ranks images by how much labelling them should help the training.
+"""Ranks images by how much labelling them should help training.
 
     score = uncertainty + rarity + conflict + missed
 

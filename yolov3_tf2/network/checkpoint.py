@@ -149,7 +149,7 @@ def load_weights(folder, model, parts):
     Args:
         folder: where `model.tf.*` lies.
         model: the result of `build_model`.
-        parts: names out of `model.PARTS`.
+        parts: names from `model.PARTS`.
 
     Returns:
         The number of parameters copied.
@@ -179,7 +179,7 @@ def transplant_outputs(folder, model, info, class_names):
         class_names: list of strings.
 
     Returns:
-        The number of parameters copied, and the names out of `class_names` that are in
+        The number of parameters copied, and the names from `class_names` that are in
         the checkpoint.
 
     Raises:

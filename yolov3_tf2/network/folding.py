@@ -31,7 +31,7 @@ def freeze_parts(model, parts):
 
     Args:
         model: the result of `build_model`. The layers of `parts` become not trainable.
-        parts: names out of `model.PARTS`.
+        parts: names from `model.PARTS`.
 
     Returns:
         A `keras.Model` with the outputs of `model`. Its frozen parts are folded and
@@ -94,7 +94,7 @@ def _clone_folded(model, parts):
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.Identity(name=layer.name)
         if isinstance(layer, keras.layers.Conv2D):
-            # Zeros are made in less time; `update_folded` replaces them.
+            # Zeros are faster to create; `update_folded` replaces them.
             config |= {"use_bias": True, "kernel_initializer": "zeros"}
             config["trainable"] = False
         return type(layer).from_config(config)

@@ -1,4 +1,4 @@
-"""What a training runs on: the devices of this machine, and the precision."""
+"""What training runs on: the devices of this machine, and the precision."""
 
 import signal
 from contextlib import contextmanager

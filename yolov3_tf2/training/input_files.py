@@ -1,4 +1,4 @@
-"""The TFRecord files of a training, of which each worker reads its share."""
+"""The TFRecord files of a training run, of which each worker reads its share."""
 
 from yolov3_tf2.data import counting, records
 from yolov3_tf2.data.record_files import RecordFiles

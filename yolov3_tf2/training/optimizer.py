@@ -142,6 +142,6 @@ def _check_hook(owner, hook):
     if not hasattr(owner, hook):
         raise InputError(
             f"keras: expected version {KERAS_VERSION}, got {keras.__version__}, whose "
-            f"optimizers lack {hook}, which the training needs; install the version in "
+            f"optimizers lack {hook}, which training needs; install the version in "
             "requirements.txt."
         )

@@ -1,7 +1,7 @@
 """Runs a compiled step on the batches of a dataset, split over a worker's devices.
 
-Not with `experimental_distribute_dataset`: TensorFlow tunes its iterators in a thread
-that delays the end of each epoch, see `dataset.build_options`.
+Does not use `experimental_distribute_dataset`: TensorFlow tunes its iterators in a
+thread that delays the end of each epoch, see `dataset.build_options`.
 """
 
 from concurrent.futures import ThreadPoolExecutor

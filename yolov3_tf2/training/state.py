@@ -1,9 +1,9 @@
-"""Checkpoints: the state of a training as files, from which it resumes.
+"""Checkpoints: the state of a training run as files, from which it resumes.
 
     epoch-0012.tf.index, epoch-0012.tf.data-…, epoch-0012.json    state after an epoch
     best-0009.tf.index, best-0009.tf.data-…, best-0009.json       best model so far
 
-The names are unique, as Valohai delivers files into one folder. A checkpoint is
+The names are unique, so that all files fit into one folder. A checkpoint is
 complete when all its files exist: the `.json` is written last, and older files are
 deleted after that. Random numbers are functions of the seed and the epoch, so they have
 no state.

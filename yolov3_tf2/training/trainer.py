@@ -1,6 +1,6 @@
 """The training loop: one `train_step`, one `eval_step`, under any `tf.distribute`.
 
-A loop of its own instead of `model.fit`, which does not run on several machines in
+It replaces `model.fit`, which does not run on several machines in
 Keras 3 (keras issue 20585).
 """
 

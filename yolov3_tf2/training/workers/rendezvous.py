@@ -125,8 +125,8 @@ class Rendezvous:
             return socket.create_server(("", port))
         except OSError as error:
             raise self._error(
-                f"cannot listen on port {port} ({error}); is another training running "
-                "on this machine?"
+                f"cannot listen on port {port} ({error}); is another training run "
+                "active on this machine?"
             ) from error
 
     def _accept_all(self, server, deadline):
@@ -207,7 +207,7 @@ class Rendezvous:
 
     def _ended(self, rank):
         return self._error(
-            f"{self._names([rank])} ended before the training started, or cannot be "
+            f"{self._names([rank])} ended before training started, or cannot be "
             "reached; see its own log."
         )
 

@@ -4,7 +4,7 @@ import numpy as np
 from evaluated import build_evaluated
 from PIL import Image
 
-from yolov3_tf2.evaluation import draw, mosaics
+from yolov3_tf2.evaluation import draw, previews
 
 NAMES = ["car", "dog"]
 
@@ -14,7 +14,7 @@ def test_batch_mosaic():
     boxes = np.zeros((3, 2, 4), "f")
     boxes[1, 0] = [0.25, 0.25, 0.75, 0.75]
     labels = np.ones((3, 2), int)
-    mosaic = mosaics.batch_mosaic(images, boxes, labels, NAMES, tile_size=64)
+    mosaic = previews.batch_mosaic(images, boxes, labels, NAMES, tile_size=64)
     array = np.asarray(mosaic)
     assert array.shape == (128, 128, 3)
     assert (array[:64, :64] == 64).all()  # No box, and the value of the image.
@@ -26,7 +26,7 @@ def test_worst_mosaic_shows_labels_and_detections():
     box = [9, 9, 60, 60]
     worst = [build_evaluated(1, [(box, 1)], [(box, 0, 0.8)])]
     rgb = Image.new("RGB", (80, 80), (10, 10, 10))
-    mosaic = np.asarray(mosaics.worst_mosaic(worst, [rgb], NAMES, tile_size=80))
+    mosaic = np.asarray(previews.worst_mosaic(worst, [rgb], NAMES, tile_size=80))
     assert mosaic.shape == (80, 160, 3)
     assert (mosaic[60, 30] == draw.class_colour(1)).all()  # Labelled as a dog,
     assert (mosaic[60, 80 + 30] == draw.class_colour(0)).all()  # detected as a car.

@@ -1,4 +1,4 @@
-"""Mosaics of labelled images, to check boxes by eye."""
+"""Contact sheets of images with their boxes, to check them by eye."""
 
 import math
 
@@ -15,7 +15,8 @@ def records_mosaic(records, class_names, tile_size=320):
     """Draws records with their boxes.
 
     Args:
-        records: list of `export.Record`, at least one.
+        records: list of records with the attributes `encoded`, `source_id`, `boxes_px`
+            and `labels`, see `records.serialize_example`; at least one.
         class_names: list of strings.
         tile_size: width and height of the square for each image, pixels.
 
