@@ -1,4 +1,4 @@
-"""The mosaics: where the images and boxes are."""
+"""The previews: where the images and boxes are."""
 
 import numpy as np
 from evaluated import build_evaluated

@@ -27,7 +27,7 @@ def build_optimizer(kind, variables, peak, steps, weight_decay, name):
         kind: one of `OPTIMIZERS`: AdamW, or SGD with a Nesterov momentum of 0.9.
         variables: list of the `keras.Variable` to update.
         peak: the highest learning rate.
-        steps: number of steps of the whole training.
+        steps: number of steps of the whole training run.
         weight_decay: the fraction of the kernels that a step subtracts, multiplied by
             the learning rate; 0 for none.
         name: of the optimizer and its variables.
