@@ -14,12 +14,12 @@ from yolov3_tf2.files.json_values import (
     as_dict,
     as_dicts,
     as_list,
+    as_name,
     as_number,
-    as_text,
     expect,
     is_one_line,
 )
-from yolov3_tf2.names import normalise_name, normalise_path
+from yolov3_tf2.names import normalise_path
 
 # The newest known version of the format, major and minor.
 KNOWN_VERSION = (0, 9)
@@ -86,8 +86,7 @@ def read_classes(project, name, kinds):
         all_kinds[kind] += 1
         if kind not in kinds:
             continue
-        class_name = as_text(str(class_name or ""), f"{where}: class name")
-        class_name = normalise_name(class_name)
+        class_name = as_name(str(class_name or ""), f"{where}: class name")
         if kind in kinds_of.setdefault(class_name, set()):
             raise InputError(
                 f"{where}: two {kind} classes are both named '{class_name}'; rename "

@@ -1,7 +1,7 @@
 """The files of a step's inputs, on Valohai and on your own machine.
 
 They come from the command line, from Valohai's config files, or, on your own machine,
-from the newest local outputs (see `local_outputs.py`).
+from the latest local outputs (see `local_outputs.py`).
 """
 
 import atexit

@@ -21,6 +21,7 @@ from yolov3_tf2.errors import InputError
 
 # Renamed options, from the former name to the present one. Both are accepted.
 FORMER_NAMES = {"review_pictures": "review_images"}
+_RENAMED = "--%s is now called --%s"
 
 # The types of parameters as valohai.yaml names them: Python's, and what errors say.
 _TYPES = {
@@ -114,7 +115,7 @@ def read_parameters(declared, inputs):
     for name, spec in declared.items():
         value = of_command_line.get(name)
         if value is None:
-            value = valohai.parameters(name).value
+            value = _read_config_file(name)
         if value is None:  # Switched off in Valohai's web form.
             value = spec["default"]
         values[name] = check_value(name, spec, value)
@@ -130,18 +131,41 @@ def _print_help(declared, inputs):
 
 def _read_command_line(declared, inputs):
     """Returns the parameters that this program's command line sets, by name."""
-    values = {}
+    options = {}
     for option in split_options(sys.argv[1:]):
         name = current_name(option.name, declared)
-        if name in declared:
-            values[name] = parse_value(name, declared[name], option.values)
-        elif name in inputs:
-            check_not_empty(name, option.values)
-        else:
+        if name not in declared and name not in inputs:
             raise unknown_option(option.name, [*declared, *inputs])
+        if name in inputs:
+            check_not_empty(name, option.values)
+            continue
+        check_one_name(options.get(name, option).name, option.name)
+        options[name] = option  # The last one counts where an option is repeated.
+    values = {}
+    for name, option in options.items():
+        values[name] = parse_value(option.name, declared[name], option.values)
         if name != option.name:
-            logging.warning("--%s is now called --%s", option.name, name)
+            logging.warning(_RENAMED, option.name, name)
     return values
+
+
+def _read_config_file(name):
+    """Returns a parameter of Valohai's config file, or else its default."""
+    for former, present in FORMER_NAMES.items():
+        value = valohai.parameters(former).value if present == name else None
+        if value is not None:
+            logging.warning(_RENAMED, former, name)
+            return value
+    return valohai.parameters(name).value
+
+
+def check_one_name(name, other):
+    """Raises an `InputError` if an option has both its former and its present name."""
+    if name != other:
+        raise InputError(
+            f"--{name} and --{other} are the same option: expected only one of them, "
+            "got both."
+        )
 
 
 def current_name(name, declared):
@@ -192,7 +216,10 @@ def check_value(option, spec, value):
     type_name = _type_name(spec)
     expected_type, expected = _TYPES[type_name]
     if type_name == "float" and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # An integer of more than 308 digits.
+            value = math.inf
     if type(value) is not expected_type:
         raise InputError(f"--{option}: expected {expected}, got {value!r}.")
     if spec.get("choices") and value not in spec["choices"]:
@@ -267,7 +294,7 @@ def only_value(option, values):
     """
     check_not_empty(option, values)
     if len(values) > 1:
-        raise _unexpected_value(values[1])
+        raise InputError(f"--{option}: expected one value, got {' '.join(values)}.")
     return values[0]
 
 

@@ -462,12 +462,15 @@ def test_no_annotations(tmp_path):
 HUGE = 10**400
 BAD_COCO = {
     "list": ([], "expected a COCO file .* got a list, as COCO results .* whole"),
-    "no images": ({"annotations": [], "categories": []}, "but images is missing;"),
-    "nothing": ({}, "'images' .id, .* but images and categories and annotations is m"),
+    "no images": ({"annotations": [], "categories": []}, "got no images; is it"),
+    "nothing": (
+        {},
+        "'images' .id, .* got no images, no categories, no annotations; is",
+    ),
     "no list": (coco(images={}), r"images: expected a list, got \{\}"),
-    "null": (coco(annotations=None), "annotations: expected a list, got None"),
+    "null": (coco(annotations=None), "annotations: expected a list, got null"),
     "no object": (coco(images=[1]), "images number 1: expected an object, got 1"),
-    "no id": (coco(images=[{}]), "images number 1: id: expected an integer, got None"),
+    "no id": (coco(images=[{}]), "images number 1: id: expected an integer, got null"),
     "text id": (changed("images", id="7"), "expected an integer, got '7'"),
     "bool id": (changed("categories", id=True), "expected an integer, got True"),
     "float id": (changed("categories", id=5.0), "expected an integer, got 5.0"),
@@ -481,16 +484,16 @@ BAD_COCO = {
     ),
     "one name": (
         changed("categories", 1, name=" cat"),
-        "category 2: name: expected a unique name, got 'cat'",
+        "category 2: name: expected a name that no other category has, .*, got 'cat'",
     ),
-    "blank name": (changed("categories", name=" "), "category 5: name: .* got ' '"),
-    "no name": (changed("categories", name=None), "category 5: name: .* got None"),
+    "blank name": (changed("categories", name=" "), "category 5: name: .* got ''"),
+    "no name": (changed("categories", name=None), "category 5: name: .* got null"),
     "number": (changed("categories", name=1), "expected one line of text, got 1"),
     "two lines": (changed("categories", name="a\nb"), r"one line of text, got 'a\\nb'"),
     "half a pair": (changed("categories", name="\ud83d"), "expected one line of text"),
     "no file name": (
         changed("images", file_name=None),
-        "image 7: file_name: expected one line of text, got None",
+        "image 7: file_name: expected one line of text, got null",
     ),
     "slash": (changed("images", file_name="/"), "image 7: file_name: .* got ''"),
     "half size": (changed("images", width=9.5), r"image 7: .* whole pixels, got \[9.5"),
@@ -519,28 +522,34 @@ BAD_COCO = {
     "bool image": (changed("annotations", image_id=True), "got True"),
     "huge image": (changed("annotations", image_id=HUGE), "got 1000000000"),
     "crowd": (changed("annotations", iscrowd="no"), "iscrowd: expected 0 or 1, got 'n"),
-    "no bbox": (changed("annotations", bbox=None), "annotation 1: bbox: .* got None"),
+    "no bbox": (changed("annotations", bbox=None), "annotation 1: bbox: .* got null"),
     "three": (
         changed("annotations", 1, bbox=[1, 2, 3]),
         r"annotation 2: bbox: .* 2, 3",
     ),
     "text": (
         changed("annotations", bbox=[1, 2, 3, "12"]),
-        "bbox: expected a finite number, got '12'",
+        r"four finite numbers, got \[1, 2, 3, '12'\]",
     ),
     "bool": (
         changed("annotations", bbox=[1, 2, 3, True]),
-        "bbox: .* finite number, got True",
+        r"bbox: .* finite numbers, got \[1, 2, 3, True\]",
     ),
-    "NaN": (changed("annotations", bbox=[1, 2, 3, float("nan")]), "bbox: .* got nan"),
+    "NaN": (
+        changed("annotations", bbox=[1, 2, 3, float("nan")]),
+        r"bbox: .* got \[1, 2, 3, nan\]",
+    ),
     "infinite": (
         changed("annotations", bbox=[1, 2, 3, float("inf")]),
-        "bbox: .* got inf",
+        r"bbox: .* got \[1, 2, 3, inf\]",
     ),
-    "huge": (changed("annotations", bbox=[1, 2, 3, HUGE]), "bbox: .* got 1000000"),
+    "huge": (
+        changed("annotations", bbox=[1, 2, 3, HUGE]),
+        r"bbox: .* got \[1, 2, 3, 1000000",
+    ),
     "sum": (
         changed("annotations", bbox=[1e308, 0, 1e308, 9]),
-        r"finite corners, got \[1e",
+        r"four finite numbers, got \[1e",
     ),
     "score": (changed("annotations", score=25), "score: expected 0 to 1, got 25"),
     "no score": (changed("annotations", score=-0.1), "expected 0 to 1, got -0.1"),
@@ -611,6 +620,8 @@ BAD_VOC = {
         VOC[:300],
         r"malformed XML: .*line \d+, column \d+; is the file incomplete",
     ),
+    "namespace": ('<annotation xmlns="u"></annotation>', "malformed XML: .*namespace"),
+    "NUL": ("<annotation>\0</annotation>", "malformed XML: .*line 1"),
     "crossed": ("<annotation>\n<a></annotation>", "malformed XML: .* mismatch.*line 2"),
     "encoding": (
         VOC.encode("cp949"),
@@ -682,7 +693,7 @@ def test_class_names_in_either_unicode_form_are_equal(tmp_path):
     assert found[0].boxes[1].class_name == nfc
     twice = changed("categories", name=nfc)
     twice["categories"][1]["name"] = nfd
-    with pytest.raises(InputError, match=f"expected a unique name, got '{nfc}'"):
+    with pytest.raises(InputError, match=f"expected a name that no .*, got '{nfc}'"):
         read_coco(tmp_path, twice)
 
 

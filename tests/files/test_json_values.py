@@ -10,9 +10,9 @@ from yolov3_tf2.files import json_values
     ("check", "value", "message"),
     [
         (json_values.as_dict, [], r"an object, got \[\]"),
-        (json_values.as_dict, None, "an object, got None"),
+        (json_values.as_dict, None, "an object, got null"),
         (json_values.as_list, {}, r"a list, got \{\}"),
-        (json_values.as_list, None, "a list, got None"),
+        (json_values.as_list, None, "a list, got null"),
         (json_values.as_number, "1", "a finite number, got '1'"),
         (json_values.as_number, True, "a finite number, got True"),
         (json_values.as_number, float("nan"), "a finite number, got nan"),

@@ -394,7 +394,7 @@ def test_a_polygon_of_several_parts_with_a_hole(tmp_path):
 @pytest.mark.parametrize(
     ("point", "expected"),
     [
-        ({"x": 5}, "object 1: y: expected a finite number, got None"),
+        ({"x": 5}, "object 1: y: expected a finite number, got null"),
         ({"x": 5, "y": float("nan")}, "object 1: y: expected a finite number, got nan"),
         ({"x": 5, "y": "6"}, "object 1: y: expected a finite number, got '6'"),
         (5, "object 1: expected an object, got 5"),
@@ -484,7 +484,7 @@ def test_missing_coordinates_are_refused(tmp_path, side, spelling):
     drawn = box(1, 2, 3, 4)
     del drawn["coord"][side]
     images, labels = build([labelled("a.jpg", drawn)], spelling)
-    expected = f"object 1: {side}: expected a finite number, got None"
+    expected = f"object 1: {side}: expected a finite number, got null"
     refused(tmp_path, images, labels, "labels.zip: labels/0.json", expected)
 
 

@@ -105,7 +105,7 @@ def test_values(name, texts, value):
         ("tag", [], "missing value for --train.tag"),
         ("mode", [""], "missing value for --train.mode"),
         ("loud", [""], "missing value for --train.loud"),
-        ("epochs", ["3", "4"], "unexpected value '4': expected an option before it."),
+        ("epochs", ["3", "4"], "--train.epochs: expected one value, got 3 4."),
         ("epochs", ["3.5"], "--train.epochs: expected an integer, got '3.5'."),
         ("epochs", ["0"], "--train.epochs: expected a value from 1 to 1000000, got 0."),
         ("rate", ["fast"], "--train.rate: expected a number, got 'fast'."),
@@ -168,7 +168,10 @@ def test_a_former_name(run_step, arguments, config):
         (["--image=a.jpg", "b.jpg"], "unexpected value 'b.jpg'"),
         (["--epoch=3"], "unknown option --epoch; did you mean --epochs?"),
         (["--xyz=3"], "unknown option --xyz; expected one of --epochs, --rate, "),
-        (["--review_pictures=500"], "--review_images: expected a value from 0 to 100"),
+        (
+            ["--review_pictures=500"],
+            "--review_pictures: expected a value from 0 to 100",
+        ),
     ],
 )
 def test_command_lines_that_are_rejected(run_step, arguments, message):
@@ -202,3 +205,21 @@ def test_the_help_of_a_script(run_step, option):
     assert "  --epochs  (1 to 1000000; default 15)\n" in process.stdout
     assert "  --mode  (fast, slow; default fast)\n" in process.stdout
     assert "  --image  (optional)\n" in process.stdout
+
+
+def test_a_former_name_in_valohais_config_file(run_step):
+    process = run_step(config={"review_pictures": 7})
+    assert read(process)[0]["review_images"] == 7
+    assert (
+        process.stderr == "WARNING: --review_pictures is now called --review_images\n"
+    )
+
+
+def test_a_former_and_a_present_name_together(run_step):
+    process = run_step("--review_pictures=5", "--review_images=6")
+    assert process.returncode == 1
+    assert "--review_pictures and --review_images are the same option" in process.stderr
+
+
+def test_the_last_of_repeated_options_counts(run_step):
+    assert read(run_step("--epochs=0", "--epochs=5"))[0]["epochs"] == 5

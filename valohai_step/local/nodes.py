@@ -12,6 +12,8 @@ from leval.simple import simple_eval
 
 from valohai_step.local import worker
 from valohai_step.parameters import (
+    check_not_empty,
+    check_one_name,
     current_name,
     parse_value,
     suggest_name,
@@ -53,6 +55,7 @@ def build_nodes(config, pipeline, texts):
         nodes[node.name] = worker.Node(
             node.name, step, _parameter_defaults(step), inputs, node.actions
         )
+    names = {}
     for (node_name, name), values in texts.items():
         if node_name not in nodes:
             raise InputError(
@@ -65,6 +68,8 @@ def build_nodes(config, pipeline, texts):
                 f"{source_nodes[node_name, name]} in this pipeline; to use your own "
                 "file, run the step's script alone."
             )
+        declared_name = current_name(name, nodes[node_name].step.parameters)
+        check_one_name(names.setdefault((node_name, declared_name), name), name)
         _set_value(nodes[node_name], name, values)
     for node in nodes.values():
         for name, spec in node.step.inputs.items():
@@ -80,7 +85,10 @@ def build_nodes(config, pipeline, texts):
 def _set_value(node, name, texts):
     """Sets an input or a parameter of a node from texts."""
     parameters = node.step.parameters
+    option = f"{node.name}.{name}"
     if name in node.inputs:
+        if not all(texts):
+            check_not_empty(option, texts)
         node.inputs[name] = texts
         return
     declared_name = current_name(name, parameters)
@@ -88,8 +96,9 @@ def _set_value(node, name, texts):
         raise unknown_option(name, [*parameters, *node.inputs], f"{node.name}.")
     spec = parameters[declared_name].serialize()
     # The last value counts where an option is repeated.
-    value = parse_value(f"{node.name}.{declared_name}", spec, texts[-1:])
-    node.parameters[declared_name] = value
+    node.parameters[declared_name] = parse_value(option, spec, texts[-1:])
+    if declared_name != name:
+        worker.say(f"WARNING: --{option} is now called --{node.name}.{declared_name}")
 
 
 def _parameter_defaults(step):
@@ -116,9 +125,9 @@ def _pass_to_nodes(config, pipeline, texts):
         if node != PIPELINE:
             continue
         if name not in declared:
+            message = str(unknown_option(name, declared)).rstrip(".")
             raise InputError(
-                f"{unknown_option(name, declared)} (an option of a step is written "
-                "--NODE.NAME=value)"
+                f"{message}; options of a step are written --NODE.NAME=value."
             )
         for target in declared[name].targets:
             target_node, _, target_name = target.split(".")

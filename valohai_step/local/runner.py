@@ -20,7 +20,12 @@ from valohai_step.local import nodes as local_nodes
 from valohai_step.local import worker
 from valohai_step.local_outputs import REPOSITORY, SAMPLE_SUFFIX, STATE
 from valohai_step.option_help import format_option
-from valohai_step.parameters import only_value, split_options, suggest_name
+from valohai_step.parameters import (
+    check_not_empty,
+    only_value,
+    split_options,
+    suggest_name,
+)
 from yolov3_tf2.errors import InputError
 
 # Without images and labels the pipeline runs on a drawn sample, small enough for a
@@ -61,11 +66,13 @@ def run_command_line(pipeline_name, arguments):
 
 def _run(pipeline_name, arguments):
     config = local_outputs.read_config()
-    help_options = {"-h", "--help"} & set(arguments)
-    texts = parse_arguments(each for each in arguments if each not in help_options)
+    is_help = bool({"-h", "--help"} & set(arguments))
+    if is_help:
+        arguments = [each for each in arguments if each.startswith("--pipeline=")]
+    texts = parse_arguments(arguments)
     names = texts.pop((local_nodes.PIPELINE, "pipeline"), [pipeline_name])
-    pipeline = _find_pipeline(config, names[-1])
-    if help_options:
+    pipeline = _find_pipeline(config, only_value("pipeline", names[-1:]))
+    if is_help:
         _print_help(config, pipeline)
         return 0
     converts = any(node.name == "convert-superbai" for node in pipeline.nodes)
@@ -74,6 +81,10 @@ def _run(pipeline_name, arguments):
     )
     if is_sample:
         texts = _sample_values(pipeline, texts) | texts
+    for node in pipeline.nodes:
+        for name in config.steps[node.step].inputs:
+            if (node.name, name) in texts:
+                check_not_empty(f"{node.name}.{name}", texts[node.name, name])
     nodes = local_nodes.build_nodes(config, pipeline, texts)
     if is_sample:
         _draw_sample()
@@ -132,8 +143,12 @@ def parse_arguments(arguments):
                 "or --convert-superbai.images=images.zip, or --NAME=value for a "
                 "parameter of the pipeline, as in --epochs=20."
             )
-        text = only_value(option.name, option.values)
-        texts.setdefault((node, name), []).append(text)
+        if len(option.values) > 1:
+            raise InputError(
+                f"--{option.name}: expected one value, got {' '.join(option.values)}; "
+                "repeat the option for several files."
+            )
+        texts.setdefault((node, name), []).extend(option.values)
     return texts
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from valohai_step import downloads
 from valohai_step.inputs import glob_paths
 from valohai_step.local_outputs import REPOSITORY
 from yolov3_tf2.errors import InputError
+
+STOP_SECONDS = 60  # How long to wait for a step that was told to stop.
 
 
 @dataclass
@@ -156,10 +159,26 @@ def _stream(command, repository, environment, folder, node):
         except BaseException:
             # Interrupted: the step is in a separate process group; stop it too.
             os.killpg(process.pid, signal.SIGTERM)
+            _wait_for_group(process)
             raise
     text = "".join(json.dumps(m, ensure_ascii=False) + "\n" for m in node.metadata)
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
     return process.returncode
+
+
+def _wait_for_group(process):
+    """Waits until all processes of a group have ended, as long as a step may clean up.
+
+    The shell, which leads the group, ends before the step that it has started.
+    """
+    process.wait()
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
 
 
 def _parse_metadata(line):

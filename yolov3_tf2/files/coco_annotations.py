@@ -15,7 +15,6 @@ from yolov3_tf2.files.annotated_image import (
     image_size,
 )
 from yolov3_tf2.files.json_values import expect
-from yolov3_tf2.names import normalise_name
 
 _KEYS = ("images", "categories", "annotations")
 _FORMAT = (
@@ -69,8 +68,8 @@ def _load_coco(content, where):
     missing = [key for key in _KEYS if key not in coco]
     if missing:
         raise InputError(
-            f"{where}: expected {_FORMAT}, but {' and '.join(missing)} is missing; is "
-            "it another kind of JSON?"
+            f"{where}: expected {_FORMAT}, got no {', no '.join(missing)}; is it "
+            "another kind of JSON?"
         )
     return coco
 
@@ -93,8 +92,9 @@ def _read_class_names(coco, where):
     names = {}
     for category_id, category in _by_id(coco, "categories", where).items():
         place = f"{where}: category {category_id}: name"
-        name = normalise_name(json_values.as_text(category.get("name"), place))
-        expect(name not in names.values(), "a unique name", name, place)
+        name = json_values.as_name(category.get("name"), place)
+        expected = "a name that no other category has, in whatever Unicode form"
+        expect(name not in names.values(), expected, name, place)
         names[category_id] = name
     return names
 
@@ -139,11 +139,12 @@ def _reason_without_box(annotation, place):
 
 def _bbox_to_xyxy(bbox, place):
     """Returns the corners of a COCO bbox: left, top, width, height."""
+    expected = "left, top, width and height in pixels, four finite numbers"
     is_bbox = isinstance(bbox, list) and len(bbox) == 4
-    expect(is_bbox, "left, top, width and height in pixels", bbox, place)
-    left, top, width, height = (json_values.as_number(v, place) for v in bbox)
+    expect(is_bbox and all(map(json_values.is_number, bbox)), expected, bbox, place)
+    left, top, width, height = map(float, bbox)
     xyxy = (left, top, left + width, top + height)
-    expect(all(map(math.isfinite, xyxy)), "finite corners", bbox, place)
+    expect(all(map(math.isfinite, xyxy)), expected, bbox, place)
     return xyxy
 
 

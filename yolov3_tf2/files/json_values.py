@@ -8,9 +8,9 @@ import json
 import math
 import re
 import unicodedata
-from contextlib import suppress
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.names import normalise_name
 
 # float() reads more: nan, 1_000, digits of other scripts.
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -34,7 +34,11 @@ def parse_json(content, where):
 def expect(is_met, expected, value, where):
     """Raises an `InputError` unless `is_met`; `expected` says what it should be."""
     if not is_met:
-        raise InputError(f"{where}: expected {expected}, got {value!r:.80}.")
+        raise InputError(f"{where}: expected {expected}, got {_show(value)}.")
+
+
+def _show(value):
+    return "null" if value is None else f"{value!r:.80}"
 
 
 def as_dict(value, where, *, optional=False):
@@ -66,13 +70,20 @@ def is_integer(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_number(value):
+    """Returns whether a value is a finite number that fits a float."""
+    if not (is_integer(value) or isinstance(value, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # An integer of more than 308 digits.
+        return False
+
+
 def as_number(value, where):
     """Returns a finite number as a float."""
-    if is_integer(value) or isinstance(value, float):
-        with suppress(OverflowError):  # An integer of more than 308 digits.
-            if math.isfinite(value):
-                return float(value)
-    raise InputError(f"{where}: expected a finite number, got {value!r:.80}.")
+    expect(is_number(value), "a finite number", value, where)
+    return float(value)
 
 
 def text_as_number(text, where):
@@ -94,3 +105,8 @@ def as_text(value, where):
     is_met = is_one_line(value) and bool(value.strip())
     expect(is_met, "one line of text", value, where)
     return value
+
+
+def as_name(value, where):
+    """Returns a text of one line in the form of `normalise_name`."""
+    return as_text(normalise_name(value) if isinstance(value, str) else value, where)

@@ -17,7 +17,6 @@ from yolov3_tf2.files.annotated_image import (
     image_size,
 )
 from yolov3_tf2.files.json_values import expect
-from yolov3_tf2.names import normalise_name
 
 
 def read_voc(content, where, first_pixel, report):
@@ -40,10 +39,10 @@ def read_voc(content, where, first_pixel, report):
     boxes = []
     for number, thing in enumerate(root.iterfind("object"), start=1):
         place = f"{where}: object {number}"
-        name = json_values.as_text(thing.findtext("name", "").strip(), f"{place}: name")
+        name = json_values.as_name(thing.findtext("name", ""), f"{place}: name")
         xyxy = fit_box(_read_bndbox(thing, place, first_pixel), size, report)
         if xyxy:
-            boxes.append(Box(normalise_name(name), xyxy))
+            boxes.append(Box(name, xyxy))
     name = image_name(root.findtext("filename", "").strip(), f"{where}: filename")
     return AnnotatedImage(name, size, tuple(boxes), where)
 
@@ -100,7 +99,14 @@ def _parse_xml(content, where):
     )
     try:
         return etree.fromstring(content, parser)
-    except etree.XMLSyntaxError as error:
+    except InputError:
+        raise
+    except (etree.XMLSyntaxError, ValueError) as error:
+        # lxml raises a ValueError for a default namespace.
+        message = " ".join(
+            str(getattr(error, "msg", error)).split()
+        )  # It can have line ends.
         raise InputError(
-            f"{where}: malformed XML: {error.msg}; is the file incomplete?"
+            f"{where}: malformed XML: {message}; is the file incomplete, or another "
+            "kind of XML?"
         ) from error

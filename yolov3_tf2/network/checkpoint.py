@@ -94,9 +94,8 @@ def read_model_info(folder):
             raise TypeError(f"size must be a multiple of 32 pixels, got {size!r}")
         class_names = [normalise_name(str(name)) for name in class_names]
         if train_boxes is not None:
-            train_boxes = {normalise_name(n): count for n, count in train_boxes.items()}
-            _check_train_boxes(train_boxes, class_names)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            train_boxes = _check_train_boxes(train_boxes, class_names)
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected JSON with variant, classes and size, got an error: "
             f"{error!r}; was the file written by another program?"
@@ -110,13 +109,16 @@ def read_model_info(folder):
 
 
 def _check_train_boxes(train_boxes, class_names):
-    """Raises a `TypeError` unless every class has a count that is not negative."""
+    """Returns the counts by class name; raises a `TypeError` if one is invalid."""
+    if isinstance(train_boxes, dict):
+        train_boxes = {normalise_name(n): count for n, count in train_boxes.items()}
     if not (
         isinstance(train_boxes, dict)
         and train_boxes.keys() == set(class_names)
         and all(type(count) is int and count >= 0 for count in train_boxes.values())
     ):
         raise TypeError("train_boxes must have a number of boxes for each class")
+    return train_boxes
 
 
 def load_model(folder, *, folded=False):

@@ -183,7 +183,7 @@ def test_a_parameter_of_the_pipeline_overrides_the_sample():
     "arguments, message",
     [
         (["make.file=x"], "unexpected value 'make.file=x': expected an option before"),
-        (["--make.file", "x", "y"], "unexpected value 'y': expected an option before"),
+        (["--make.file", "x", "y"], "--make.file: expected one value, got x y; repeat"),
         (["--make.file"], "missing value for --make.file$"),
         (["--make.file="], "missing value for --make.file$"),
         (["--.file=x"], "expected --NODE.NAME=value"),
@@ -301,6 +301,34 @@ def test_help_lists_what_can_be_set(capsys):
     printed = capsys.readouterr().out
     assert "  --train.epochs  (1 to 10000; default 15)\n      Passes over" in printed
     assert "  --convert-superbai.images  (required)" in printed
+
+
+def test_help_wins_over_other_options(capsys):
+    for arguments in (["--foo", "-h"], ["--help", "--train.epochs=x"]):
+        assert runner.run_command_line("train-superbai", arguments) == 0
+        assert "--train.epochs" in capsys.readouterr().out
+
+
+def test_former_names(capsys):
+    upload = "--pipeline=label-superbai", "--upload-superbai.project=P"
+    former = "--upload-superbai.review_pictures"
+    assert runner.run_command_line("", [*upload, f"{former}=x"]) == 1
+    assert f"error: {former}: expected an integer" in capsys.readouterr().err
+    both = [f"{former}=4", "--upload-superbai.review_images=0"]
+    assert runner.run_command_line("", [*upload, *both]) == 1
+    assert "are the same option: expected only one" in capsys.readouterr().err
+    assert runner.run_command_line("", [*upload, f"{former}=4"]) == 1
+    printed = capsys.readouterr()
+    assert f"WARNING: {former} is now called --upload-superbai.review_images" in (
+        printed.out
+    )
+
+
+def test_a_flag_needs_no_value(capsys):
+    option = "--upload-superbai.dry_run"
+    arguments = ["--pipeline=label-superbai", option, "--detect.model"]
+    assert runner.run_command_line("", arguments) == 1
+    assert "error: missing value for --detect.model" in capsys.readouterr().err
 
 
 def test_sizes_are_checked_before_anything_runs(capsys):
