@@ -126,7 +126,7 @@ def test_the_review_does_not_change_the_detections(
     assert scores == sorted(scores, reverse=True) and scores[-1] > 0
     assert any(float(row["rarity"]) for row in rows)
     first = f"{rows[0]['file_name']} ({rows[0]['reason']})"
-    assert f"label these first (see review.csv): {first}, " in process.stderr
+    assert f"label these first (see review.csv): {first}; " in process.stderr
 
 
 def write_odd_images(folder):
