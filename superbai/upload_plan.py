@@ -104,7 +104,7 @@ def identify(image, dataset):
     """
     if dataset:
         # The names of images are in NFC; a dataset typed on a Mac may not be.
-        folder = unicodedata.normalize("NFC", dataset)
+        folder = normalise_path(dataset)
         return dataset, image.name.removeprefix(f"{folder}/")
     folder, slash, key = image.name.partition("/")
     if not slash:

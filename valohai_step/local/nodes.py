@@ -12,7 +12,6 @@ from leval.simple import simple_eval
 
 from valohai_step.local import worker
 from valohai_step.parameters import (
-    check_not_empty,
     check_one_name,
     current_name,
     parse_value,
@@ -87,8 +86,6 @@ def _set_value(node, name, texts):
     parameters = node.step.parameters
     option = f"{node.name}.{name}"
     if name in node.inputs:
-        if not all(texts):
-            check_not_empty(option, texts)
         node.inputs[name] = texts
         return
     declared_name = current_name(name, parameters)

@@ -5,6 +5,7 @@ inputs contain the files that the edges of the pipeline bring. See `runner.py` f
 folders.
 """
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -174,6 +175,9 @@ def _wait_for_group(process):
     process.wait()
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
+        # As the first process of a container, this one inherits the shell's children.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-process.pid, os.WNOHANG)
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:

@@ -123,7 +123,7 @@ def boxes_to_pixels(boxes, original_size, size):
 
     The inverse of `letterbox.boxes_to_letterbox` for boxes in pixels. This runs for
     every image, and numpy takes a twentieth of the time of TensorFlow for it. So it
-    computes where the image lies by itself, as `letterbox.fit` does with tensors.
+    computes where the image lies by itself, as `letterbox.fit_image` does with tensors.
 
     Args:
         boxes: `[boxes, 4]` float32 xyxy.

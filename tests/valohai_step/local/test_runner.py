@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import valohai_yaml
@@ -301,6 +303,33 @@ def test_help_lists_what_can_be_set(capsys):
     printed = capsys.readouterr().out
     assert "  --train.epochs  (1 to 10000; default 15)\n      Passes over" in printed
     assert "  --convert-superbai.images  (required)" in printed
+
+
+def test_an_interrupted_step_has_ended_when_the_run_returns(project):
+    started, ended = project / "started", project / "ended"
+    (project / "make.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        "    time.sleep(1)\n"
+        f"    pathlib.Path({str(ended)!r}).touch()\n"
+        "    sys.exit(1)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"pathlib.Path({str(started)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+
+    def interrupt():
+        while not started.exists():
+            time.sleep(0.05)
+        # To the main thread, whose read it interrupts.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    begun = time.monotonic()
+    assert run(f"--make.file={project / 'in.txt'}") == 128 + signal.SIGTERM
+    assert ended.exists() and time.monotonic() - begun < 30
+    thread.join()
 
 
 def test_help_wins_over_other_options(capsys):
