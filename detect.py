@@ -174,7 +174,7 @@ def load_detector(model_folder, classes, values):
 
     Returns:
         A `detector.Detector` that also returns the boxes of low score that the review
-        needs, and the model's `checkpoint.ModelInfo`.
+        needs, and the model's `model_info.ModelInfo`.
     """
     from yolov3_tf2.inference import review
     from yolov3_tf2.inference.detector import Detector
@@ -230,7 +230,7 @@ def write_detections(batches, file, folder, info, values):
         batches: the result of `stream.detect_images`.
         file: a `detections_file.DetectionsFile`.
         folder: folder for the drawn images.
-        info: the model's `checkpoint.ModelInfo`.
+        info: the model's `model_info.ModelInfo`.
         values: the step's parameters.
 
     Returns:

@@ -313,25 +313,23 @@ class Run(NamedTuple):
     Attributes:
         settings: the `Settings`.
         workers: the `cluster.Cluster` of all workers.
-        variant: the `variants.Variant` of the network.
         trainer: a `trainer.Trainer`.
         frozen_epochs: number of epochs during which pretrained layers are frozen.
         batch_size: number of images of this worker per step.
         train_files, test_files: `record_files.RecordFiles` of this worker.
-        train_boxes: dict from class name to number of training boxes.
+        model_info: the `model_info.ModelInfo` of the trained model.
         train_set, test_set: `tf.data.Dataset` of batches of this worker.
         epoch: `tf.Variable` from which `train_set` reads the current epoch.
     """
 
     settings: Settings
     workers: cluster.Cluster
-    variant: object
     trainer: object
     frozen_epochs: int
     batch_size: int
     train_files: object
     test_files: object
-    train_boxes: dict
+    model_info: object
     train_set: object
     test_set: object
     epoch: object
@@ -410,6 +408,7 @@ def set_up(settings, workers, strategy):
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
     from yolov3_tf2.network import checkpoint
+    from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.training import devices, input_files, transfer
 
     values, class_names = settings.values, settings.class_names
@@ -473,13 +472,12 @@ def set_up(settings, workers, strategy):
     return Run(
         settings,
         workers,
-        info.variant,
         trainer,
         transfer.count_frozen_epochs(values, all_classes_pretrained),
         batch_size,
         train_files,
         test_files,
-        train_boxes,
+        ModelInfo(info.variant, class_names, settings.sizes[-1], train_boxes),
         train_set,
         test_set,
         epoch,
@@ -496,7 +494,7 @@ def train_epochs(run):
     settings, trainer = run.settings, run.trainer
     epochs, patience = settings.values["epochs"], settings.values["patience"]
     checkpoints = training_outputs.Checkpoints(
-        trainer, run.variant, settings.class_names
+        trainer, run.model_info.variant, settings.class_names
     )
     history = []
     if run.workers.is_master and settings.state:
@@ -549,12 +547,7 @@ def test_epoch(run, checkpoints, history, results):
     if run.workers.is_master:
         log_metadata(**results)
         if epoch == best:
-            training_outputs.save_model(
-                run.trainer,
-                run.settings.class_names,
-                run.settings.sizes[-1],
-                run.train_boxes,
-            )
+            training_outputs.save_model(run.trainer, run.model_info)
         if epoch % run.settings.values["checkpoint_epochs"] == 0 or epoch == epochs:
             checkpoints.save(history)
         execution.set_status(f"epoch {epoch}/{epochs}: {outcome}")
@@ -607,8 +600,8 @@ def finish(run, history):
             values["valohai_model"],
             values["valohai_alias"],
             settings.tags,
-            f"{run.variant.name} at {settings.sizes[-1]}, {len(settings.class_names)} "
-            f"classes, trained on {run.train_files.total} images and tested on "
+            f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
+            f"{len(settings.class_names)} classes, trained on {run.train_files.total} images and tested on "
             f"{run.test_files.total}; {outcome}",
         )
 

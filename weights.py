@@ -78,6 +78,7 @@ def main():
     runtime.import_tensorflow()
     from yolov3_tf2.network import checkpoint, darknet
     from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.network.variants import VARIANTS
 
     variant = VARIANTS[values["model"]]
@@ -96,7 +97,8 @@ def main():
         test_on_noise(model)
 
     with staged_outputs() as folder:
-        checkpoint.save_model(folder / "model", model, class_names, SIZE)
+        info = ModelInfo(variant, class_names, SIZE)
+        checkpoint.save_model(folder / "model", model, info)
     log_metadata(model=variant.name, classes=len(class_names), weights=num_weights)
 
 

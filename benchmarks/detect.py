@@ -115,6 +115,7 @@ def build_networks(name, size, batch, folder):
     """
     from yolov3_tf2.network import checkpoint, darknet, folding
     from yolov3_tf2.network import model as network
+    from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.network.variants import VARIANTS
     from yolov3_tf2.training import devices
 
@@ -124,7 +125,8 @@ def build_networks(name, size, batch, folder):
     weights = folder / "random.weights"
     darknet.write_weights(weights, model)
     class_names = list(map(str, range(NUM_CLASSES)))
-    checkpoint.save_model(folder / "model", model, class_names, size)
+    info = ModelInfo(variant, class_names, size)
+    checkpoint.save_model(folder / "model", model, info)
 
     functions = {OPENCV: opencv_alone(name, size, weights, images)}
     if importlib.util.find_spec("onnxruntime"):

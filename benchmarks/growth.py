@@ -62,10 +62,12 @@ def main():
         from yolov3_tf2.data import records
         from yolov3_tf2.network import checkpoint
         from yolov3_tf2.network.model import build_model
+        from yolov3_tf2.network.model_info import ModelInfo
         from yolov3_tf2.network.variants import VARIANTS
 
         model = build_model(VARIANTS["yolov3-tiny"], len(sample.SHAPES))
-        checkpoint.save_model(folder / "model", model, list(sample.SHAPES), SIZE)
+        info = ModelInfo(VARIANTS["yolov3-tiny"], list(sample.SHAPES), SIZE)
+        checkpoint.save_model(folder / "model", model, info)
         for times in arguments.times:
             multiply(folder, times)
             outputs = folder / f"{times}"

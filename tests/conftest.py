@@ -84,6 +84,7 @@ def training_inputs(tmp_path_factory, run_script):
     from valohai_step.local import sample
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.network.variants import VARIANTS
 
     folder = tmp_path_factory.mktemp("training_inputs")
@@ -96,7 +97,8 @@ def training_inputs(tmp_path_factory, run_script):
     )
     assert process.returncode == 0, process.stderr
     model = build_model(VARIANTS["yolov3-tiny"], 2)
-    checkpoint.save_model(folder / "model", model, ["circle", "disc"], 64)
+    info = ModelInfo(VARIANTS["yolov3-tiny"], ["circle", "disc"], 64)
+    checkpoint.save_model(folder / "model", model, info)
     return [
         *("--classes", folder / "classes.txt"),
         *("--train", *(folder / "train").iterdir()),
@@ -117,13 +119,14 @@ def files(tmp_path_factory):
     from yolov3_tf2.data import records
     from yolov3_tf2.network import checkpoint, darknet
     from yolov3_tf2.network.model import build_model
+    from yolov3_tf2.network.model_info import ModelInfo
 
     folder = tmp_path_factory.mktemp("files")
     sample.write_export(folder, num_train=4, num_test=2)
     (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
     model = build_model(TINY, len(NAMES))
     darknet.write_weights(folder / "tiny.weights", model)
-    checkpoint.save_model(folder / "model", model, NAMES, 64)
+    checkpoint.save_model(folder / "model", model, ModelInfo(TINY, NAMES, 64))
     image = Image.new("RGB", (64, 48), (9, 9, 200))
     image.save(folder / "image.png")
     with tf.io.TFRecordWriter(str(folder / "two.tfrecord")) as writer:

@@ -20,6 +20,7 @@ from yolov3_tf2.inference.detector import Detector
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network.folding import fold_model
 from yolov3_tf2.network.model import build_model
+from yolov3_tf2.network.model_info import ModelInfo
 
 
 def test_detect_images_zips_and_records_together(run_script, outputs, files, tmp_path):
@@ -77,7 +78,8 @@ def unsure(tmp_path_factory):
         if layer.name.startswith("output") and layer.weights:
             layer.kernel.assign(layer.kernel * 20)
     boxes = {"circle": 90, "square": 90, "triangle": 0}
-    checkpoint.save_model(folder / "model", model, NAMES, 64, boxes)
+    info = ModelInfo(TINY, NAMES, 64, boxes)
+    checkpoint.save_model(folder / "model", model, info)
     (folder / "images").mkdir()
     for number, name in enumerate(("b", "a, 가", "c", "d", "e")):
         noise = chance.integers(0, 255, (6, 9 + 2 * number, 3), "uint8")

@@ -90,12 +90,10 @@ class Checkpoints:
         execution.upload_now(written)
 
 
-def save_model(trainer, class_names, size, train_boxes):
-    """Saves the moving average of the weights as `model/`."""
+def save_model(trainer, info):
+    """Saves the moving average of the weights as `model/`, with its `ModelInfo`."""
     with staged_outputs(quiet=True) as folder:
-        checkpoint.save_model(
-            folder / "model", trainer.averaged, class_names, size, train_boxes
-        )
+        checkpoint.save_model(folder / "model", trainer.averaged, info)
 
 
 def load_best_model(trainer):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network import checkpoint, folding
 from yolov3_tf2.network import model as network
+from yolov3_tf2.network.model_info import ModelInfo
 from yolov3_tf2.network.variants import VARIANTS
 
 TINY = VARIANTS["yolov3-tiny"]
@@ -25,7 +26,7 @@ def saved(tmp_path_factory):
     for variable in model.variables:
         variable.assign(rng.normal(size=variable.shape))
     folder = tmp_path_factory.mktemp("saved") / "model"
-    checkpoint.save_model(folder, model, NAMES, 320)
+    checkpoint.save_model(folder, model, ModelInfo(TINY, NAMES, 320))
     return folder, model
 
 
@@ -38,7 +39,7 @@ def copy(saved, tmp_path):
 def test_load_inverts_save(saved):
     folder, model = saved
     loaded, info = checkpoint.load_model(folder)
-    assert info == (TINY, NAMES, 320, None)
+    assert info == ModelInfo(TINY, NAMES, 320)
     for ours, theirs in zip(loaded.variables, model.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert sorted(p.name for p in folder.iterdir()) == sorted(checkpoint.FILES)

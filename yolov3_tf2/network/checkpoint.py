@@ -6,54 +6,29 @@ name in a network of any class count. `model.json` says which network the weight
 to.
 """
 
-import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2.errors import InputError, writing
 from yolov3_tf2.names import normalise_name
-from yolov3_tf2.network import folding
+from yolov3_tf2.network import folding, model_info
 from yolov3_tf2.network import model as network
-from yolov3_tf2.network.variants import VARIANTS, Variant
 
 NAME = "model.tf"
-FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", "model.json")
+FILES = (f"{NAME}.index", f"{NAME}.data-00000-of-00001", model_info.FILE)
 
 
-class ModelInfo(NamedTuple):
-    """The content of `model.json`.
-
-    Attributes:
-        variant: a `variants.Variant`.
-        class_names: list of strings in the order of the class logits.
-        size: width and height of the network's input, pixels.
-        train_boxes: dict from class name to the number of boxes that the model was
-            trained on; None where that is unknown, as for a weights file.
-    """
-
-    variant: Variant
-    class_names: list[str]
-    size: int
-    train_boxes: dict[str, int] | None = None
-
-
-def save_model(folder, model, class_names, size, train_boxes=None):
+def save_model(folder, model, info):
     """Writes `model` and its `ModelInfo` into `folder`, which is created.
 
-    `model.json` is written last: a folder that has it holds the whole model. The
-    variant is the name of `model`; for the other arguments see `ModelInfo`.
+    `model.json` is written last: a folder that has it holds the whole model.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / NAME, model)
-    info = {"variant": model.name, "classes": list(class_names), "size": int(size)}
-    if train_boxes is not None:
-        info["train_boxes"] = train_boxes
-    text = json.dumps(info, ensure_ascii=False, indent=1)
-    (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+    model_info.write_model_info(folder, info)
 
 
 def save_weights(prefix, model):
@@ -83,42 +58,7 @@ def read_model_info(folder):
             f"{', '.join(missing)} missing; pass all files of the folder model/ that "
             "weights.py or train.py wrote."
         )
-    path = folder / "model.json"
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        variant, class_names, size = info["variant"], info["classes"], info["size"]
-        train_boxes = info.get("train_boxes")
-        if not (isinstance(variant, str) and isinstance(class_names, list)):
-            raise TypeError("variant must be a string and classes a list")
-        if not isinstance(size, int) or size < 32 or size % 32:
-            raise TypeError(f"size must be a multiple of 32 pixels, got {size!r}")
-        class_names = [normalise_name(str(name)) for name in class_names]
-        if train_boxes is not None:
-            train_boxes = _check_train_boxes(train_boxes, class_names)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: expected JSON with variant, classes and size, got an error: "
-            f"{error!r}; was the file written by another program?"
-        ) from error
-    if variant not in VARIANTS:
-        raise InputError(
-            f"{path}: expected a variant of {', '.join(VARIANTS)}, got {variant!r}; "
-            "was the file written by another program?"
-        )
-    return ModelInfo(VARIANTS[variant], class_names, size, train_boxes)
-
-
-def _check_train_boxes(train_boxes, class_names):
-    """Returns the counts by class name; raises a `TypeError` if one is invalid."""
-    if isinstance(train_boxes, dict):
-        train_boxes = {normalise_name(n): count for n, count in train_boxes.items()}
-    if not (
-        isinstance(train_boxes, dict)
-        and train_boxes.keys() == set(class_names)
-        and all(type(count) is int and count >= 0 for count in train_boxes.values())
-    ):
-        raise TypeError("train_boxes must have a number of boxes for each class")
-    return train_boxes
+    return model_info.read_model_info(folder / model_info.FILE)
 
 
 def load_model(folder, *, folded=False):

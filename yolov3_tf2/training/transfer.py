@@ -26,7 +26,7 @@ def build_transferred_model(info, class_names, model_folder, transfer):
     model may have other classes: its output layers are not among these layers.
 
     Args:
-        info: the `checkpoint.ModelInfo` of the pretrained model.
+        info: the `model_info.ModelInfo` of the pretrained model.
         class_names: list of strings.
         model_folder: folder of the pretrained model.
         transfer: a key of `PRETRAINED_PARTS`.
