@@ -601,7 +601,8 @@ def finish(run, history):
             values["valohai_alias"],
             settings.tags,
             f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
-            f"{len(settings.class_names)} classes, trained on {run.train_files.total} images and tested on "
+            f"{len(settings.class_names)} classes, "
+            f"trained on {run.train_files.total} images and tested on "
             f"{run.test_files.total}; {outcome}",
         )
 

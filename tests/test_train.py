@@ -17,6 +17,7 @@ from steps import (
 )
 
 from yolov3_tf2.network import checkpoint
+from yolov3_tf2.network.model_info import ModelInfo
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_train(run_script, outputs, files, transfer, num_pretrained):
     assert lines[1]["images_per_second"] > 0
     trained, info = checkpoint.load_model(outputs / "model")
     boxes = {"circle": 1, "square": 1, "triangle": 0}
-    assert info == (TINY, NAMES, 64, boxes)
+    assert info == ModelInfo(TINY, NAMES, 64, boxes)
     best = lines[2]["best_epoch"]
     assert f"model/ is from epoch {best}" in process.stderr
     if transfer == "heads" and best == 0:
@@ -186,6 +187,8 @@ def test_train_refuses_a_checkpoint_of_another_variant(
 ):
     folder = shutil.copytree(files / "model", tmp_path / "model")
     info = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(info | {"variant": "yolov3"}))
+    (folder / "model.json").write_text(
+        json.dumps(info | {"variant": "yolov3", "anchors": None})
+    )
     process = train(run_script, outputs, files, model=model_files(folder))
     refused(process, outputs, str(folder), "for yolov3, got", "another variant")
