@@ -27,11 +27,12 @@ PARAMETERS = {
         "of 32. 0: the size that the model was trained at.",
     },
     "score_threshold": {
-        "default": 0.5,
+        "default": -1.0,
         "category": "Detection",
-        "min": 0.0,
+        "min": -1.0,
         "max": 1.0,
-        "description": "Minimum score: boxes with a lower score are dropped.",
+        "description": "Minimum score: boxes with a lower score are dropped. -1: the "
+        "score of the best F1 that training has found, 0.25 for models without one.",
     },
     "iou_threshold": {
         "default": 0.5,
@@ -41,13 +42,19 @@ PARAMETERS = {
         "description": "Maximum overlap (IoU) of two boxes of the same class: if they "
         "overlap more, the one with the lower score is dropped.",
     },
-    "max_boxes": {
-        "default": 100,
+    "across_classes": {
+        "default": False,
         "category": "Detection",
-        "min": 1,
-        "max": 10000,
+        "description": "Whether overlapping boxes of different classes count as one "
+        "object, too: only the class with the highest score is kept.",
+    },
+    "max_boxes": {
+        "default": 0,
+        "category": "Detection",
+        "min": 0,
+        "max": 100_000,
         "description": "Maximum number of boxes per image. The boxes with the highest "
-        "scores are kept.",
+        "scores are kept. 0: as many as in the evaluation of the model, at least 100.",
     },
     "batch_size": {
         "default": 8,
@@ -106,6 +113,11 @@ NUM_TO_REVIEW = 3  # Images that the log names.
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
+    if -1 < values["score_threshold"] < 0:
+        raise InputError(
+            "--score_threshold: expected -1 or a number from 0 to 1, got "
+            f"{values['score_threshold']:g}."
+        )
     model_folder = input_folder("model", "model.json")
     image_paths = input_paths("image", folders=True)
     classes = input_paths("classes", optional=True)
@@ -116,7 +128,9 @@ def main():
     from yolov3_tf2.inference import review, stream
     from yolov3_tf2.inference.sources import count_images, walk_images
 
-    detector, info = load_detector(model_folder, classes, values)
+    model, info = load_model(model_folder, classes, values)
+    values = choose_defaults(values, info)
+    detector = build_detector(model, info, values)
     total, others = count_images(image_paths)
     if not total:
         raise InputError(
@@ -146,11 +160,13 @@ def main():
         rows = review.rank_rows(rows)
         review.write_csv(folder / "review.csv", rows)
 
-    report(file, rows, values["score_threshold"])
+    report(file, rows, values)
     log_metadata(
         images=file.num_images,
         images_left_out=len(unreadable),
         objects=file.num_objects,
+        images_with_max_boxes=file.num_full,
+        score_threshold=values["score_threshold"],
         images_per_second=file.num_images / (bar.format_dict["elapsed"] or 1),
         network_images_per_second=file.num_images / stopwatch.total,
     )
@@ -164,7 +180,7 @@ def main():
     return 2 if len(unreadable) > values["max_unreadable"] else 0
 
 
-def load_detector(model_folder, classes, values):
+def load_model(model_folder, classes, values):
     """Loads the model.
 
     Args:
@@ -173,11 +189,8 @@ def load_detector(model_folder, classes, values):
         values: the step's parameters.
 
     Returns:
-        A `detector.Detector` that also returns the boxes of low score that the review
-        needs, and the model's `model_info.ModelInfo`.
+        The `keras.Model`, folded, and its `model_info.ModelInfo`.
     """
-    from yolov3_tf2.inference import review
-    from yolov3_tf2.inference.detector import Detector
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.training import devices
 
@@ -191,22 +204,45 @@ def load_detector(model_folder, classes, values):
         len(info.class_names),
         precision,
     )
-    size = values["size"] or info.size
-    if size != info.size:
+    return model, info
+
+
+def choose_defaults(values, info):
+    """Returns the parameters with the values of the model where none are given."""
+    from yolov3_tf2.evaluation import coco
+
+    chosen = dict(values)
+    chosen["size"] = values["size"] or info.size
+    if chosen["size"] != info.size:
         logging.warning(
             "the model was trained at size %d: at size %d it may find fewer objects",
             info.size,
-            size,
+            chosen["size"],
         )
-    detector = Detector(
+    if values["score_threshold"] < 0:
+        chosen["score_threshold"] = info.shown_threshold
+        reason = "the best F1 in training"
+        if info.score_threshold is None:
+            reason = "the default, as training has found none"
+        logging.info("score threshold: %.3f, %s", info.shown_threshold, reason)
+    chosen["max_boxes"] = values["max_boxes"] or info.max_boxes or coco.COCO_MAX_BOXES
+    return chosen
+
+
+def build_detector(model, info, values):
+    """Returns a `Detector` that also finds the boxes of low score for the review."""
+    from yolov3_tf2.inference import review
+    from yolov3_tf2.inference.detector import Detector
+
+    return Detector(
         model,
         info.variant,
-        size,
+        values["size"],
         score_threshold=min(values["score_threshold"], review.MIN_SCORE),
         iou_threshold=values["iou_threshold"],
         max_boxes=values["max_boxes"],
+        across_classes=values["across_classes"],
     )
-    return detector, info
 
 
 def check_class_names(paths, class_names, model_folder):
@@ -279,14 +315,23 @@ def write_detections(batches, file, folder, info, values):
     return rows
 
 
-def report(file, rows, score_threshold):
+def report(file, rows, values):
     """Logs how much was found, and which images to label first."""
+    score_threshold = values["score_threshold"]
     logging.info("found %d objects in %d images", file.num_objects, file.num_images)
     if not file.num_objects:
         logging.warning(
-            "no object has a score above %g: lower --score_threshold, or train for "
+            "no object has a score above %.3g: lower --score_threshold, or train for "
             "more epochs",
             score_threshold,
+        )
+    if file.num_full:
+        logging.warning(
+            "%d of %d images have %d objects, the most that --max_boxes allows: others "
+            "may be missing; raise it",
+            file.num_full,
+            file.num_images,
+            values["max_boxes"],
         )
     first = [f"{row.file_name} ({row.reason})" for row in rows[:NUM_TO_REVIEW]]
     logging.info("label these first (see review.csv): %s", "; ".join(first))

@@ -3,12 +3,14 @@
     python train.py --epochs 20 --batch_size 8
 
 Without inputs, it uses the latest local outputs of convert_superbai.py and weights.py.
-It writes `model/`, the model with the best AP on the test images, the one before
+It writes `model/`, the model with the best AP on the validation images, the one before
 training included; `checkpoints/`, from which an interrupted training run
-resumes; `train_batch.jpg` and `plots/`.
+resumes; `train_batch.jpg` and `plots/`. The test images are used once, at the end; if
+there are no validation images, they are used for both.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +48,8 @@ PARAMETERS = {
         "category": "Training",
         "min": 0,
         "max": 10000,
-        "description": "Stop after this many epochs without a better AP; 0 never "
-        "stops early.",
+        "description": "Stop after this many epochs without a better AP on the "
+        "validation images; 0 never stops early.",
     },
     "size": {
         "default": "416",
@@ -253,6 +255,12 @@ INPUTS = {
         "optional": False,
         "description": "TFRecord files of convert-superbai to train on.",
     },
+    "validation": {
+        "default": [],
+        "optional": True,
+        "description": "TFRecord files of convert-superbai to choose the best epoch "
+        "and the score threshold on. If empty, the test images serve both.",
+    },
     "test": {
         "default": [],
         "optional": False,
@@ -291,7 +299,8 @@ class Settings(NamedTuple):
         values: dict of the parameters, see `PARAMETERS`.
         sizes: list of the sizes that a batch may have, pixels.
         class_names: list of strings.
-        train_paths, test_paths: lists of TFRecord files.
+        train_paths, validation_paths, test_paths: lists of TFRecord files; the second
+            may be empty.
         model_folder: folder of the pretrained model.
         state: path of the checkpoint to resume from, see `state.find_state`; or None.
         tags: list of the tags of the trained model on Valohai.
@@ -301,10 +310,25 @@ class Settings(NamedTuple):
     sizes: list
     class_names: list
     train_paths: list
+    validation_paths: list
     test_paths: list
     model_folder: Path
     state: Path | None
     tags: list
+
+
+class Evaluated(NamedTuple):
+    """Images that the model is evaluated on.
+
+    Attributes:
+        split: `validation` or `test`.
+        files: `record_files.RecordFiles` of this worker.
+        dataset: `tf.data.Dataset` of batches of this worker.
+    """
+
+    split: str
+    files: object
+    dataset: object
 
 
 class Run(NamedTuple):
@@ -316,9 +340,11 @@ class Run(NamedTuple):
         trainer: a `trainer.Trainer`.
         frozen_epochs: number of epochs during which pretrained layers are frozen.
         batch_size: number of images of this worker per step.
-        train_files, test_files: `record_files.RecordFiles` of this worker.
+        train_files: `record_files.RecordFiles` of this worker.
         model_info: the `model_info.ModelInfo` of the trained model.
-        train_set, test_set: `tf.data.Dataset` of batches of this worker.
+        train_set: `tf.data.Dataset` of batches of this worker.
+        chosen_on: the `Evaluated` images on which the best epoch is chosen.
+        tested: the `Evaluated` test images; the same if there are no others.
         epoch: `tf.Variable` from which `train_set` reads the current epoch.
     """
 
@@ -328,10 +354,10 @@ class Run(NamedTuple):
     frozen_epochs: int
     batch_size: int
     train_files: object
-    test_files: object
     model_info: object
     train_set: object
-    test_set: object
+    chosen_on: object
+    tested: object
     epoch: object
 
 
@@ -368,6 +394,7 @@ def read_settings():
         read_class_names(input_paths("classes")[0]),
         # In a fixed order, which shares and the order within an epoch depend on.
         sorted(input_paths("train"), key=lambda path: path.name),
+        sorted(input_paths("validation", optional=True), key=lambda path: path.name),
         sorted(input_paths("test"), key=lambda path: path.name),
         input_folder("model", "model.json"),
         find_state(),
@@ -407,6 +434,7 @@ def set_up(settings, workers, strategy):
     from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
+    from yolov3_tf2.evaluation import coco
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.training import devices, input_files, transfer
@@ -422,22 +450,31 @@ def set_up(settings, workers, strategy):
     train_files = input_files.open_records(
         settings.train_paths, "train", class_names, share
     )
-    test_files = input_files.open_records(
-        settings.test_paths, "test", class_names, share
-    )
+    evaluated_files = {
+        split: input_files.open_records(paths, split, class_names, share)
+        for split, paths in (
+            ("validation", settings.validation_paths),
+            ("test", settings.test_paths),
+        )
+        if split == "test" or input_files.hold_records(paths)
+    }
     logging.info(
-        "%s: %d classes, %d training images, %d test images, %s, %s, "
-        "%d images per step",
+        "%s: %d classes, %d training images, %s, %s, %s, %d images per step",
         info.variant.name,
         len(class_names),
         train_files.total,
-        test_files.total,
+        ", ".join(f"{files.total} {s} images" for s, files in evaluated_files.items()),
         devices.describe_devices(strategy),
         precision,
         values["batch_size"] * replicas,
     )
 
     train_boxes = input_files.count_boxes(train_files, class_names, strategy)
+    most_boxes = max(
+        input_files.most_boxes(files, strategy)
+        for files in (train_files, *evaluated_files.values())
+    )
+    log_choices(evaluated_files, most_boxes)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(
@@ -450,6 +487,7 @@ def set_up(settings, workers, strategy):
             strategy,
             values,
             train_files.steps(batch_size),
+            coco.detection_limit(most_boxes),
         )
         epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -466,9 +504,16 @@ def set_up(settings, workers, strategy):
         round(MOSAIC_SHARE * values["epochs"]),
         fill_last_batch,
     )
-    test_set = build_dataset(
-        test_files, *common, settings.sizes[-1], batch_size, fill_last_batch
-    )
+    evaluated = [
+        Evaluated(
+            split,
+            files,
+            build_dataset(
+                files, *common, settings.sizes[-1], batch_size, fill_last_batch
+            ),
+        )
+        for split, files in evaluated_files.items()
+    ]
     return Run(
         settings,
         workers,
@@ -476,12 +521,38 @@ def set_up(settings, workers, strategy):
         transfer.count_frozen_epochs(values, all_classes_pretrained),
         batch_size,
         train_files,
-        test_files,
-        ModelInfo(info.variant, class_names, settings.sizes[-1], train_boxes),
+        ModelInfo(
+            info.variant,
+            class_names,
+            settings.sizes[-1],
+            train_boxes,
+            max_boxes=trainer.max_boxes,
+        ),
         train_set,
-        test_set,
+        evaluated[0],
+        evaluated[-1],
         epoch,
     )
+
+
+def log_choices(evaluated_files, most_boxes):
+    """Logs what the evaluation does, as far as it is not the usual."""
+    from yolov3_tf2.evaluation import coco
+
+    if "validation" not in evaluated_files:
+        logging.info(
+            "no validation images: the best epoch is chosen by its AP on the test "
+            "images, so that AP is a little too good"
+        )
+    limit = coco.detection_limit(most_boxes)
+    if limit > coco.COCO_MAX_BOXES:
+        logging.info(
+            "an image has %d boxes: the evaluation keeps %d detections per image "
+            "instead of COCO's %d",
+            most_boxes,
+            limit,
+            coco.COCO_MAX_BOXES,
+        )
 
 
 def train_epochs(run):
@@ -527,7 +598,7 @@ def train_epochs(run):
 
 
 def test_epoch(run, checkpoints, history, results):
-    """Tests the model after an epoch; logs and saves it, as far as they are due.
+    """Evaluates the model after an epoch; logs and saves it, as far as they are due.
 
     Args:
         run: the `Run`.
@@ -538,27 +609,32 @@ def test_epoch(run, checkpoints, history, results):
     from valohai_step import training_outputs
 
     epoch, epochs = results["epoch"], run.settings.values["epochs"]
-    tested, _ = test_model(run, f"testing {epoch}/{epochs}")
-    results = results | tested
+    evaluated, _ = evaluate_model(run, run.chosen_on, f"testing {epoch}/{epochs}")
+    results = results | evaluated
     history.append(finite_values(results))
     best = training_outputs.best_epoch(history)
     rank = "best so far" if best == epoch else f"best: epoch {best}"
+    if "AP" not in history[-1]:
+        rank = "the last epoch is kept"
     outcome = f"{training_outputs.describe_accuracy(results)}, {rank}"
     if run.workers.is_master:
         log_metadata(**results)
         if epoch == best:
-            training_outputs.save_model(run.trainer, run.model_info)
+            threshold = history[-1].get("score_threshold")
+            training_outputs.save_model(
+                run.trainer, replace(run.model_info, score_threshold=threshold)
+            )
         if epoch % run.settings.values["checkpoint_epochs"] == 0 or epoch == epochs:
             checkpoints.save(history)
         execution.set_status(f"epoch {epoch}/{epochs}: {outcome}")
     logging.info("epoch %d: %s", epoch, outcome)
 
 
-def test_model(run, title):
-    """Returns the results of `Trainer.evaluate` on the test images."""
-    bar = epoch_bar(run, title, run.test_files)
+def evaluate_model(run, evaluated, title):
+    """Returns the results of `Trainer.evaluate` on `Evaluated` images."""
+    bar = epoch_bar(run, title, evaluated.files)
     return run.trainer.evaluate(
-        run.test_set, run.settings.class_names, run.settings.sizes[-1], bar
+        evaluated.dataset, run.settings.class_names, run.settings.sizes[-1], bar
     )
 
 
@@ -585,7 +661,7 @@ def finish(run, history):
     if run.workers.is_master:
         training_outputs.load_best_model(run.trainer)
     run.trainer.broadcast_state()
-    results, tested = test_model(run, "testing model/")
+    results, tested = evaluate_model(run, run.tested, "testing model/")
     if run.workers.is_master:
         outcome = training_outputs.finish(
             results,
@@ -594,6 +670,7 @@ def finish(run, history):
             settings.class_names,
             history,
             values["min_ap50"],
+            run.chosen_on.split,
         )
         execution.add_model(
             "model",
@@ -603,7 +680,7 @@ def finish(run, history):
             f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
             f"{len(settings.class_names)} classes, "
             f"trained on {run.train_files.total} images and tested on "
-            f"{run.test_files.total}; {outcome}",
+            f"{run.tested.files.total}; {outcome}",
         )
 
 

@@ -130,14 +130,25 @@ def test_on_image(model, variant, class_names, path):
     """Logs what the converted network detects in an image."""
     from yolov3_tf2.files.images import load_rgb
     from yolov3_tf2.inference.detector import Detector
+    from yolov3_tf2.network.model_info import DEFAULT_SCORE_THRESHOLD
 
     detector = Detector(
-        model, variant, SIZE, score_threshold=0.25, iou_threshold=0.45, max_boxes=20
+        model,
+        variant,
+        SIZE,
+        score_threshold=DEFAULT_SCORE_THRESHOLD,
+        iou_threshold=0.45,
+        max_boxes=100,
     )
     pixels = np.asarray(load_rgb(path.read_bytes(), path))
     (detections,) = detector([detector.prepare(pixels)])
-    logging.info("%s: %d objects with a score over 0.25", path, len(detections.scores))
-    for box, score, label in zip(*detections, strict=True):
+    logging.info(
+        "%s: %d objects with a score over %g",
+        path,
+        len(detections.scores),
+        DEFAULT_SCORE_THRESHOLD,
+    )
+    for box, score, label in zip(*detections[:3], strict=True):
         corners = ", ".join(f"{value:.0f}" for value in box)
         logging.info("  %s %.2f at %s", class_names[label], score, corners)
     if not len(detections.scores):

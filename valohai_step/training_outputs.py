@@ -15,6 +15,7 @@ from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
+from yolov3_tf2.network.model_info import FILE, read_model_info
 from yolov3_tf2.training import state as training_state
 
 NUM_WORST_IMAGES = 8
@@ -118,8 +119,9 @@ def epochs_without_progress(history):
 
 def describe_accuracy(row):
     """Returns the accuracy of an epoch in words, for the log."""
-    nan = math.nan
-    return f"AP {row.get('AP', nan):.3f}, AP50 {row.get('AP50', nan):.3f}"
+    if "AP" not in row or math.isnan(row["AP"]):
+        return "AP unknown, as no image has a box"
+    return f"AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}"
 
 
 def draw_batch(dataset, class_names):
@@ -137,7 +139,7 @@ def draw_batch(dataset, class_names):
         mosaic.save(folder / "train_batch.jpg", quality=90)
 
 
-def finish(results, tested, test_paths, class_names, history, min_ap50):
+def finish(results, tested, test_paths, class_names, history, min_ap50, chosen_on):
     """Draws plots of the training run and of the best model, and logs its accuracy.
 
     Args:
@@ -146,17 +148,23 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
         class_names: list of strings.
         history: list of the results of all epochs.
         min_ap50: the AP50 that it must reach for a pipeline to continue.
+        chosen_on: the split of which the history has the results, "validation" or
+            "test".
 
     Returns:
         Its accuracy in words.
     """
+    score_threshold = read_model_info(outputs_folder() / "model" / FILE).shown_threshold
     with staged_outputs() as folder:
         (folder / "plots").mkdir()
-        draw_plots(folder / "plots", history, tested, test_paths, class_names)
+        plots.curves(history, chosen_on).savefig(folder / "plots" / "curves.png")
+        draw_plots(folder / "plots", tested, test_paths, class_names, score_threshold)
     best = best_epoch(history)
     if best == 0 and len(history) > 1:
         logging.warning("no epoch improved the model: model/ is as before training")
-    outcome = f"model/ is from epoch {best}: {describe_accuracy(results)}"
+    outcome = (
+        f"model/ is from epoch {best}: {describe_accuracy(results)} on the test images"
+    )
     # An AP50 that is unknown, without labels in the test images, is not enough either.
     below = min_ap50 > 0 and not results.get("AP50", 0.0) >= min_ap50
     if below:
@@ -169,30 +177,34 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
         best_AP=results["AP"],
         best_AP50=results["AP50"],
         below_min_ap50=below,
+        score_threshold=score_threshold,
     )
     execution.set_status(outcome)
     return outcome
 
 
-def draw_plots(folder, history, tested, test_paths, class_names):
-    """Draws curves, a confusion matrix and the images with the most errors.
+def draw_plots(folder, tested, test_paths, class_names, score_threshold):
+    """Draws precision over recall, a confusion matrix and the worst images of a model.
 
     Args:
         folder: where they are saved.
-        history: list of the results of all epochs.
         tested: list of `coco.EvaluatedImage`.
         test_paths: list of their TFRecord files.
         class_names: list of strings.
+        score_threshold: detections with a lower score are ignored.
     """
-    plots.curves(history).savefig(folder / "curves.png")
     plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
-    plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")
-    worst = matching.worst_images(tested, NUM_WORST_IMAGES)
+    plots.confusion_matrix(tested, class_names, score_threshold).savefig(
+        folder / "confusion_matrix.png"
+    )
+    worst = matching.worst_images(
+        tested, NUM_WORST_IMAGES, score_threshold=score_threshold
+    )
     rows = records.read_examples(test_paths, [image.number for image in worst])
     images = [
         load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
         for row in rows
     ]
     if worst:
-        mosaic = previews.worst_mosaic(worst, images, class_names)
+        mosaic = previews.worst_mosaic(worst, images, class_names, score_threshold)
         mosaic.save(folder / "worst.jpg", quality=90)

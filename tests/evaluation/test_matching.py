@@ -22,26 +22,31 @@ MIXED = [
 
 
 def test_confusion():
-    counts = matching.confusion_counts(MIXED, 2)
+    counts = matching.confusion_counts(MIXED, 2, score_threshold=0.3)
     # Labelled, then detected; the last row and column are the background.
     assert counts.tolist() == [[2, 1, 0], [0, 0, 2], [1, 0, 0]]
 
 
 def test_the_best_overlap_is_paired_first():
     found = [([0, 0, 60, 100], 1, 0.9), ([0, 0, 95, 100], 0, 0.4)]
-    counts = matching.confusion_counts([build_evaluated(0, ONE, found)], 2)
+    counts = matching.confusion_counts(
+        [build_evaluated(0, ONE, found)], 2, score_threshold=0.3
+    )
     assert counts.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
 def test_worst_images():
-    worst = matching.worst_images(MIXED, 3)
+    worst = matching.worst_images(MIXED, 3, score_threshold=0.3)
     assert [image.number for image in worst] == [1, 2]  # The others have no error.
-    assert [image.number for image in matching.worst_images(MIXED, 1)] == [1]
+    worst = matching.worst_images(MIXED, 1, score_threshold=0.3)
+    assert [image.number for image in worst] == [1]
 
 
 def test_thresholds_are_used():
     counts = matching.confusion_counts(MIXED[1:2], 2, score_threshold=0.1)
     assert counts.tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0]]
     # The only overlap of a whole box is that of the dog; the others are 0.9.
-    counts = matching.confusion_counts(MIXED[:2], 2, iou_threshold=0.95)
+    counts = matching.confusion_counts(
+        MIXED[:2], 2, score_threshold=0.3, iou_threshold=0.95
+    )
     assert counts.tolist() == [[0, 0, 2], [0, 0, 1], [2, 1, 0]]

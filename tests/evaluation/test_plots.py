@@ -29,7 +29,7 @@ def test_curves():
         {"epoch": 1, "loss": 8, "loss_box": 3, "val_loss": 7, "AP": 0.2, "AP50": 0.3},
         {"epoch": 2, "loss": 6, "loss_box": 2, "val_loss": 6},  # AP not measured
     ]
-    figure = plots.curves(history)
+    figure = plots.curves(history, "validation")
     lines = {
         line.get_label(): line.get_xydata().tolist()
         for axis in figure.axes
@@ -39,6 +39,8 @@ def test_curves():
     assert lines["val_loss"] == [[0, 9], [1, 7], [2, 6]]
     assert lines["AP50"] == [[0, 0.2], [1, 0.3]]
     assert "AP75" not in lines
+    titles = [axis.get_title() for axis in figure.axes]
+    assert "accuracy, validation images" in titles
     render(figure)
 
 
@@ -53,7 +55,7 @@ def test_precision_over_recall():
 
 
 def test_confusion_matrix():
-    figure = plots.confusion_matrix(IMAGES, NAMES)
+    figure = plots.confusion_matrix(IMAGES, NAMES, 0.3)
     (axis,) = figure.axes
     ticks = [t.get_text() for t in axis.get_yticklabels()]
     assert ticks == ["자동차", "dog", "background"]
@@ -67,11 +69,11 @@ def test_confusion_matrix():
 @pytest.mark.filterwarnings("error")
 def test_the_font_has_korean_letters():
     # matplotlib warns about letters that no font has.
-    render(plots.confusion_matrix(IMAGES, NAMES))
+    render(plots.confusion_matrix(IMAGES, NAMES, 0.3))
 
 
 def test_no_labels_and_no_detections():
     empty = [build_evaluated(0, [], [])]
-    for plot in (plots.precision_recall, plots.confusion_matrix):
-        render(plot(empty, NAMES))
-    render(plots.curves([]))
+    render(plots.precision_recall(empty, NAMES))
+    render(plots.confusion_matrix(empty, NAMES, 0.3))
+    render(plots.curves([], "test"))

@@ -26,7 +26,9 @@ def test_worst_mosaic_shows_labels_and_detections():
     box = [9, 9, 60, 60]
     worst = [build_evaluated(1, [(box, 1)], [(box, 0, 0.8)])]
     rgb = Image.new("RGB", (80, 80), (10, 10, 10))
-    mosaic = np.asarray(previews.worst_mosaic(worst, [rgb], NAMES, tile_size=80))
+    mosaic = np.asarray(previews.worst_mosaic(worst, [rgb], NAMES, 0.5, tile_size=80))
     assert mosaic.shape == (80, 160, 3)
     assert (mosaic[60, 30] == draw.class_colour(1)).all()  # Labelled as a dog,
     assert (mosaic[60, 80 + 30] == draw.class_colour(0)).all()  # detected as a car.
+    mosaic = np.asarray(previews.worst_mosaic(worst, [rgb], NAMES, 0.9, tile_size=80))
+    assert (mosaic[60, 80 + 30] == 10).all()  # The score is below the threshold.

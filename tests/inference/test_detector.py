@@ -6,6 +6,7 @@ import pytest
 import reference
 from PIL import Image
 
+from yolov3_tf2.boxes import decoding, geometry
 from yolov3_tf2.boxes.letterbox import boxes_to_letterbox
 from yolov3_tf2.inference import detector, nms
 from yolov3_tf2.inference.detector import Detections, Detector
@@ -71,6 +72,53 @@ def test_a_box_may_have_two_classes():
     np.testing.assert_array_equal(boxes[0], boxes[1])
 
 
+def test_suppression_across_classes():
+    # As above, with the other class.
+    other = [(0, 0, 0, 0.9, (0.9, 0.001)), (0, 0, 1, 0.8, (0.001, 0.9))]
+    changes = {"across_classes": True, "iou_threshold": 0.25}
+    found, boxes = suppress(other, **changes)
+    assert found == [(0, 0.81)]
+    np.testing.assert_allclose(boxes, suppress(other)[1][:1])
+    assert len(suppress(other, **(changes | {"iou_threshold": 0.35}))[0]) == 2
+    # One box with two classes has the better one.
+    assert suppress([(0, 0, 0, 0.9, (0.8, 0.9))], **changes)[0] == [(1, 0.81)]
+    assert suppress([], **changes)[0] == []
+
+
+def test_suppression_across_classes_goes_from_the_highest_score_down():
+    chance = np.random.default_rng(0)
+    logits = [
+        chance.normal(0, 1.5, (2, side, side, 3, 8)).astype("float32")
+        for side in (2, 4)
+    ]
+    limits = {"score_threshold": 0.2, "iou_threshold": 0.3, "max_boxes": 7}
+    results = nms.suppress(logits, TINY, **limits, across_classes=True)
+    boxes, scores, labels, number = (each.numpy() for each in results)
+    decoded = [decoding.decode_logits(each, TINY, i) for i, each in enumerate(logits)]
+    for image in range(2):
+        candidates = [
+            (float(o * max(c)), int(np.argmax(c)), b)
+            for all_boxes, objectness, classes in decoded
+            for b, o, c in zip(
+                np.reshape(all_boxes[image], (-1, 4)),
+                np.ravel(objectness[image]),
+                np.reshape(classes[image], (-1, 3)),
+                strict=True,
+            )
+        ]
+        kept = []
+        for score, label, box in sorted(candidates, key=lambda row: -row[0]):
+            overlaps = [float(geometry.iou(box, other)) for *_, other in kept]
+            if score > 0.2 and len(kept) < 7 and max([0, *overlaps]) <= 0.3:
+                kept.append((score, label, box))
+        assert 3 < len(kept) == number[image]
+        for row, (score, label, box) in enumerate(kept):
+            assert scores[image, row] == pytest.approx(score, abs=1e-5)
+            assert labels[image, row] == label
+            np.testing.assert_allclose(boxes[image, row], box, atol=1e-5)
+        assert not scores[image, number[image] :].any()
+
+
 def test_thresholds_and_limits_are_used():
     objects = [(0, 0, 0, 0.8, (0.5, 0.001)), (1, 1, 0, 0.9, (0.001, 0.9))]
     assert len(suppress(objects, score_threshold=0.5)[0]) == 1
@@ -114,6 +162,17 @@ def test_detections_above_a_score():
     assert above.labels.tolist() == [2, 0]
     np.testing.assert_array_equal(above.boxes_px, np.eye(3, 4)[:2])
     assert detections.above(0.7).scores.size == 0
+    full = detections._replace(is_full=True)
+    assert full.above(0.2).is_full and not full.above(0.3).is_full
+    assert not detections.above(0.2).is_full
+
+
+def test_detections_are_full_where_the_limit_was_reached():
+    boxes = np.array([[0.2, 0.2, 0.4, 0.4]] * 3, "float32")
+    scores, labels = np.full(3, 0.5, "float32"), np.zeros(3)
+    for number, is_full in ((0, False), (2, False), (3, True)):
+        found = detector.to_detections(boxes, scores, labels, number, (50, 50), 64)
+        assert (len(found.scores), found.is_full) == (number, is_full)
 
 
 def test_batched_equals_single():

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolov3_tf2.inference.detector import Detections
+
+# The limit of COCO's own evaluation, per image and class.
+COCO_MAX_BOXES = 100
+# Thresholds for boxes that enter an evaluation. A precision curve needs low scores too,
+# lower than a person would look at.
+THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5}
+# Lower scores are no candidates for the threshold of the best F1: a model that has
+# learned next to nothing would show its noise.
+MIN_SHOWN_SCORE = 0.05
 
 
 class EvaluatedImage(NamedTuple):
@@ -64,6 +74,58 @@ def number_annotations(lists):
     """Returns one list of the annotations of several lists, with ids from 1."""
     joined = itertools.chain.from_iterable(lists)
     return [{"id": number, **annotation} for number, annotation in enumerate(joined, 1)]
+
+
+def detection_limit(num_boxes):
+    """Returns how many detections of an image to keep, given its true boxes.
+
+    Args:
+        num_boxes: the largest number of true boxes in an image of the data.
+
+    Returns:
+        COCO's 100 where no image has more boxes. Otherwise a multiple of 1,000 that is
+        at least twice as large, so that wrong detections of higher scores do not crowd
+        out the right ones.
+
+    Example:
+        >>> [detection_limit(number) for number in (3, 100, 101, 600)]
+        [100, 100, 1000, 2000]
+    """
+    if num_boxes <= COCO_MAX_BOXES:
+        return COCO_MAX_BOXES
+    return -(-2 * num_boxes // 1000) * 1000
+
+
+def best_f1(evaluation):
+    """Finds the score threshold of the best F1, at an IoU of 0.5.
+
+    F1 = 2 tp / (2 tp + fp + fn), over the boxes of all classes together. Scores below
+    `MIN_SHOWN_SCORE` are not looked at.
+
+    Args:
+        evaluation: the result of `coco_evaluation` or `evaluate_images`.
+
+    Returns:
+        A pair: the F1, and a threshold midway between the lowest score that counts and
+        the highest one that does not. (0, None) without a correct detection.
+    """
+    images = [image for image in evaluation.evalImgs if image is not None]
+    # Images, classes and areas; the first area is "all". [IoU thresholds, detections].
+    images = [i for i in images if i["aRng"] == evaluation.params.areaRng[0]]
+    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
+    hits = np.concatenate([[], *(image["dtMatches"][0] > 0 for image in images)])
+    num_true = sum(len(image["gtIds"]) for image in images)
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= MIN_SHOWN_SCORE]
+    scores, true_positives = scores[order], np.cumsum(hits[order])
+    f1 = 2 * true_positives / (np.arange(1, len(scores) + 1) + num_true)
+    if not f1.any():
+        return 0.0, None
+    # A threshold cannot separate equal scores: only the last of them counts.
+    lower = np.append(scores[1:], MIN_SHOWN_SCORE / 2)
+    f1[scores == lower] = 0.0
+    best = len(f1) - 1 - int(np.argmax(f1[::-1]))  # The last of equally good ones.
+    return float(f1[best]), float((scores[best] + lower[best]) / 2)
 
 
 def average_precision(evaluation, class_names):
@@ -121,7 +183,8 @@ def coco_evaluation(images, class_names, truth, detections):
         images: list of COCO images; only their ids are used.
         class_names: list of strings.
         truth: list of COCO annotations, see `number_annotations`.
-        detections: list of COCO annotations with scores.
+        detections: list of COCO annotations with scores. All of them count: COCO's
+            limit of 100 for each image and class is raised where there are more.
 
     Returns:
         An accumulated `COCOeval`.
@@ -139,6 +202,9 @@ def coco_evaluation(images, class_names, truth, detections):
             side.createIndex()
             sides.append(side)
         evaluation = COCOeval(*sides, "bbox")
+        per_image = Counter(each["image_id"] for each in detections)
+        most = max([COCO_MAX_BOXES, *per_image.values()])
+        evaluation.params.maxDets = [1, 10, most]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

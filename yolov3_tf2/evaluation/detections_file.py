@@ -15,6 +15,7 @@ class DetectionsFile:
     Attributes:
         num_images: number of images so far.
         num_objects: number of annotations so far.
+        num_full: number of images so far with `Detections.is_full`.
     """
 
     def __init__(self, path, class_names, left_out):
@@ -26,7 +27,7 @@ class DetectionsFile:
             left_out: list of dicts for the images that could not be read. It is
                 written at the end, so it may grow until then.
         """
-        self.num_images, self.num_objects = 0, 0
+        self.num_images, self.num_objects, self.num_full = 0, 0, 0
         self._class_names, self._left_out = class_names, left_out
         # Annotations follow the images in the file, but arrive together with them: they
         # wait in a temporary file.
@@ -52,6 +53,7 @@ class DetectionsFile:
             detections: its `detector.Detections`.
         """
         self.num_images += 1
+        self.num_full += detections.is_full
         _append_element(self._file, self.num_images, image)
         for annotation in coco.coco_annotations(
             self.num_images, detections.boxes_px, detections.labels, detections.scores

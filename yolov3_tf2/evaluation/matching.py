@@ -4,15 +4,11 @@ import numpy as np
 
 from yolov3_tf2.boxes import geometry
 
-# A detection counts, and is drawn beside the labels, from this score on.
-SHOWN_SCORE = 0.3
 # A detection and a true box are the same object from this IoU on.
 MATCH_IOU = 0.5
 
 
-def confusion_counts(
-    images, num_classes, *, score_threshold=SHOWN_SCORE, iou_threshold=MATCH_IOU
-):
+def confusion_counts(images, num_classes, *, score_threshold, iou_threshold=MATCH_IOU):
     """Counts which class was detected for which labelled class.
 
     Args:
@@ -35,9 +31,7 @@ def confusion_counts(
     return counts
 
 
-def worst_images(
-    images, number, *, score_threshold=SHOWN_SCORE, iou_threshold=MATCH_IOU
-):
+def worst_images(images, number, *, score_threshold, iou_threshold=MATCH_IOU):
     """Returns the images with the most errors, the worst first.
 
     An error is a label without a detection of its class, or a detection without a label

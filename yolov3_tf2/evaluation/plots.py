@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
-def curves(history):
+def curves(history, evaluated):
     """Plots the losses and the accuracy over the epochs.
 
     Args:
         history: list of dicts, one per epoch, with `epoch` and any of the results of
             `Trainer.train_epoch` and `Trainer.evaluate`.
+        evaluated: name of the evaluated images, for the titles.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -31,10 +32,10 @@ def curves(history):
         ("loss", ("loss", "val_loss")),
         ("parts of the loss", ("loss_box", "loss_objectness", "loss_class")),
         (
-            "parts of the loss, test images",
+            f"parts of the loss, {evaluated} images",
             ("val_loss_box", "val_loss_objectness", "val_loss_class"),
         ),
-        ("accuracy, test images", ("AP", "AP50", "AP75")),
+        (f"accuracy, {evaluated} images", ("AP", "AP50", "AP75")),
     )
     figure, axes = _figure(10, 7, 2, 2)
     for axis, (title, names) in zip(axes, panels, strict=True):
@@ -78,18 +79,21 @@ def precision_recall(images, class_names):
     return figure
 
 
-def confusion_matrix(images, class_names):
+def confusion_matrix(images, class_names, score_threshold):
     """Plots how often each class was detected for each labelled class.
 
     Args:
         images: list of `coco.EvaluatedImage`.
         class_names: list of strings.
+        score_threshold: detections with a lower score are ignored.
 
     Returns:
         A `matplotlib.figure.Figure`. The last row and column are the background:
         detections without a label, and labels without a detection.
     """
-    counts = matching.confusion_counts(images, len(class_names))
+    counts = matching.confusion_counts(
+        images, len(class_names), score_threshold=score_threshold
+    )
     names = [*class_names, "background"]
     side = min(24, max(5, 2.5 + 0.55 * len(names)))
     figure, (axis,) = _figure(side + 1, side, 1, 1)
@@ -104,7 +108,7 @@ def confusion_matrix(images, class_names):
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="detected", ylabel="labelled")
     axis.set_title(
-        f"score {matching.SHOWN_SCORE} or more, IoU {matching.MATCH_IOU} or more"
+        f"score {score_threshold:.2f} or more, IoU {matching.MATCH_IOU} or more"
     )
     return figure
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from yolov3_tf2.evaluation import draw, matching
+from yolov3_tf2.evaluation import draw
 from yolov3_tf2.files.images import load_rgb
 
 _GREY = (128, 128, 128)
@@ -65,13 +65,14 @@ def batch_mosaic(images, boxes, labels, class_names, tile_size=320):
     return _arrange(tiles, _square_columns(tiles), tile_size)
 
 
-def worst_mosaic(worst, rgb_images, class_names, tile_size=400):
+def worst_mosaic(worst, rgb_images, class_names, score_threshold, tile_size=400):
     """Draws images twice: with their labels on the left, their detections on the right.
 
     Args:
         worst: list of `coco.EvaluatedImage`, at least one.
         rgb_images: the `PIL.Image.Image` of each.
         class_names: list of strings.
+        score_threshold: detections with a lower score are not drawn.
         tile_size: width and height of the square for each drawing, pixels.
 
     Returns:
@@ -85,7 +86,7 @@ def worst_mosaic(worst, rgb_images, class_names, tile_size=400):
             )
         )
         found = evaluated.detections
-        shown = found.scores >= matching.SHOWN_SCORE
+        shown = found.scores >= score_threshold
         tiles.append(
             _draw_tile(
                 rgb,

@@ -16,11 +16,13 @@ class Detections(NamedTuple):
         boxes_px: `[detections, 4]` xyxy in pixels of the original image, inside it.
         scores: `[detections]` objectness times class probability, in [0, 1].
         labels: `[detections]` class indices.
+        is_full: whether there are `max_boxes` of them, so that others may be missing.
     """
 
     boxes_px: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    is_full: bool = False
 
     def above(self, score_threshold):
         """Returns the detections with a score above a threshold.
@@ -31,7 +33,12 @@ class Detections(NamedTuple):
         """
         # In float32, as TensorFlow compares them.
         is_above = self.scores > np.float32(score_threshold)
-        return Detections(*(values[is_above] for values in self))
+        return Detections(
+            self.boxes_px[is_above],
+            self.scores[is_above],
+            self.labels[is_above],
+            self.is_full and bool(is_above.all()),
+        )
 
 
 class NetworkInput(NamedTuple):
@@ -115,6 +122,7 @@ def to_detections(boxes, scores, labels, number, original_size, size):
         boxes_px[has_area],
         scores[:number][has_area],
         labels[:number][has_area].astype("int32"),
+        int(number) == len(boxes),
     )
 
 

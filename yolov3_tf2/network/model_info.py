@@ -10,6 +10,8 @@ from yolov3_tf2.network.model import PARTS
 from yolov3_tf2.network.variants import VARIANTS, Variant
 
 FILE = "model.json"
+# Of models of which the best one is not known, as of weights files.
+DEFAULT_SCORE_THRESHOLD = 0.25
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class ModelInfo:
     score_threshold: float | None = None
     max_boxes: int | None = None
     gray_range: tuple[int, int] | None = None
+
+    @property
+    def shown_threshold(self):
+        """The score from which on a person wants to see a box."""
+        if self.score_threshold is None:
+            return DEFAULT_SCORE_THRESHOLD
+        return self.score_threshold
 
 
 def write_model_info(folder, info):

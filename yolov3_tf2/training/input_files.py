@@ -38,6 +38,18 @@ def open_records(paths, name, class_names, share):
     return files
 
 
+def hold_records(paths):
+    """Returns whether there is a record in any of a list of TFRecord files."""
+    return any(records.count_records(path) for path in paths)
+
+
+def most_boxes(files, strategy):
+    own = 0
+    for _, row in files.in_order():
+        own = max(own, int(records.parse_class_names([row]).shape[0]))
+    return max(collective.gather(strategy, own))
+
+
 def count_boxes(files, class_names, strategy):
     """Counts the boxes in the records of all workers.
 

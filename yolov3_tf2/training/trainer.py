@@ -21,9 +21,6 @@ from yolov3_tf2.training.means import Means
 from yolov3_tf2.training.moving_average import MovingAverage
 from yolov3_tf2.training.workers import collective
 
-# A precision curve needs low scores too, lower than a person would look at.
-EVAL_THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5, "max_boxes": 100}
-
 
 class Trainer:
     """Trains a model and evaluates the moving average of its weights.
@@ -34,10 +31,21 @@ class Trainer:
             average is kept.
         optimizers: list of optimizers, one for each group of layers.
         loss_scale: a `gradients.LossScale` for float16; None otherwise.
+        max_boxes: number of detections per image that an evaluation keeps.
     """
 
     def __init__(
-        self, model, averaged, variant, strategy, groups, *, box_loss, ema, clip_norm
+        self,
+        model,
+        averaged,
+        variant,
+        strategy,
+        groups,
+        *,
+        box_loss,
+        ema,
+        clip_norm,
+        max_boxes=coco.COCO_MAX_BOXES,
     ):
         """Call under `strategy.scope()`.
 
@@ -51,8 +59,10 @@ class Trainer:
             box_loss: one of `loss.BOX_LOSSES`.
             ema: decay of the moving average, see `MovingAverage`.
             clip_norm: gradients with a larger global norm are scaled down to it.
+            max_boxes: see the attribute, and `coco.detection_limit`.
         """
         self.model = model
+        self.max_boxes = max_boxes
         self.averaged = averaged
         self.optimizers = [optimizer for optimizer, _ in groups]
         self._layers = [layers for _, layers in groups]
@@ -198,8 +208,9 @@ class Trainer:
             progress: wraps the batches, for a progress bar.
 
         Returns:
-            A dict: `val_loss`, its parts, and the results of `average_precision`; and
-            a list of `coco.EvaluatedImage`.
+            A dict: `val_loss`, its parts, the results of `average_precision`, and the
+            best `F1` with its `score_threshold`, if anything was found; and a list of
+            `coco.EvaluatedImage`.
 
         Raises:
             InputError: the loss is not finite, or a record is invalid.
@@ -225,7 +236,11 @@ class Trainer:
                 "has diverged; lower --learning_rate, or use another --model."
             )
         evaluation = coco.evaluate_images(images, class_names)
-        return results | coco.average_precision(evaluation, class_names), images
+        results |= coco.average_precision(evaluation, class_names)
+        f1, threshold = coco.best_f1(evaluation)
+        if threshold is not None:
+            results |= {"F1": f1, "score_threshold": threshold}
+        return results, images
 
     def _train_step(self, parts):
         scale = self.loss_scale.scale if self.loss_scale else 1.0
@@ -267,7 +282,9 @@ class Trainer:
     def _eval_step(self, parts):
         def replica_step(batch):
             logits = self.averaged(batch["images"], training=False)
-            selected = nms.suppress(logits, self._variant, **EVAL_THRESHOLDS)
+            selected = nms.suppress(
+                logits, self._variant, max_boxes=self.max_boxes, **coco.THRESHOLDS
+            )
             losses = self._losses(logits, batch)
             context = tf.distribute.get_replica_context()
             return context.all_reduce("SUM", losses), selected

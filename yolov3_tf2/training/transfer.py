@@ -60,7 +60,13 @@ def build_transferred_model(info, class_names, model_folder, transfer):
 
 
 def build_trainer(
-    model, all_classes_pretrained, variant, strategy, values, steps_per_epoch
+    model,
+    all_classes_pretrained,
+    variant,
+    strategy,
+    values,
+    steps_per_epoch,
+    max_boxes,
 ):
     """Builds the trainer, with an optimizer for each of two groups of layers.
 
@@ -75,6 +81,7 @@ def build_trainer(
         strategy: a `tf.distribute.Strategy`.
         values: dict of the parameters of train.py.
         steps_per_epoch: number of steps of an epoch.
+        max_boxes: number of detections per image that an evaluation keeps.
 
     Raises:
         InputError: nothing would be trained.
@@ -95,6 +102,7 @@ def build_trainer(
         box_loss=values["box_loss"],
         ema=values["ema"],
         clip_norm=values["clip_norm"],
+        max_boxes=max_boxes,
     )
     pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
     freeze_epochs = count_frozen_epochs(values, all_classes_pretrained)
