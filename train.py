@@ -80,8 +80,9 @@ PARAMETERS = {
         "min": 0.0,
         "max": 1.0,
         "description": "Learning rate of pretrained layers, as a fraction of the "
-        "output layers' rate. If all classes are pretrained, the output layers' rate "
-        "is this fraction of learning_rate. 0 freezes the pretrained layers.",
+        "output layers' rate. If all classes are pretrained and there are fewer than "
+        "100 boxes per class, the output layers' rate is this fraction of "
+        "learning_rate. 0 freezes the pretrained layers.",
     },
     "freeze_epochs": {
         "default": -1,
@@ -89,7 +90,8 @@ PARAMETERS = {
         "min": -1,
         "max": 10000,
         "description": "Epochs during which the pretrained layers below the output "
-        "layers are frozen. -1: 3 epochs, or all epochs if all classes are pretrained.",
+        "layers are frozen. -1: 3 epochs, or all epochs if all classes are pretrained "
+        "and there are fewer than 100 boxes per class.",
     },
     "optimizer": {
         "default": "adamw",
@@ -480,9 +482,10 @@ def set_up(settings, workers, strategy):
         model, all_classes_pretrained = transfer.build_transferred_model(
             info, class_names, settings.model_folder, values["transfer"]
         )
+        few_boxes = transfer.are_few_boxes(all_classes_pretrained, train_boxes)
         trainer = transfer.build_trainer(
             model,
-            all_classes_pretrained,
+            few_boxes,
             info.variant,
             strategy,
             values,
@@ -518,7 +521,7 @@ def set_up(settings, workers, strategy):
         settings,
         workers,
         trainer,
-        transfer.count_frozen_epochs(values, all_classes_pretrained),
+        transfer.count_frozen_epochs(values, few_boxes),
         batch_size,
         train_files,
         ModelInfo(

@@ -1,11 +1,14 @@
 """train.py as a user runs it."""
 
+import dataclasses
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from steps import (
     NAMES,
     TINY,
@@ -16,6 +19,8 @@ from steps import (
     train,
 )
 
+from superbai.export import Record
+from yolov3_tf2.data import records
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network.model_info import ModelInfo
 
@@ -41,7 +46,11 @@ def test_train(run_script, outputs, files, transfer, num_pretrained):
     assert lines[1]["images_per_second"] > 0
     trained, info = checkpoint.load_model(outputs / "model")
     boxes = {"circle": 1, "square": 1, "triangle": 0}
-    assert info == ModelInfo(TINY, NAMES, 64, boxes)
+    threshold = lines[2]["score_threshold"]
+    expected = ModelInfo(TINY, NAMES, 64, boxes, max_boxes=100)
+    if info.score_threshold is not None:
+        expected = dataclasses.replace(expected, score_threshold=threshold)
+    assert info == expected and threshold == info.shown_threshold
     best = lines[2]["best_epoch"]
     assert f"model/ is from epoch {best}" in process.stderr
     if transfer == "heads" and best == 0:
@@ -108,6 +117,73 @@ def test_patience_stops_a_training(run_script, outputs, files):
     assert "no epoch improved the model: model/ is as before training" in process.stderr
     lines = [json.loads(line) for line in process.stdout.split("\n") if line]
     assert [line.get("epoch") for line in lines] == [0, 1, 2, None]
+
+
+def write_image(path, source_id, boxes):
+    """Writes a TFRecord file of one image, with a circle for each box in pixels."""
+    encoded = io.BytesIO()
+    Image.new("RGB", (64, 64), (9, 99, 9)).save(encoded, "PNG")
+    labels = [0] * len(boxes)
+    record = Record(source_id, encoded.getvalue(), "png", 64, 64, boxes, labels)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(records.serialize_example(record, NAMES))
+    return path
+
+
+def test_the_epoch_is_chosen_on_validation_images(run_script, outputs, files, tmp_path):
+    box = (10, 10, 50, 50)
+    validation = [
+        write_image(tmp_path / f"v{n}.tfrecord", f"v{n}", [box]) for n in range(3)
+    ]
+    # An evaluation on the test images would count three boxes of one image.
+    test = [write_image(tmp_path / "t.tfrecord", "t", [box] * 3)]
+    process = train(run_script, outputs, files, validation=validation, test=test)
+    assert process.returncode == 0, process.stderr
+    assert "2 training images, 3 validation images, 1 test images" in process.stderr
+    assert "no validation images" not in process.stderr
+    lines = [json.loads(line) for line in process.stdout.split("\n") if line]
+    history = [line for line in lines if "epoch" in line]
+    alone = train(run_script, outputs, files, test=validation)
+    assert "no validation images: the best epoch is chosen" in alone.stderr
+    assert "3 test images" in alone.stderr
+    expected = [
+        json.loads(line) for line in alone.stdout.split("\n") if "epoch" in line
+    ]
+    for ours, theirs in zip(history, expected[:2], strict=True):
+        assert ours["AP"] == theirs["AP"] and ours["val_loss"] == theirs["val_loss"]
+
+
+def test_validation_files_without_records_are_as_none(
+    run_script, outputs, files, tmp_path
+):
+    tf.io.TFRecordWriter(str(tmp_path / "validation-0.tfrecord")).close()
+    process = train(
+        run_script, outputs, files, validation=[tmp_path / "validation-0.tfrecord"]
+    )
+    assert process.returncode == 0, process.stderr
+    assert "no validation images" in process.stderr
+
+
+def test_test_images_without_boxes(run_script, outputs, files, tmp_path):
+    test = [write_image(tmp_path / "t.tfrecord", "t", [])]
+    process = train(run_script, outputs, files, test=test)
+    assert process.returncode == 0, process.stderr
+    assert "best so far" not in process.stderr and "nan" not in process.stderr.lower()
+    assert "epoch 1: AP unknown, as no image has a box, the last epoch is kept" in (
+        process.stderr
+    )
+    assert "model/ is from epoch 1: AP unknown" in process.stderr
+    assert checkpoint.read_model_info(outputs / "model").score_threshold is None
+
+
+def test_crowded_test_images(run_script, outputs, files, tmp_path):
+    boxes = [(x, y, x + 4, y + 4) for x in range(0, 60, 5) for y in range(0, 60, 5)]
+    assert len(boxes) == 144
+    test = [write_image(tmp_path / "t.tfrecord", "t", boxes)]
+    process = train(run_script, outputs, files, test=test)
+    assert process.returncode == 0, process.stderr
+    assert "an image has 144 boxes: the evaluation keeps 1000" in process.stderr
+    assert checkpoint.read_model_info(outputs / "model").max_boxes == 1000
 
 
 def test_train_refuses_a_class_that_the_class_file_lacks(

@@ -17,6 +17,9 @@ PRETRAINED_PARTS = {
     "none": [],
 }
 FREEZE_EPOCHS = 3
+# With fewer training boxes per class, training all layers makes pretrained classes
+# worse: `docs/training.md` has the measurements on both sides.
+ENOUGH_BOXES = 100
 
 
 def build_transferred_model(info, class_names, model_folder, transfer):
@@ -59,9 +62,35 @@ def build_transferred_model(info, class_names, model_folder, transfer):
     return model, len(pretrained_classes) == len(class_names)
 
 
+def are_few_boxes(all_classes_pretrained, train_boxes):
+    """Returns whether the training boxes are too few to improve pretrained classes.
+
+    Then the layers below the output layers stay frozen by default, and the output
+    layers have a lower rate: features learned from 100,000 images soon get worse on a
+    few images that show nothing new. The decision is logged with its reason.
+
+    Args:
+        all_classes_pretrained: the second result of `build_transferred_model`.
+        train_boxes: dict from class name to number of training boxes.
+    """
+    if not all_classes_pretrained:
+        return False
+    per_class = sum(train_boxes.values()) / len(train_boxes)
+    are_few = per_class < ENOUGH_BOXES
+    logging.info(
+        "all classes are pretrained, and %.0f training boxes per class are %s",
+        per_class,
+        f"fewer than {ENOUGH_BOXES}: pretrained layers are frozen and the output "
+        "layers learn slowly"
+        if are_few
+        else "enough to train all layers",
+    )
+    return are_few
+
+
 def build_trainer(
     model,
-    all_classes_pretrained,
+    few_boxes,
     variant,
     strategy,
     values,
@@ -72,11 +101,11 @@ def build_trainer(
 
     The pretrained layers below the output layers are frozen for some epochs and have a
     lower learning rate. The other group is the remaining layers, with the output layers
-    always among them. If all classes are pretrained, it has a lower rate too.
+    always among them. With few boxes, it has a lower rate too.
 
     Args:
         model: the first result of `build_transferred_model`.
-        all_classes_pretrained: the second one.
+        few_boxes: the result of `are_few_boxes`.
         variant: the model's `variants.Variant`.
         strategy: a `tf.distribute.Strategy`.
         values: dict of the parameters of train.py.
@@ -86,9 +115,7 @@ def build_trainer(
     Raises:
         InputError: nothing would be trained.
     """
-    groups = _build_groups(
-        model, all_classes_pretrained, strategy, values, steps_per_epoch
-    )
+    groups = _build_groups(model, few_boxes, strategy, values, steps_per_epoch)
     averaged = model
     if values["ema"]:
         num_classes = model.output_shape[0][-1] - 5
@@ -105,26 +132,26 @@ def build_trainer(
         max_boxes=max_boxes,
     )
     pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
-    freeze_epochs = count_frozen_epochs(values, all_classes_pretrained)
+    freeze_epochs = count_frozen_epochs(values, few_boxes)
     if pretrained_parts and (freeze_epochs or not values["kept_rate"]):
         trainer.freeze(pretrained_parts)
     trainer.start_average()
     return trainer
 
 
-def _build_groups(model, all_classes_pretrained, strategy, values, steps_per_epoch):
+def _build_groups(model, few_boxes, strategy, values, steps_per_epoch):
     """Returns a list of pairs of an optimizer and the layers that it updates."""
     pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
     new_parts = [part for part in network.PARTS if part not in pretrained_parts]
     epochs, kept_rate = values["epochs"], values["kept_rate"]
-    freeze_epochs = count_frozen_epochs(values, all_classes_pretrained)
+    freeze_epochs = count_frozen_epochs(values, few_boxes)
     thawed_epochs = epochs - freeze_epochs * bool(pretrained_parts)
-    rate = values["learning_rate"] * (kept_rate if all_classes_pretrained else 1.0)
+    rate = values["learning_rate"] * (kept_rate if few_boxes else 1.0)
     if not rate:
         raise InputError(
             "--kept_rate=0: expected more than 0, as all classes are pretrained and "
-            "nothing would be trained; use --freeze_epochs to freeze only the layers "
-            "below the output layers."
+            "there are few boxes: nothing would be trained; use --freeze_epochs to "
+            "freeze only the layers below the output layers."
         )
     replicas = strategy.num_replicas_in_sync
     if replicas > 1:
@@ -151,12 +178,13 @@ def _build_groups(model, all_classes_pretrained, strategy, values, steps_per_epo
     return groups
 
 
-def count_frozen_epochs(values, all_classes_pretrained):
+def count_frozen_epochs(values, few_boxes):
     """Returns the number of epochs in which the pretrained layers are frozen.
 
-    By default that is all epochs if all classes are pretrained: features learned from
-    100,000 images soon get worse on a few images that show nothing new.
+    Args:
+        values: dict of the parameters of train.py.
+        few_boxes: the result of `are_few_boxes`.
     """
     if values["freeze_epochs"] >= 0:
         return values["freeze_epochs"]
-    return values["epochs"] if all_classes_pretrained else FREEZE_EPOCHS
+    return values["epochs"] if few_boxes else FREEZE_EPOCHS
