@@ -258,6 +258,12 @@ INPUTS = {
         "optional": False,
         "description": "TFRecord files of convert-superbai to measure accuracy on.",
     },
+    "validation": {
+        "default": [],
+        "optional": True,
+        "description": "TFRecord files of convert-superbai to choose the best epoch "
+        "on. Without images in them, that is chosen on the test images.",
+    },
     "model": {
         "default": [],
         "optional": False,
@@ -404,6 +410,7 @@ def set_up(settings, workers, strategy):
     import keras
     import tensorflow as tf
 
+    from yolov3_tf2.data import data_report
     from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
@@ -437,7 +444,16 @@ def set_up(settings, workers, strategy):
         values["batch_size"] * replicas,
     )
 
-    train_boxes = input_files.count_boxes(train_files, class_names, strategy)
+    contents = {
+        split: input_files.measure_contents(files, class_names, strategy)
+        for split, files in (("train", train_files), ("test", test_files))
+    }
+    if workers.is_master:
+        for problem in data_report.find_problems(
+            contents, class_names, settings.sizes[-1], anchors=info.variant.anchors
+        ):
+            logging.warning("%s", problem)
+    train_boxes = contents["train"].count_boxes(class_names)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(

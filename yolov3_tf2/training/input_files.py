@@ -1,6 +1,7 @@
 """The TFRecord files of a training run, of which each worker reads its share."""
 
 from yolov3_tf2.data import counting, records
+from yolov3_tf2.data.contents import join_contents
 from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.training.workers import collective
@@ -38,8 +39,20 @@ def open_records(paths, name, class_names, share):
     return files
 
 
-def count_boxes(files, class_names, strategy):
-    """Counts the boxes in the records of all workers.
+def open_optional_records(paths, name, class_names, share):
+    """Opens the TFRecord files of an optional input, see `open_records`.
+
+    Returns:
+        A `record_files.RecordFiles`; None without files, and where the files have no
+        records: convert_superbai.py writes such a file for a split without images.
+    """
+    if not RecordFiles(paths).total:
+        return None
+    return open_records(paths, name, class_names, share)
+
+
+def measure_contents(files, class_names, strategy):
+    """Measures the images and boxes in the records of all workers.
 
     Args:
         files: the `record_files.RecordFiles` of this worker.
@@ -47,7 +60,7 @@ def count_boxes(files, class_names, strategy):
         strategy: the `tf.distribute.Strategy` of all workers.
 
     Returns:
-        A dict from class name to number.
+        The `contents.Contents`, in the order of the files.
     """
-    counts = collective.gather(strategy, counting.count_boxes(files, class_names))
-    return dict(zip(class_names, sum(counts).tolist(), strict=True))
+    own = counting.measure_contents(files, class_names)
+    return join_contents(collective.gather(strategy, own))
