@@ -97,10 +97,11 @@ def _find_small_boxes(train, class_names, size, size_name):
         names = _list_names(class_names[label] for label in of_class)
         subject = f"most training boxes of {names} are"
         sides = sides[np.isin(train.labels, of_class)]
-    # The size at which nine of ten boxes are visible.
+    # Nine of ten boxes are visible when they are this many times larger.
     factor = VISIBLE_PX / max(np.quantile(sides, 0.1), 1e-3)
-    better = math.ceil(factor * size / 32) * 32
-    advice = f"cut the images into tiles of 1/{math.ceil(factor)} of their longer side"
+    parts, cells = (math.ceil(n - 0.01) for n in (factor, factor * size / 32))
+    better = 32 * cells
+    advice = f"cut the images into tiles of 1/{parts} of their longer side"
     if better <= _LARGEST_SIZE:
         advice = f"train with size {better}, or {advice}"
     yield (
