@@ -151,23 +151,42 @@ def _fill_empty_part(is_chosen, held, cost):
 
 
 def _spread_classes(is_chosen, held, cost, fraction):
-    """Moves a group for each class that one part lacks, if the parts stay usable."""
-    num_images = held[:, 0].sum()
-    smallest, largest = fraction / 2, min(2 * fraction, (1 + fraction) / 2)
+    """Moves a group for each class that one part lacks, if the parts stay usable.
+
+    Another group goes back where that brings the sums closer to the wanted ones.
+    """
     num_groups = (held > 0).sum(axis=0)
+    limits = fraction / 2, min(2 * fraction, (1 + fraction) / 2)
     for kind in np.argsort(num_groups, kind="stable"):
         has_kind = held[:, kind] > 0
         for part in (False, True):
             if num_groups[kind] < 2 or (has_kind & (is_chosen == part)).any():
                 continue
-            sums = held[is_chosen].sum(axis=0)
-            moved = sums + np.where(part, 1, -1) * held
-            share = moved[:, 0] / num_images
-            allowed = has_kind & (share >= smallest) & (share <= largest)
-            # Not by taking the only group with another class from the other part.
-            others = ((held > 0) & (is_chosen != part)[:, None]).sum(axis=0)
-            is_last = ((held > 0) & (others == 1) & (num_groups > 1)).any(axis=1)
-            allowed &= ~is_last
-            if allowed.any():
-                best = np.where(allowed, cost(moved), np.inf).argmin()
-                is_chosen[best] = part
+            costs = _costs_of_moves(is_chosen, held, cost, limits)
+            costs[~has_kind] = np.inf
+            moved = costs.argmin()
+            if np.isinf(costs[moved]):
+                continue
+            is_chosen[moved] = part
+            costs = _costs_of_moves(is_chosen, held, cost, limits)
+            costs[is_chosen != part] = np.inf
+            if costs.min() < cost(held[is_chosen].sum(axis=0)):
+                is_chosen[costs.argmin()] = not part
+
+
+def _costs_of_moves(is_chosen, held, cost, limits):
+    """Returns the cost after the move of each group to the other part.
+
+    It is infinite for the last group with a class in its part, and where the chosen
+    share of the images would leave the limits.
+    """
+    sums = held[is_chosen].sum(axis=0)
+    moved = np.where(is_chosen[:, None], sums - held, sums + held)
+    share = moved[:, 0] / held[:, 0].sum()
+    allowed = (share >= limits[0]) & (share <= limits[1])
+    num_groups = (held > 0).sum(axis=0)
+    for part in (False, True):
+        in_part = is_chosen == part
+        is_last = (held[in_part] > 0).sum(axis=0) == 1
+        allowed &= ~(in_part & ((held > 0) & is_last & (num_groups > 1)).any(axis=1))
+    return np.where(allowed, cost(moved), np.inf)
