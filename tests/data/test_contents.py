@@ -2,6 +2,8 @@
 
 import numpy as np
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from superbai.export import Record
 from yolov3_tf2.data import counting, records
@@ -46,6 +48,21 @@ def test_files_by_hand_and_share_by_share(tmp_path):
     shares = [RecordFiles([path], Share(index, 2)) for index in range(2)]
     parts = [counting.measure_contents(share, NAMES) for share in shares]
     check_by_hand(join_contents(parts))
+
+
+@given(st.binary(max_size=40), st.data())
+def test_images_that_differ_in_a_byte_are_not_equal(data, draw):
+    def hash_of(encoded):
+        return describe_record(RECORDS[0]._replace(encoded=encoded)).hash
+
+    assert hash_of(data) == hash_of(bytes(bytearray(data)))
+    changed = bytearray(data + b"\0")
+    assert hash_of(bytes(changed)) != hash_of(data)
+    if data:
+        index = draw.draw(st.integers(0, len(data) - 1))
+        changed = bytearray(data)
+        changed[index] ^= draw.draw(st.integers(1, 255))
+        assert hash_of(bytes(changed)) != hash_of(data)
 
 
 def test_nothing():
