@@ -131,6 +131,21 @@ def test_convert_reports_problems_of_the_data(run_script, outputs, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("far", "under 4 pixels at size 416, the default of train (median 1.7)"),
+        ("negtest", "no test image has a box: AP cannot be measured on them; tag"),
+    ],
+)
+def test_problems_of_real_cases(run_script, outputs, shared, case, words):
+    folder = shared / "cases" / case
+    if not folder.is_dir():
+        pytest.skip(f"the case is not here: no folder {folder}")
+    process = convert(run_script, outputs, folder / "images.zip", folder / "labels.zip")
+    assert process.returncode == 0 and words in process.stderr
+
+
 def test_the_size_that_convert_assumes_is_the_default_of_train():
     text = (REPOSITORY / "convert_superbai.py").read_text()
     config = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text())
