@@ -2,16 +2,18 @@
 
     python convert_superbai.py --images images.zip --labels labels.zip
 
-Writes `classes.txt`, `train/*.tfrecord`, `test/*.tfrecord` and `preview.jpg`, a mosaic
-of labelled images to check the boxes by eye.
+Writes `classes.txt`; `train/*.tfrecord`, `validation/*.tfrecord`, of which that may be
+empty, and `test/*.tfrecord`; `data.json`, the numbers of boxes and their sizes; and
+`preview.jpg`, a mosaic of labelled images to check the boxes by eye.
 """
 
+import json
 from collections import Counter
 
 import valohai
 from absl import logging
 
-from superbai import splits, summary
+from superbai import groups, splits, summary
 from superbai.export import Export
 from valohai_step import execution, runtime
 from valohai_step.inputs import input_paths
@@ -26,7 +28,16 @@ PARAMETERS = {
         "min": 0.01,
         "max": 0.9,
         "description": "Fraction of the images used for testing, if no image has the "
-        "tag 'train' or 'test' in the Suite.",
+        "tag 'train', 'validation' or 'test' in the Suite.",
+    },
+    "group_by": {
+        "default": "",
+        "optional": True,
+        "category": "Output",
+        "description": "Which images are in one split together, if no image has such a "
+        "tag: those of a folder, those of a dataset, or a regular expression whose "
+        "first group names the video in dataset/data_key, as in (.*)_. Classes are "
+        "balanced then; image does only this. Empty: by a hash of each name.",
     },
     "images_per_shard": {
         "default": 4096,
@@ -85,11 +96,13 @@ with without_command_line():
     )
 
 PREVIEW_IMAGES = 16
+TRAIN_SIZE = 416  # The default of train's parameter `size`.
 
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
     execution.check_name("valohai_dataset", values["valohai_dataset"])
+    groups.check_pattern(values["group_by"])
     images = input_paths("images", folders=True)
     labels = find_labels(input_paths("labels", folders=True))
     convert(images, labels, values)
@@ -129,22 +142,31 @@ def convert(images, labels, values):
     )
     with export:
         by_split, method = splits.split_items(
-            export.items, values["test_fraction"], export.name
+            export.items,
+            values["test_fraction"],
+            export.name,
+            values["group_by"],
+            export.count_boxes,
         )
         # TensorFlow takes seconds to import: check everything else first.
         runtime.import_tensorflow()
         with staged_outputs() as folder:
-            counts = write_outputs(export, by_split, folder, values["images_per_shard"])
-    log_summary(counts, export.class_names, export.notes, method)
+            counts, problems = write_outputs(
+                export, by_split, folder, values["images_per_shard"]
+            )
+    log_summary(counts, export.class_names, export.notes, method, problems)
 
 
 def write_outputs(export, by_split, folder, images_per_shard):
     """Writes all outputs into a folder.
 
     Returns:
-        A dict from split to a Counter of `images`, and of boxes by ("box", label).
+        A dict from split to a Counter of `images`, and of boxes by ("box", label); and
+        a list of `data_report.find_problems`.
     """
     from superbai import shards
+    from yolov3_tf2.data import data_report
+    from yolov3_tf2.data.contents import join_contents
     from yolov3_tf2.evaluation import previews
 
     classes = "\n".join(export.class_names) + "\n"
@@ -161,19 +183,33 @@ def write_outputs(export, by_split, folder, images_per_shard):
     mosaic = previews.records_mosaic(records[:PREVIEW_IMAGES], export.class_names)
     mosaic.save(folder / "preview.jpg", quality=90)
 
+    contents = {
+        split: join_contents(w.contents for w in written if w.split == split)
+        for split in by_split
+    }
+    described = data_report.describe_contents(contents, export.class_names)
+    text = json.dumps(described, ensure_ascii=False, indent=1)
+    (folder / "data.json").write_text(text + "\n", encoding="utf-8")
+    problems = data_report.find_problems(
+        {split: each for split, each in contents.items() if by_split[split]},
+        export.class_names,
+        TRAIN_SIZE,
+        size_name=f"size {TRAIN_SIZE}, the default of train",
+    )
+
     counts = {split: Counter() for split in by_split}
     for shard in written:
         counts[shard.split] += shard.counts
-    return counts
+    return counts, problems
 
 
-def log_summary(counts, class_names, notes, method):
+def log_summary(counts, class_names, notes, method, problems):
     """Logs what was converted and what was not, as text and as metadata."""
     logging.info("\n%s\n%s", summary.format_table(counts, class_names), method)
     for kind, reason, number in summary.list_notes(notes):
         logging.info("%s: %d %s", kind, number, reason)
-    if not summary.num_boxes(counts["train"]):
-        logging.warning("no training image has a box: there is nothing to learn")
+    for problem in problems:
+        logging.warning("%s", problem)
     total = sum(map(summary.num_boxes, counts.values()))
     if notes.far_outside > 0.01 * total:
         logging.warning(

@@ -72,6 +72,8 @@ def main(old_config):
     convert.output("classes.txt").to(train.input("classes"))
     convert.output("train/*").to(train.input("train"))
     convert.output("test/*").to(train.input("test"))
+    # Always has a file, which is empty where no image is tagged for validation.
+    convert.output("validation/*").to(train.input("validation"))
     weights.output("model/*").to(train.input("model"))
 
     convert.output("classes.txt").to(detect.input("classes"))

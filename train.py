@@ -81,7 +81,7 @@ PARAMETERS = {
         "max": 1.0,
         "description": "Learning rate of pretrained layers, as a fraction of the "
         "output layers' rate. If all classes are pretrained and there are fewer than "
-        "100 boxes per class, the output layers' rate is this fraction of "
+        "30 labelled images per class, the output layers' rate is this fraction of "
         "learning_rate. 0 freezes the pretrained layers.",
     },
     "freeze_epochs": {
@@ -91,7 +91,7 @@ PARAMETERS = {
         "max": 10000,
         "description": "Epochs during which the pretrained layers below the output "
         "layers are frozen. -1: 3 epochs, or all epochs if all classes are pretrained "
-        "and there are fewer than 100 boxes per class.",
+        "and there are fewer than 30 labelled images per class.",
     },
     "optimizer": {
         "default": "adamw",
@@ -292,6 +292,11 @@ with without_command_line():
 # The part of the epochs with mosaics. In the rest the network sees whole images, as in
 # testing.
 MOSAIC_SHARE = 2 / 3
+NOUNS = {
+    "train": "training images",
+    "validation": "validation images",
+    "test": "test images",
+}
 
 
 class Settings(NamedTuple):
@@ -433,10 +438,10 @@ def set_up(settings, workers, strategy):
     import keras
     import tensorflow as tf
 
+    from yolov3_tf2.data import data_report
     from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
-    from yolov3_tf2.evaluation import coco
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.training import devices, input_files, transfer
@@ -449,55 +454,50 @@ def set_up(settings, workers, strategy):
 
     replicas = strategy.num_replicas_in_sync
     share = Share(workers.rank, max(len(workers.addresses), 1))
-    train_files = input_files.open_records(
-        settings.train_paths, "train", class_names, share
-    )
-    evaluated_files = {
-        split: input_files.open_records(paths, split, class_names, share)
-        for split, paths in (
-            ("validation", settings.validation_paths),
-            ("test", settings.test_paths),
-        )
-        if split == "test" or input_files.hold_records(paths)
-    }
+    files = open_splits(settings, share)
     logging.info(
-        "%s: %d classes, %d training images, %s, %s, %s, %d images per step",
+        "%s: %d classes, %s, %s, %s, %d images per step",
         info.variant.name,
         len(class_names),
-        train_files.total,
-        ", ".join(f"{files.total} {s} images" for s, files in evaluated_files.items()),
+        ", ".join(f"{each.total} {NOUNS[split]}" for split, each in files.items()),
         devices.describe_devices(strategy),
         precision,
         values["batch_size"] * replicas,
     )
 
-    train_boxes = input_files.count_boxes(train_files, class_names, strategy)
-    most_boxes = max(
-        input_files.most_boxes(files, strategy)
-        for files in (train_files, *evaluated_files.values())
-    )
-    log_choices(evaluated_files, most_boxes)
+    contents = {
+        split: input_files.measure_contents(each, class_names, strategy)
+        for split, each in files.items()
+    }
+    if workers.is_master:
+        for problem in data_report.find_problems(
+            contents, class_names, settings.sizes[-1], anchors=info.variant.anchors
+        ):
+            logging.warning("%s", problem)
+    max_boxes = choose_max_boxes(contents)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(
             info, class_names, settings.model_folder, values["transfer"]
         )
-        few_boxes = transfer.are_few_boxes(all_classes_pretrained, train_boxes)
+        few_images = transfer.are_few_images(
+            all_classes_pretrained, contents["train"].num_labelled, len(class_names)
+        )
         trainer = transfer.build_trainer(
             model,
-            few_boxes,
+            few_images,
             info.variant,
             strategy,
             values,
-            train_files.steps(batch_size),
-            coco.detection_limit(most_boxes),
+            files["train"].steps(batch_size),
+            max_boxes,
         )
         epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     common = (class_names, info.variant)
     fill_last_batch = replicas > 1  # Every replica needs images in every batch.
     train_set = build_training_dataset(
-        train_files,
+        files["train"],
         *common,
         settings.sizes,
         batch_size,
@@ -510,26 +510,27 @@ def set_up(settings, workers, strategy):
     evaluated = [
         Evaluated(
             split,
-            files,
+            files[split],
             build_dataset(
-                files, *common, settings.sizes[-1], batch_size, fill_last_batch
+                files[split], *common, settings.sizes[-1], batch_size, fill_last_batch
             ),
         )
-        for split, files in evaluated_files.items()
+        for split in ("validation", "test")
+        if split in files
     ]
     return Run(
         settings,
         workers,
         trainer,
-        transfer.count_frozen_epochs(values, few_boxes),
+        transfer.count_frozen_epochs(values, few_images),
         batch_size,
-        train_files,
+        files["train"],
         ModelInfo(
             info.variant,
             class_names,
             settings.sizes[-1],
-            train_boxes,
-            max_boxes=trainer.max_boxes,
+            contents["train"].count_boxes(class_names),
+            max_boxes=max_boxes,
         ),
         train_set,
         evaluated[0],
@@ -538,24 +539,49 @@ def set_up(settings, workers, strategy):
     )
 
 
-def log_choices(evaluated_files, most_boxes):
-    """Logs what the evaluation does, as far as it is not the usual."""
-    from yolov3_tf2.evaluation import coco
+def open_splits(settings, share):
+    """Opens the TFRecord files.
 
-    if "validation" not in evaluated_files:
+    Returns:
+        A dict from `train`, `validation` (if there are such images) and `test` to the
+        `record_files.RecordFiles` of this worker.
+    """
+    from yolov3_tf2.training import input_files
+
+    common = (settings.class_names, share)
+    files = {
+        "train": input_files.open_records(settings.train_paths, "train", *common),
+        "validation": input_files.open_optional_records(
+            settings.validation_paths, "validation", *common
+        ),
+        "test": input_files.open_records(settings.test_paths, "test", *common),
+    }
+    if files["validation"] is None:
+        del files["validation"]
         logging.info(
             "no validation images: the best epoch is chosen by its AP on the test "
             "images, so that AP is a little too good"
         )
-    limit = coco.detection_limit(most_boxes)
+    return files
+
+
+def choose_max_boxes(contents):
+    """Returns how many detections of an image an evaluation keeps; logs unusual ones.
+
+    Args:
+        contents: dict from split to `contents.Contents`.
+    """
+    from yolov3_tf2.evaluation import coco
+
+    most = max(each.max_boxes for each in contents.values())
+    limit = coco.detection_limit(most)
     if limit > coco.COCO_MAX_BOXES:
         logging.info(
             "an image has %d boxes: the evaluation keeps %d detections per image "
             "instead of COCO's %d",
-            most_boxes,
-            limit,
-            coco.COCO_MAX_BOXES,
+            *(most, limit, coco.COCO_MAX_BOXES),
         )
+    return limit
 
 
 def train_epochs(run):

@@ -148,12 +148,7 @@ class Export:
             InputError: the label or the image cannot be used.
         """
         notes = self.notes if notes is None else notes
-        label = label_json.read_objects(
-            self._labels.load_json(item.label_name) if item.label_name else None,
-            self._class_index,
-            self._kinds,
-            f"{self.name}: {item.label_name}",
-        )
+        label = self._read_label(item)
         image = prepare_image(
             item.archive.read(item.entry),
             f"{item.archive.name}: {item.entry}",
@@ -180,6 +175,24 @@ class Export:
             image.height,
             [xyxy for xyxy, _ in boxes],
             [label for _, label in boxes],
+        )
+
+    def count_boxes(self, item):
+        """Returns a Counter of the labels of an `Item`, without reading its image.
+
+        It is empty where the label cannot be used, which `read` reports.
+        """
+        try:
+            return Counter(box.label for box in self._read_label(item).boxes)
+        except InputError:
+            return Counter()
+
+    def _read_label(self, item):
+        return label_json.read_objects(
+            self._labels.load_json(item.label_name) if item.label_name else None,
+            self._class_index,
+            self._kinds,
+            f"{self.name}: {item.label_name}",
         )
 
     def _check_images(self):

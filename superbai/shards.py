@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from superbai.export import Export, Item, Record
 from superbai.notes import Notes
-from yolov3_tf2.data import records
+from yolov3_tf2.data import contents, records
 from yolov3_tf2.errors import InputError, writing
 
 # A process starts quickly, but with less work even that takes too long.
@@ -44,12 +44,14 @@ class WrittenShard(NamedTuple):
         shown: list of the requested records in the shard; its first record if there is
             none of them.
         notes: `Notes` on its items.
+        contents: the `contents.Contents` of its records.
     """
 
     split: str
     counts: Counter
     shown: list[Record]
     notes: Notes
+    contents: contents.Contents
 
 
 class _Job(NamedTuple):
@@ -62,6 +64,9 @@ class _Job(NamedTuple):
 def plan_shards(by_split, folder, images_per_shard):
     """Divides the items of each split into shards of about equal size.
 
+    A split without items has one shard, so that an edge of a pipeline always finds a
+    file.
+
     Args:
         by_split: a dict of lists of `export.Item`.
         folder: where the folders of the splits will be.
@@ -72,7 +77,7 @@ def plan_shards(by_split, folder, images_per_shard):
     """
     shards = []
     for split, items in by_split.items():
-        number = -(-len(items) // images_per_shard)
+        number = max(1, -(-len(items) // images_per_shard))
         ends = [len(items) * index // number for index in range(number + 1)]
         for index, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
             name = f"{split}-{index:05d}-of-{number:05d}.tfrecord"
@@ -165,7 +170,7 @@ def _write_numbered(number):
 
 def _write_shard(export, shard, shown, count):
     """Writes one shard; calls `count` with 1 for each item."""
-    counts, notes, requested, first = Counter(), Notes(), [], []
+    counts, notes, requested, first, images = Counter(), Notes(), [], [], []
     with writing(shard.path), tf.io.TFRecordWriter(str(shard.path)) as writer:
         for item in shard.items:
             record = export.read(item, notes)
@@ -174,15 +179,22 @@ def _write_shard(export, shard, shown, count):
                 continue
             writer.write(records.serialize_example(record, export.class_names))
             counts.update(["images", *(("box", label) for label in record.labels)])
+            images.append(contents.describe_record(record))
             first = first or [record]
             if record.source_id in shown:
                 requested.append(record)
-    return WrittenShard(shard.split, counts, requested or first, notes)
+    return WrittenShard(
+        shard.split,
+        counts,
+        requested or first,
+        notes,
+        contents.list_contents(images),
+    )
 
 
 def check_splits(written, shards, name):
     """Raises an `InputError` where a split has items, but no record."""
-    for split in {shard.split for shard in shards}:
+    for split in {shard.split for shard in shards if shard.items}:
         if not sum(w.counts["images"] for w in written if w.split == split):
             number = sum(len(shard.items) for shard in shards if shard.split == split)
             raise InputError(

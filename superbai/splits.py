@@ -1,63 +1,113 @@
-"""Splits labelled images into those for training and those for testing."""
+"""Splits labelled images into those for training, for validation and for testing."""
 
 import hashlib
 
+from superbai import groups
 from yolov3_tf2.errors import InputError
 
-TRAIN_TAGS = {"train"}
-TEST_TAGS = {"test", "validation", "valid", "val"}
+SPLITS = ("train", "validation", "test")
+SPLIT_OF_TAG = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 
-def split_items(items, test_fraction, name):
-    """Splits items into training and test by their tags, or by a hash of their names.
+def split_items(items, test_fraction, name, group_by="", count_boxes=None):
+    """Splits items by their tags, or by a hash of their names.
 
-    If any image has a tag `test`, `validation` or `train`, the tags decide, and images
-    without such a tag are for training. Otherwise a hash of their names selects
-    `test_fraction` of the images: the same ones in every run.
+    If any image has a tag `train`, `validation` (or `valid`, `val`) or `test`, the tags
+    decide, and images without such a tag are for training. If none is for testing,
+    those for validation are: other steps need images for testing.
+
+    Without such tags, a hash of their names selects `test_fraction` of the images, the
+    same ones in every run; see `groups.choose_groups` for images that are to stay
+    together.
 
     Args:
         items: list of `export.Item`.
         test_fraction: share for testing where there are no tags, 0 to 1.
         name: what to call the labels in an error.
+        group_by: which images stay together, see `groups.find_groups`; empty for none.
+        count_boxes: a function from an item to a Counter of its labels, by which the
+            groups are balanced.
 
     Returns:
-        A dict of lists, `train` and `test`, in the order of `items`; and a sentence on
-        how they were split.
+        A dict of lists, by `SPLITS`, each in the order of `items`, of which that for
+        validation may be empty; and a sentence on how they were split.
 
     Raises:
-        InputError: an image has tags of both splits, or a split is empty.
+        InputError: an image has tags of several splits, or there is none for training
+            or for testing; or `group_by` does not fit the names.
     """
-    is_test, are_tagged = [], False
-    for item in items:
-        if item.tags & TEST_TAGS and item.tags & TRAIN_TAGS:
-            raise InputError(
-                f"{name}: {item.meta_name}: {item.source_id} has the tags "
-                f"{', '.join(sorted(item.tags))}; keep either 'train' or 'test'."
-            )
-        is_test.append(bool(item.tags & TEST_TAGS))
-        are_tagged |= bool(item.tags & (TRAIN_TAGS | TEST_TAGS))
-    method = "split by the tags of the images"
-    if not are_tagged:
-        hashes = [hashlib.sha256(i.source_id.encode()).digest() for i in items]
-        num_test = max(1, min(round(test_fraction * len(items)), len(items) - 1))
-        for index in sorted(range(len(items)), key=hashes.__getitem__)[:num_test]:
-            is_test[index] = True
-        method = (
-            f"no image is tagged 'train' or 'test': {test_fraction:.0%} of the images "
-            "are for testing, selected by a hash of their names"
-        )
     if len(items) == 1:
         raise InputError(
             f"{name}: {items[0].source_id} is the only usable image; expected at least "
             "one for training and one for testing."
         )
-    by_split = {"train": [], "test": []}
-    for item, for_test in zip(items, is_test, strict=True):
-        by_split["test" if for_test else "train"].append(item)
-    for split, members in by_split.items():
-        if not members:
+    tagged = [_tagged_split(item, name) for item in items]
+    if any(tagged):
+        split_of_items, method = _split_by_tags(tagged, group_by)
+    elif group_by:
+        is_test, method = groups.choose_test_items(
+            items, test_fraction, group_by, count_boxes
+        )
+    else:
+        is_test = _choose_by_hash(items, test_fraction)
+        method = (
+            "no image is tagged 'train', 'validation' or 'test': "
+            f"{test_fraction:.0%} of the images are for testing, selected by a hash of "
+            "their names"
+        )
+    if not any(tagged):
+        split_of_items = ["test" if each else "train" for each in is_test]
+    by_split = {split: [] for split in SPLITS}
+    for item, split in zip(items, split_of_items, strict=True):
+        by_split[split].append(item)
+    for split in ("train", "test"):
+        if not by_split[split]:
             raise InputError(
                 f"{name}: no images left for {split} (of {len(items)}, {method}); tag "
-                f"some '{split}' in the Suite, or remove all 'train' and 'test' tags."
+                f"some '{split}' in the Suite, or remove all tags 'train', "
+                "'validation' and 'test'."
             )
     return by_split, method
+
+
+def _tagged_split(item, name):
+    """Returns the split that the tags of an item name; None without such a tag."""
+    splits = {SPLIT_OF_TAG[tag] for tag in item.tags & SPLIT_OF_TAG.keys()}
+    if len(splits) > 1:
+        raise InputError(
+            f"{name}: {item.meta_name}: {item.source_id} has the tags "
+            f"{', '.join(sorted(item.tags))}; keep one of "
+            f"{', '.join(repr(split) for split in SPLITS if split in splits)}."
+        )
+    return splits.pop() if splits else None
+
+
+def _split_by_tags(tagged, group_by):
+    """Returns the split of each item, and a sentence on it; see `split_items`."""
+    split_of_items = [split or "train" for split in tagged]
+    method = "split by the tags of the images"
+    if "test" not in split_of_items and "validation" in split_of_items:
+        split_of_items = [
+            "test" if split == "validation" else split for split in split_of_items
+        ]
+        method += (
+            "; none is tagged 'test', so those tagged 'validation' are for testing: "
+            "the best epoch is chosen on the images whose AP is reported"
+        )
+    if group_by:
+        method += "; group_by has no effect on tagged images"
+    return split_of_items, method
+
+
+def _choose_by_hash(items, test_fraction):
+    """Returns for each item whether it is for testing."""
+    hashes = [hashlib.sha256(i.source_id.encode()).digest() for i in items]
+    num_test = max(1, min(round(test_fraction * len(items)), len(items) - 1))
+    chosen = set(sorted(range(len(items)), key=hashes.__getitem__)[:num_test])
+    return [index in chosen for index in range(len(items))]

@@ -1,6 +1,6 @@
 """The summary of a conversion: what was converted, as a table and as metadata."""
 
-SPLITS = ("train", "test")
+from superbai.splits import SPLITS
 
 
 def format_table(counts, class_names):
@@ -19,12 +19,12 @@ def format_table(counts, class_names):
         ),
     ]
     width = max(len(name) for name, _ in rows) + 2
-    header = " " * width + "".join(f"{split:>9}" for split in SPLITS)
+    header = " " * width + "".join(f"{split:>12}" for split in SPLITS)
     return "\n".join(
         [
             header,
             *(
-                f"{name:<{width}}" + "".join(f"{number:>9}" for number in numbers)
+                f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers)
                 for name, numbers in rows
             ),
         ]

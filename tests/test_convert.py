@@ -8,7 +8,9 @@ import zipfile
 import pytest
 import suite_export
 import tensorflow as tf
+import valohai_yaml
 from PIL import Image
+from project import REPOSITORY
 from steps import NAMES, convert, on_a_full_disk, refused, start
 from suite_export import box, labelled, polygon, rotated
 
@@ -34,6 +36,169 @@ def test_convert(run_script, outputs, files):
         stored = {archive.read(name) for name in archive.namelist()}
     for serialized in tf.data.TFRecordDataset(str(path)):
         assert records.parse_example(serialized)["encoded"].numpy() in stored
+
+
+def write_export(folder, *items, classes=suite_export.CLASSES):
+    """Writes the zips of `suite_export.labelled` items; returns both."""
+    images, labels = suite_export.build(items, classes=classes)
+    return (
+        suite_export.write_zip(folder / "images.zip", images),
+        suite_export.write_zip(folder / "labels.zip", labels),
+    )
+
+
+def coloured(number, key, *things, **options):
+    """A labelled image that equals no other."""
+    encoded = suite_export.encoded_image((number, 0, 0), "PNG")
+    return labelled(key, *things, encoded=encoded, **options)
+
+
+def test_three_splits(run_script, outputs, tmp_path):
+    tags = ["train"] * 12 + ["validation", "val", "valid", "test"]
+    boxes = (box(9, 9, 20, 20), box(9, 20, 16, 8, "person"))
+    items = (
+        coloured(number, f"{number}.jpg", *boxes, tags=[tag])
+        for number, tag in enumerate(tags)
+    )
+    process = convert(
+        run_script,
+        outputs,
+        *write_export(tmp_path, *items),
+        "--images_per_shard=2",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "WARNING" not in process.stderr
+    line = json.loads(process.stdout.strip())
+    for split, number in (("train", 12), ("validation", 3), ("test", 1)):
+        assert line[f"images_{split}"] == line[f"{split}/car"] == number
+        assert line[f"boxes_{split}"] == 2 * number
+    table = process.stderr[process.stderr.index("   train") :].splitlines()
+    assert [row.split() for row in table[:4]] == [
+        ["train", "validation", "test"],
+        ["images", "12", "3", "1"],
+        ["boxes", "24", "6", "2"],
+        ["car", "12", "3", "1"],
+    ]
+    names = sorted(path.name for path in (outputs / "validation").iterdir())
+    assert names == [f"validation-0000{n}-of-00002.tfrecord" for n in range(2)]
+    paths = [outputs / "validation" / name for name in names]
+    rows = records.read_examples(paths, range(3))
+    assert [int(row["source_id"].numpy()[3:5]) for row in rows] == [12, 13, 14]
+    data = json.loads((outputs / "data.json").read_text())
+    assert list(data) == ["train", "validation", "test"]
+    assert data["validation"]["boxes"] == {"car": 3, "person": 3}
+    # The larger box is 20 pixels wide and high, in images of 64x48.
+    assert data["train"]["max_boxes"] == 2
+    assert data["train"]["box_sides"]["95"] == 20 / 64
+
+
+def test_a_split_without_images_is_an_empty_file(run_script, outputs, files):
+    for _ in range(2):  # The second run replaces what the first one wrote.
+        folder = outputs / "validation"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "validation-00001-of-00002.tfrecord").write_bytes(b"of another run")
+        process = convert(
+            run_script, outputs, files / "images.zip", files / "labels.zip"
+        )
+        assert process.returncode == 0, process.stderr
+        (path,) = folder.iterdir()
+        assert path.name == "validation-00000-of-00001.tfrecord"
+        assert path.stat().st_size == records.count_records(path) == 0
+
+
+def test_convert_reports_problems_of_the_data(run_script, outputs, tmp_path):
+    same = suite_export.encoded_image((1, 2, 3), "PNG", (1920, 1080))
+    items = [
+        *(
+            labelled(f"{n}.png", box(9 + n, 9, 8, 8), tags=["train"], encoded=same)
+            for n in range(10)
+        ),
+        labelled("t.png", tags=["test"], encoded=same),
+    ]
+    export = write_export(tmp_path, *items, classes=[("car", "box")])
+    process = convert(run_script, outputs, *export)
+    assert process.returncode == 0, process.stderr
+    warnings = [x for x in process.stderr.splitlines() if x.startswith("WARNING: ")]
+    assert warnings == [
+        "WARNING: 100% of the training boxes are under 4 pixels at size 416, the "
+        "default of train (median 1.7): the network hardly finds them; train with size "
+        "1920, or cut the images into tiles of 1/5 of their longer side",
+        "WARNING: no test image has a box: AP cannot be measured on them; tag images "
+        "with objects 'test'",
+        "WARNING: 1 of 1 test images are also training images, byte for byte (such as "
+        "ds/0.png and ds/t.png): AP will be too high; remove the copies, or give them "
+        "the same tag",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("far", "under 4 pixels at size 416, the default of train (median 1.7)"),
+        ("negtest", "no test image has a box: AP cannot be measured on them; tag"),
+    ],
+)
+def test_problems_of_real_cases(run_script, outputs, shared, case, words):
+    folder = shared / "cases" / case
+    if not folder.is_dir():
+        pytest.skip(f"the case is not here: no folder {folder}")
+    process = convert(run_script, outputs, folder / "images.zip", folder / "labels.zip")
+    assert process.returncode == 0 and words in process.stderr
+
+
+def test_the_size_that_convert_assumes_is_the_default_of_train():
+    text = (REPOSITORY / "convert_superbai.py").read_text()
+    config = valohai_yaml.parse((REPOSITORY / "valohai.yaml").read_text())
+    default = config.steps["train"].parameters["size"].default
+    assert f"TRAIN_SIZE = {default} " in text
+
+
+def test_groups_of_images(run_script, outputs, tmp_path):
+    names = [f"video{n // 6}_{n % 6}.jpg" for n in range(60)]
+    items = [
+        coloured(
+            *(number, name, box(9, 9, 20, 20)),
+            *[box(9, 20, 16, 8, "person")] * (number // 6 in (1, 7)),
+        )
+        for number, name in enumerate(names)
+    ]
+    export = write_export(tmp_path, *items)
+    process = convert(run_script, outputs, *export, "--group_by=/(.*)_")
+    assert process.returncode == 0, process.stderr
+    assert "of 10 groups (group_by /(.*)_) are for testing, with 2" in process.stderr
+    videos = {}
+    for split in ("train", "test"):
+        (path,) = (outputs / split).iterdir()
+        rows = records.read_examples([path], range(records.count_records(path)))
+        videos[split] = {row["source_id"].numpy()[:9] for row in rows}
+    assert not videos["train"] & videos["test"] and len(videos["test"]) == 2
+    # Of the two videos with a person, one is for testing.
+    line = json.loads(process.stdout.strip())
+    assert line["train/person"] == line["test/person"] == 6
+
+
+@pytest.mark.parametrize(
+    ("group_by", "words"),
+    [
+        ("(", "or a regular expression, got '('"),
+        ("camera", "got 6 of 6 that it does not match, such as shapes/0000.jpg"),
+        ("folder", "all 6 images are in one group, 'shapes/'"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(
+    run_script, outputs, files, tmp_path, without_tensorflow, group_by, words
+):
+    with zipfile.ZipFile(files / "labels.zip") as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    for name in [name for name in entries if name.startswith("meta/")]:
+        entries[name] = {**json.loads(entries[name]), "tags": []}
+    labels = suite_export.write_zip(tmp_path / "untagged.zip", entries)
+    process = convert(
+        *(run_script, outputs, files / "images.zip", labels),
+        f"--group_by={group_by}",
+        **without_tensorflow,
+    )
+    refused(process, outputs, "--group_by", words)
 
 
 def test_convert_refuses_a_file_that_is_not_a_zip(
@@ -197,8 +362,9 @@ def test_convert_starts_again_after_it_was_killed(run_script, outputs, tmp_path)
 
     process = run_script("convert_superbai.py", *arguments, outputs=outputs)
     assert process.returncode == 0, process.stderr
-    names = sorted(path.name for path in outputs.iterdir())
-    assert names == ["classes.txt", "preview.jpg", "test", "train"]
+    assert sorted(path.name for path in outputs.iterdir()) == [
+        *("classes.txt", "data.json", "preview.jpg", "test", "train", "validation")
+    ]
     assert (
         records.count_records(outputs / "train" / "train-00000-of-00001.tfrecord")
         == 3000

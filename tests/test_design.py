@@ -55,7 +55,12 @@ ROOMS = {
         "yolov3_tf2.evaluation",
         "yolov3_tf2.training.workers",
     ),
-    "superbai": (*BASE, "yolov3_tf2.files", "yolov3_tf2.data.records"),
+    "superbai": (
+        *BASE,
+        "yolov3_tf2.files",
+        "yolov3_tf2.data.contents",
+        "yolov3_tf2.data.records",
+    ),
     "valohai_step": BASE,
     "valohai_step.training_outputs": ("yolov3_tf2", "valohai_step"),
     "valohai_step.cluster": ("yolov3_tf2", "valohai_step"),

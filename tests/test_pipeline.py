@@ -115,9 +115,11 @@ def test_the_files_of_the_contract(sample_run):
     last, best = rows[-2]["epoch"], rows[-1]["best_epoch"]
     assert files == [
         "convert-superbai/classes.txt",
+        "convert-superbai/data.json",
         "convert-superbai/preview.jpg",
         "convert-superbai/test/test-00000-of-00001.tfrecord",
         "convert-superbai/train/train-00000-of-00001.tfrecord",
+        "convert-superbai/validation/validation-00000-of-00001.tfrecord",
         "detect/detections.json",
         "detect/review.csv",
         *(

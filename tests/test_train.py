@@ -59,6 +59,28 @@ def test_train(run_script, outputs, files, transfer, num_pretrained):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_problems_of_the_data_are_named_before_training(run_script, outputs, files):
+    process = train(run_script, outputs, files)
+    assert process.returncode == 0, process.stderr
+    warnings = [x for x in process.stderr.splitlines() if x.startswith("WARNING: ")]
+    warnings = [line for line in warnings if "no GPU" not in line]
+    assert warnings[:2] == [
+        "WARNING: classes with fewer than 10 training boxes: circle (1), square (1), "
+        "triangle (0); label more objects of them, or remove the classes",
+        "WARNING: 2 of 2 test images are also training images, byte for byte (such as "
+        "ds/0.png): AP will be too high; remove the copies, or give them the same tag",
+    ]
+    before_training = process.stderr[: process.stderr.index("epoch 0: ")]
+    assert all(line in before_training for line in warnings[:2])
+
+
+def test_a_validation_file_without_images(run_script, outputs, files, tmp_path):
+    empty = tmp_path / "validation-00000-of-00001.tfrecord"
+    empty.write_bytes(b"")
+    process = train(run_script, outputs, files, validation=[empty])
+    assert process.returncode == 0, process.stderr
+
+
 def changed_parts(outputs, files):
     """Returns the parts of the network that training has changed."""
     (path,) = (outputs / "checkpoints").glob("epoch-*.json")

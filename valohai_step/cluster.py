@@ -116,7 +116,11 @@ def describe_run(settings):
     model = checkpoint.read_model_info(settings.model_folder)
     # The index holds a checksum of each tensor of the model.
     index = (settings.model_folder / checkpoint.FILES[0]).read_bytes()
-    files = {"train": settings.train_paths, "test": settings.test_paths}
+    files = {
+        "train": settings.train_paths,
+        "validation": settings.validation_paths,
+        "test": settings.test_paths,
+    }
     return {
         "number of GPUs": len(tf.config.list_physical_devices("GPU")),
         **{f"--{name}": value for name, value in settings.values.items()},

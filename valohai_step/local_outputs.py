@@ -21,8 +21,8 @@ OUTPUTS = (Path(".valohai/outputs"), STATE / "outputs")
 
 # Ends the names of runs whose data is drawn and whose weights are random numbers.
 SAMPLE_SUFFIX = "-sample"
-# The folders that this process has taken inputs from, to the names of the inputs.
-_input_by_folder = {}
+# The folders that this process has taken inputs from, by the names of the inputs.
+_folder_by_input = {}
 
 
 def read_config():
@@ -38,7 +38,8 @@ def find_newest_outputs(step_name, input_name, optional):
         step_name: of the step that has the input.
         input_name: of the input.
         optional: whether the input may stay empty. It is then taken only from a run
-            that another input was taken from, as it belongs to that.
+            that all required inputs from the same step were taken from, as it belongs
+            to these: never a validation split of another run than `train` and `test`.
 
     Returns:
         A list of `pathlib.Path`, empty where there are no such outputs.
@@ -46,18 +47,20 @@ def find_newest_outputs(step_name, input_name, optional):
     Raises:
         InputError: the files and those of another input do not belong together.
     """
-    runs = []
-    for edge in _feeding_edges(read_config(), step_name, input_name):
+    runs, config = [], read_config()
+    for edge in _feeding_edges(config, step_name, input_name):
+        required = _required_inputs(config, step_name, edge.source_node)
+        taken = [_folder_by_input.get(name) for name in required]
         for outputs in OUTPUTS:
             for folder in outputs.glob(f"*/{edge.source_node}"):
                 paths = [p for p in folder.glob(edge.source_key) if p.is_file()]
-                if paths and (folder in _input_by_folder or not optional):
+                if paths and (not optional or (taken and set(taken) == {folder})):
                     runs.append((folder, sorted(paths)))
     if not runs:
         return []
     folder, paths = max(runs, key=lambda run: max(p.stat().st_mtime for p in run[1]))
-    _input_by_folder[folder] = input_name
-    for other, other_name in _input_by_folder.items():
+    _folder_by_input[input_name] = folder
+    for other_name, other in _folder_by_input.items():
         if _is_of_sample(other) != _is_of_sample(folder):
             raise InputError(
                 f"inputs of {step_name}: the latest local outputs for '{input_name}' "
@@ -104,6 +107,19 @@ def _feeding_edges(config, step_name, input_name):
         for pipeline in config.pipelines.values()
         for edge in pipeline.edges
         if (edge.target_node, edge.target_key) == (step_name, input_name)
+    ]
+
+
+def _required_inputs(config, step_name, source_node):
+    """Returns the inputs of a step that need files and that edges from a node feed."""
+    return [
+        name
+        for name, spec in config.steps[step_name].inputs.items()
+        if not spec.optional
+        and any(
+            edge.source_node == source_node
+            for edge in _feeding_edges(config, step_name, name)
+        )
     ]
 
 

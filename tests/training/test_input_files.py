@@ -29,12 +29,24 @@ def test_the_files_of_a_share_are_opened(tmp_path):
     assert files.total == 3 and files.steps(1) == 1
 
 
-def test_boxes_are_counted_by_class_name(tmp_path):
+def test_contents_are_those_of_all_files(tmp_path):
     paths = [write_records(tmp_path / "two.tfrecord", 2)]
     files = input_files.open_records(paths, "train", NAMES, ALL)
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    counts = input_files.count_boxes(files, NAMES, strategy)
-    assert counts == {"disc": 2, "block": 4}
+    contents = input_files.measure_contents(files, NAMES, strategy)
+    assert contents.count_boxes(NAMES) == {"disc": 2, "block": 4}
+    assert contents.max_boxes == 3 and contents.source_ids == ["0", "1"]
+
+
+def test_an_optional_input_may_have_no_images(tmp_path):
+    empty, two = (write_records(tmp_path / f"{n}.tfrecord", n) for n in (0, 2))
+    for paths in ([], [empty]):
+        arguments = (paths, "validation", NAMES, ALL)
+        assert input_files.open_optional_records(*arguments) is None
+    files = input_files.open_optional_records([empty, two], "validation", NAMES, ALL)
+    assert files.total == 2
+    with pytest.raises(InputError, match="^input 'validation': expected at least 3"):
+        input_files.open_optional_records([two], "validation", NAMES, Share(0, 3))
 
 
 def test_files_without_images_are_refused(tmp_path):

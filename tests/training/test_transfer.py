@@ -4,27 +4,28 @@ import pytest
 
 from yolov3_tf2.training import transfer
 
-NAMES = ["cat", "dog"]
-
 
 @pytest.mark.parametrize(
-    ("counts", "all_pretrained", "few"),
+    ("num_labelled", "num_classes", "all_pretrained", "few"),
     [
-        ((63, 63), True, True),  # 80 COCO photographs
-        ((171, 171), True, False),  # 160 photographs of raccoons, named "cat"
-        ((99, 100), True, True),
-        ((0, 200), True, False),
-        ((1, 1), False, False),  # A new class has to be learned, whatever there is.
+        (80, 5, True, True),  # 80 COCO photographs
+        (40, 1, True, False),  # photographs of raccoons, named "cat"
+        (160, 1, True, False),
+        (59, 2, True, True),
+        (60, 2, True, False),
+        (1, 1, False, False),  # A new class has to be learned, whatever there is.
     ],
 )
-def test_few_boxes_of_pretrained_classes(caplog, counts, all_pretrained, few):
+def test_few_images_of_pretrained_classes(
+    caplog, num_labelled, num_classes, all_pretrained, few
+):
     caplog.set_level("INFO")
-    boxes = dict(zip(NAMES, counts, strict=True))
-    assert transfer.are_few_boxes(all_pretrained, boxes) == few
+    found = transfer.are_few_images(all_pretrained, num_labelled, num_classes)
+    assert found == few
     if all_pretrained:
-        reason = "fewer than 100: pretrained layers are frozen" if few else "enough to"
-        assert f"{sum(counts) / 2:.0f} training boxes per class" in caplog.text
-        assert reason in caplog.text
+        decision = "fewer than 30: pretrained layers stay" if few else "enough to train"
+        per_class = f"{num_labelled / num_classes:.0f} labelled training images"
+        assert f"{per_class} per class are {decision}" in caplog.text
 
 
 @pytest.mark.parametrize(

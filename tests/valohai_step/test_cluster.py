@@ -146,6 +146,7 @@ def settings(tmp_path):
         values={"batch_size": 4, "precision": "auto"},
         class_names=["disc", "block"],
         train_paths=names,
+        validation_paths=[],
         test_paths=[tmp_path / "test.tfrecord"],
         model_folder=tmp_path / "model",
     )

@@ -42,11 +42,14 @@ def main():
     darknet.write_weights(folder / "yolov3-tiny.weights", model)
 
 
-def write_export(folder, num_train, num_test, seed=0):
+def write_export(folder, num_train, num_test, seed=0, num_validation=0):
     """Writes `images.zip` and `labels.zip` of drawn images.
 
-    The same seed draws the same images.
+    The same seed draws the same images: those for training first, then those for
+    testing, then those for validation.
     """
+    tags = ["train"] * num_train + ["test"] * num_test
+    tags += ["validation"] * num_validation
     rng = random.Random(seed)
     class_ids = {name: _uuid("class", name) for name in SHAPES}
     project = {
@@ -77,7 +80,7 @@ def write_export(folder, num_train, num_test, seed=0):
         zipfile.ZipFile(folder / "labels.zip", "w", zipfile.ZIP_DEFLATED) as labels,
     ):
         labels.writestr("project.json", json.dumps(project))
-        for number in range(num_train + num_test):
+        for number, tag in enumerate(tags):
             key = f"{number:04d}.jpg"
             image, shapes = draw_image(rng)
             buffer = io.BytesIO()
@@ -91,7 +94,7 @@ def write_export(folder, num_train, num_test, seed=0):
                 "image_info": {"width": image.width, "height": image.height},
                 "label_id": label_id,
                 "label_path": [f"labels/{label_id}.json"],
-                "tags": [{"name": "train" if number < num_train else "test"}],
+                "tags": [{"name": tag}],
                 "status": "SUBMITTED",
             }
             label = {

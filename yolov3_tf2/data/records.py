@@ -87,17 +87,39 @@ def parse_example(serialized):
     }
 
 
-def parse_class_names(serialized):
-    """Parses only the class names of a batch of examples.
+def parse_contents(serialized):
+    """Parses a batch of examples without their images.
 
     Args:
         serialized: `[examples]` strings.
 
     Returns:
-        `[boxes]` strings, of the boxes of all examples.
+        A dict: `source_id` `[examples]` strings; `hash` `[examples]` int64, equal where
+        the encoded images are equal; `num_boxes` `[examples]` int64; and, of the boxes
+        of all examples, `class_names` `[boxes]` strings and `sizes` `[boxes, 2]`
+        float32, width and height as fractions of the longer side of their image.
     """
-    name = "image/object/class/text"
-    return tf.io.parse_example(serialized, {name: _FEATURES[name]})[name].values
+    features = {
+        name: tf.io.RaggedFeature(feature.dtype, row_splits_dtype=tf.int64)
+        if isinstance(feature, tf.io.VarLenFeature)
+        else feature
+        for name, feature in _FEATURES.items()
+    }
+    examples = tf.io.parse_example(serialized, features)
+    names = examples["image/object/class/text"]
+    xmin, ymin, xmax, ymax = (
+        examples[_BBOX + side].values for side in ("xmin", "ymin", "xmax", "ymax")
+    )
+    sides = tf.stack([examples["image/width"], examples["image/height"]], axis=-1)
+    shares = sides / tf.reduce_max(sides, axis=-1, keepdims=True)  # [examples, 2]
+    sizes = tf.stack([xmax - xmin, ymax - ymin], axis=-1)
+    return {
+        "source_id": examples["image/source_id"],
+        "hash": tf.strings.to_hash_bucket_fast(examples["image/encoded"], 2**63 - 1),
+        "num_boxes": names.row_lengths(),
+        "class_names": names.values,
+        "sizes": sizes * tf.cast(tf.gather(shares, names.value_rowids()), tf.float32),
+    }
 
 
 def read_examples(paths, numbers):

@@ -1,6 +1,7 @@
 """The TFRecord files of a training run, of which each worker reads its share."""
 
 from yolov3_tf2.data import counting, records
+from yolov3_tf2.data.contents import join_contents
 from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.training.workers import collective
@@ -38,20 +39,20 @@ def open_records(paths, name, class_names, share):
     return files
 
 
-def hold_records(paths):
-    """Returns whether there is a record in any of a list of TFRecord files."""
-    return any(records.count_records(path) for path in paths)
+def open_optional_records(paths, name, class_names, share):
+    """Opens the TFRecord files of an optional input, see `open_records`.
+
+    Returns:
+        A `record_files.RecordFiles`; None without files, and where the files have no
+        records: convert_superbai.py writes such a file for a split without images.
+    """
+    if not RecordFiles(paths).total:
+        return None
+    return open_records(paths, name, class_names, share)
 
 
-def most_boxes(files, strategy):
-    own = 0
-    for _, row in files.in_order():
-        own = max(own, int(records.parse_class_names([row]).shape[0]))
-    return max(collective.gather(strategy, own))
-
-
-def count_boxes(files, class_names, strategy):
-    """Counts the boxes in the records of all workers.
+def measure_contents(files, class_names, strategy):
+    """Measures the images and boxes in the records of all workers.
 
     Args:
         files: the `record_files.RecordFiles` of this worker.
@@ -59,7 +60,7 @@ def count_boxes(files, class_names, strategy):
         strategy: the `tf.distribute.Strategy` of all workers.
 
     Returns:
-        A dict from class name to number.
+        The `contents.Contents`, in the order of the files.
     """
-    counts = collective.gather(strategy, counting.count_boxes(files, class_names))
-    return dict(zip(class_names, sum(counts).tolist(), strict=True))
+    own = counting.measure_contents(files, class_names)
+    return join_contents(collective.gather(strategy, own))

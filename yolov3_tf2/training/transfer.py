@@ -17,9 +17,9 @@ PRETRAINED_PARTS = {
     "none": [],
 }
 FREEZE_EPOCHS = 3
-# With fewer training boxes per class, training all layers makes pretrained classes
-# worse: `docs/training.md` has the measurements on both sides.
-ENOUGH_BOXES = 100
+# With fewer labelled training images per class, training all layers makes pretrained
+# classes worse: `docs/training.md` has the measurements on both sides.
+ENOUGH_IMAGES = 30
 
 
 def build_transferred_model(info, class_names, model_folder, transfer):
@@ -62,8 +62,8 @@ def build_transferred_model(info, class_names, model_folder, transfer):
     return model, len(pretrained_classes) == len(class_names)
 
 
-def are_few_boxes(all_classes_pretrained, train_boxes):
-    """Returns whether the training boxes are too few to improve pretrained classes.
+def are_few_images(all_classes_pretrained, num_labelled, num_classes):
+    """Returns whether the training images are too few to improve pretrained classes.
 
     Then the layers below the output layers stay frozen by default, and the output
     layers have a lower rate: features learned from 100,000 images soon get worse on a
@@ -71,26 +71,29 @@ def are_few_boxes(all_classes_pretrained, train_boxes):
 
     Args:
         all_classes_pretrained: the second result of `build_transferred_model`.
-        train_boxes: dict from class name to number of training boxes.
+        num_labelled: number of training images with a box.
+        num_classes: number of classes.
     """
     if not all_classes_pretrained:
         return False
-    per_class = sum(train_boxes.values()) / len(train_boxes)
-    are_few = per_class < ENOUGH_BOXES
+    per_class = num_labelled / num_classes
+    are_few = per_class < ENOUGH_IMAGES
+    decision = "enough to train all layers"
+    if are_few:
+        decision = (
+            f"fewer than {ENOUGH_IMAGES}: pretrained layers stay frozen, and the output "
+            "layers learn slowly"
+        )
     logging.info(
-        "all classes are pretrained, and %.0f training boxes per class are %s",
-        per_class,
-        f"fewer than {ENOUGH_BOXES}: pretrained layers are frozen and the output "
-        "layers learn slowly"
-        if are_few
-        else "enough to train all layers",
+        "all classes are pretrained; %.0f labelled training images per class are %s",
+        *(per_class, decision),
     )
     return are_few
 
 
 def build_trainer(
     model,
-    few_boxes,
+    few_images,
     variant,
     strategy,
     values,
@@ -101,11 +104,11 @@ def build_trainer(
 
     The pretrained layers below the output layers are frozen for some epochs and have a
     lower learning rate. The other group is the remaining layers, with the output layers
-    always among them. With few boxes, it has a lower rate too.
+    always among them. With few images, it has a lower rate too.
 
     Args:
         model: the first result of `build_transferred_model`.
-        few_boxes: the result of `are_few_boxes`.
+        few_images: the result of `are_few_images`.
         variant: the model's `variants.Variant`.
         strategy: a `tf.distribute.Strategy`.
         values: dict of the parameters of train.py.
@@ -115,7 +118,7 @@ def build_trainer(
     Raises:
         InputError: nothing would be trained.
     """
-    groups = _build_groups(model, few_boxes, strategy, values, steps_per_epoch)
+    groups = _build_groups(model, few_images, strategy, values, steps_per_epoch)
     averaged = model
     if values["ema"]:
         num_classes = model.output_shape[0][-1] - 5
@@ -132,25 +135,25 @@ def build_trainer(
         max_boxes=max_boxes,
     )
     pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
-    freeze_epochs = count_frozen_epochs(values, few_boxes)
+    freeze_epochs = count_frozen_epochs(values, few_images)
     if pretrained_parts and (freeze_epochs or not values["kept_rate"]):
         trainer.freeze(pretrained_parts)
     trainer.start_average()
     return trainer
 
 
-def _build_groups(model, few_boxes, strategy, values, steps_per_epoch):
+def _build_groups(model, few_images, strategy, values, steps_per_epoch):
     """Returns a list of pairs of an optimizer and the layers that it updates."""
     pretrained_parts = PRETRAINED_PARTS[values["transfer"]]
     new_parts = [part for part in network.PARTS if part not in pretrained_parts]
     epochs, kept_rate = values["epochs"], values["kept_rate"]
-    freeze_epochs = count_frozen_epochs(values, few_boxes)
+    freeze_epochs = count_frozen_epochs(values, few_images)
     thawed_epochs = epochs - freeze_epochs * bool(pretrained_parts)
-    rate = values["learning_rate"] * (kept_rate if few_boxes else 1.0)
+    rate = values["learning_rate"] * (kept_rate if few_images else 1.0)
     if not rate:
         raise InputError(
             "--kept_rate=0: expected more than 0, as all classes are pretrained and "
-            "there are few boxes: nothing would be trained; use --freeze_epochs to "
+            "there are few images: nothing would be trained; use --freeze_epochs to "
             "freeze only the layers below the output layers."
         )
     replicas = strategy.num_replicas_in_sync
@@ -178,13 +181,13 @@ def _build_groups(model, few_boxes, strategy, values, steps_per_epoch):
     return groups
 
 
-def count_frozen_epochs(values, few_boxes):
+def count_frozen_epochs(values, few_images):
     """Returns the number of epochs in which the pretrained layers are frozen.
 
     Args:
         values: dict of the parameters of train.py.
-        few_boxes: the result of `are_few_boxes`.
+        few_images: the result of `are_few_images`.
     """
     if values["freeze_epochs"] >= 0:
         return values["freeze_epochs"]
-    return values["epochs"] if few_boxes else FREEZE_EPOCHS
+    return values["epochs"] if few_images else FREEZE_EPOCHS
