@@ -1,5 +1,6 @@
 """The error for what a user can cause, and shorter messages of TensorFlow errors."""
 
+import errno
 import re
 from contextlib import contextmanager
 
@@ -13,6 +14,15 @@ class InputError(ValueError):
     """
 
 
+# What a full, limited or read-only disk answers. The error of a file that is already
+# open does not name the file.
+_WRITE_ERRORS = [
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
+    if hasattr(errno, name)
+]
+
+
 @contextmanager
 def writing(path):
     """Context that turns a TensorFlow error on writing `path` into an `OSError`."""
@@ -21,7 +31,34 @@ def writing(path):
     try:
         yield
     except tf.errors.OpError as error:
-        raise OSError(f"{path} cannot be written: {reason(error)}") from error
+        # The name of a temporary file is before the semicolon.
+        cause = reason(error).rpartition("; ")[2]
+        raise OSError(errno.EIO, cause, str(path)) from error
+
+
+def is_write_error(error):
+    """Whether an `OSError` is about writing, whatever the file."""
+    return error.errno in _WRITE_ERRORS
+
+
+def describe(error):
+    """Returns the message of an exception as one line, without staging folders.
+
+    Files are written to folders named `.partial…` and then moved to their places. A
+    message names the place, as the folder no longer exists when it is read.
+
+    Example:
+        >>> describe(OSError(28, "No space left", "outputs/.partial-x7f3/model.json"))
+        'outputs/model.json cannot be written: No space left'
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name]
+        subject = " to ".join(names) or ("a file" if is_write_error(error) else "")
+        verb = " cannot be written" if is_write_error(error) else ""
+        text = f"{subject}{verb}: {error.strerror}" if subject else error.strerror
+    # The file in the folder follows, or the message goes on.
+    return " ".join(re.sub(r"[/\\]\.partial[\w-]*", "", text).split())
 
 
 def reason(error):

@@ -9,7 +9,6 @@ import contextlib
 import fnmatch
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import valohai_yaml
 import yaml
 
 from valohai_step import downloads
-from valohai_step.inputs import glob_paths
+from valohai_step.inputs import glob_paths, is_address, link_or_copy
 from valohai_step.local_outputs import REPOSITORY
 from yolov3_tf2.errors import InputError
 
@@ -208,7 +207,7 @@ def fetch_files(state, node, name):
     option = f"--{node.name}.{name}"
     files = []
     for value in node.inputs[name]:
-        if "://" in value:
+        if is_address(value):
             path = downloads.download(value, state / "downloads", f"{option}=FILE")
             files.append((path, path.name))
             continue
@@ -266,11 +265,7 @@ def _link(path, name, folder):
             f"input '{folder.name}': expected files of different names, got two named "
             f"{name}; one of them is {path}."
         )
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        # The file is on another disk, or the disk has no hard links.
-        shutil.copyfile(path, target)
+    link_or_copy(path, target)
     return {
         "name": name,
         "path": str(target),

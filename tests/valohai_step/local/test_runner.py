@@ -11,7 +11,7 @@ import time
 import pytest
 import valohai_yaml
 
-from valohai_step import downloads, local_outputs
+from valohai_step import local_outputs
 from valohai_step.local import nodes as local_nodes
 from valohai_step.local import runner, worker
 from yolov3_tf2.errors import InputError
@@ -281,14 +281,6 @@ def test_an_edge_without_files(project):
     assert (
         "input 'things' of use: expected files things/* among the outputs of make"
     ) in process.stderr
-
-
-def test_downloads_are_kept(project):
-    source = (project / "in.txt").as_uri()
-    first = downloads.download(source, project / ".valohai", "--make.file=FILE")
-    (project / "in.txt").write_text("changed")
-    second = downloads.download(source, project / ".valohai", "--make.file=FILE")
-    assert first == second and second.read_text() == "in"
 
 
 def test_two_files_of_one_name(project):
