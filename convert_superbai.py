@@ -145,7 +145,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
         A dict from split to a Counter of `images`, and of boxes by ("box", label).
     """
     from superbai import shards
-    from yolov3_tf2.evaluation import previews
+    from yolov3_tf2.evaluation import draw, previews
 
     classes = "\n".join(export.class_names) + "\n"
     (folder / "classes.txt").write_text(classes, encoding="utf-8")
@@ -159,7 +159,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
 
     records = [record for shard in written for record in shard.shown]
     mosaic = previews.records_mosaic(records[:PREVIEW_IMAGES], export.class_names)
-    mosaic.save(folder / "preview.jpg", quality=90)
+    draw.save_image(mosaic, folder / "preview.jpg", quality=90)
 
     counts = {split: Counter() for split in by_split}
     for shard in written:

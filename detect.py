@@ -273,7 +273,7 @@ def write_detections(batches, file, folder, info, values):
                     detections.scores,
                 )
                 pool.submit(
-                    drawn.save, folder / output, quality=92, pixels=loaded.num_pixels
+                    draw.save_image, drawn, folder / output, pixels=loaded.num_pixels
                 )
             del batch  # Frees its images before the next batch is waited for.
     return rows

@@ -154,18 +154,24 @@ def test_records_of_another_schema_are_refused(run_script, outputs, files, tmp_p
         refused(process, outputs, f"{path}: a record cannot be read: {words}")
 
 
-def test_train_on_a_full_disk(outputs, files):
+@pytest.mark.parametrize(
+    "size, output",
+    [(2**20, "model/model.tf"), (50 * 2**20, "checkpoints/epoch.tf")],
+)
+def test_train_on_a_full_disk(outputs, files, size, output):
     records_file = files / "two.tfrecord"
-    stderr = on_a_full_disk(
+    error = on_a_full_disk(
         "train.py",
         outputs,
-        2**20,
+        size,
         *("--classes", files / "classes.txt", "--train", records_file),
         *("--test", records_file, "--model", *model_files(files / "model")),
         *("--size=64", "--epochs=1", "--batch_size=1"),
     )
-    assert "cannot be written: " in stderr
-    assert not [path for path in outputs.rglob("*") if path.name == "model.json"]
+    assert f": {output} cannot be written: " in error
+    complete = [path.name for path in outputs.rglob("*") if path.name == "model.json"]
+    assert len(complete) == (output == "checkpoints/epoch.tf")
+    assert not list(outputs.rglob("epoch-*.json"))
 
 
 def test_train_refuses_a_truncated_record_file(run_script, outputs, files, tmp_path):

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import valohai
@@ -22,6 +23,14 @@ from yolov3_tf2.errors import InputError
 from yolov3_tf2.names import normalise_name
 
 DOWNLOADS = STATE / "downloads"
+# Of damaged archives, and of those with a password (a RuntimeError).
+_ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+)
 LOGGED_FILES = 3  # How many files of an input the log names.
 
 
@@ -184,9 +193,14 @@ def _extract_archive(path):
     options = {} if path.suffix == ".zip" else {"filter": "data"}
     try:
         shutil.unpack_archive(path, folder, **options)
-    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (shutil.ReadError, *_ARCHIVE_ERRORS) as error:
         raise InputError(
             f"{path}: cannot be unpacked ({error}); is the download complete?"
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be unpacked into {folder}: {error.strerror or error}; set "
+            "TMPDIR to a folder with more space."
         ) from error
     return [
         file

@@ -13,7 +13,7 @@ from absl import logging
 from tqdm import tqdm
 
 from valohai_step import runtime
-from yolov3_tf2.errors import is_write_error
+from yolov3_tf2.errors import is_write_error, without_staging
 
 # Set before TensorFlow is imported. Its C++ code logs harmless events as errors, such
 # as the use of a slower implementation; real errors are raised in Python.
@@ -101,21 +101,25 @@ def writing_outputs(root, staging=None):
 
 def _find_unwritten(error, root, staging):
     """Returns the name of the output that an error is about; None if it is of none."""
-    if error.filename:
-        path = Path(os.fsdecode(error.filename))
+    # Of a copy, the second name is that of the target.
+    for name in filter(None, (error.filename2, error.filename)):
+        path = Path(os.fsdecode(name))
         if path in (root, *root.parents):
             return "the folder"
-        if not path.is_relative_to(root):
-            return None
-        folder = staging if staging and path.is_relative_to(staging) else root
-        name = path.relative_to(folder).as_posix()
-        return "a file" if name == "." or name.startswith(".partial") else name
-    if not is_write_error(error):
+        if path.is_relative_to(root):
+            return _output_name(path, root)
+    if error.filename or not is_write_error(error):
         return None
     # The error of an open file does not name it: it is the one written last.
     files = [path for path in (staging or root).rglob("*") if path.is_file()]
-    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
-    return newest.relative_to(staging or root).as_posix() if newest else "a file"
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=root)
+    return _output_name(newest, root)
+
+
+def _output_name(path, root):
+    """Returns the name of an output, without the staging folder that it is still in."""
+    name = without_staging(f"/{path.relative_to(root).as_posix()}").strip("/.")
+    return name or "a file"
 
 
 def outputs_folder():

@@ -6,11 +6,16 @@ import math
 from absl import logging
 
 from valohai_step import execution
-from valohai_step.outputs import log_metadata, outputs_folder, staged_outputs
+from valohai_step.outputs import (
+    log_metadata,
+    outputs_folder,
+    staged_outputs,
+    writing_outputs,
+)
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
-from yolov3_tf2.errors import InputError
-from yolov3_tf2.evaluation import matching, plots, previews
+from yolov3_tf2.errors import InputError, naming
+from yolov3_tf2.evaluation import draw, matching, plots, previews
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
@@ -58,7 +63,9 @@ class Checkpoints:
                     f"{found[name]}; is this the checkpoint of another run?"
                 )
         training_state.restore_state(path, self._trainer.state())
-        execution.upload_now(training_state.copy_state(path, self._folder))
+        with writing_outputs(outputs_folder()):
+            copied = training_state.copy_state(path, self._folder)
+        execution.upload_now(copied)
         self._best = info["best_epoch"]
         with staged_outputs(quiet=True) as folder:
             training_state.restore_best(path, self._best, folder / "model")
@@ -67,6 +74,12 @@ class Checkpoints:
 
     def save(self, history):
         """Saves the state after the last epoch of a history."""
+        with writing_outputs(outputs_folder()):
+            written = self._write(history)
+        execution.upload_now(written)
+
+    def _write(self, history):
+        """Writes what `save` saves; returns the paths of the files."""
         best = best_epoch(history)
         written = []
         if best != self._best:
@@ -79,7 +92,7 @@ class Checkpoints:
             "classes": self._class_names,
             "history": history,
         }
-        written += training_state.save_state(
+        return written + training_state.save_state(
             self._folder,
             history[-1]["epoch"],
             self._trainer.state(),
@@ -87,7 +100,6 @@ class Checkpoints:
             # Valohai may still be uploading them, and deletes them itself.
             keep_older=execution.is_on_valohai(),
         )
-        execution.upload_now(written)
 
 
 def save_model(trainer, info):
@@ -134,7 +146,7 @@ def draw_batch(dataset, class_names):
     ]
     mosaic = previews.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
     with staged_outputs(quiet=True) as folder:
-        mosaic.save(folder / "train_batch.jpg", quality=90)
+        draw.save_image(mosaic, folder / "train_batch.jpg", quality=90)
 
 
 def finish(results, tested, test_paths, class_names, history, min_ap50):
@@ -184,9 +196,13 @@ def draw_plots(folder, history, tested, test_paths, class_names):
         test_paths: list of their TFRecord files.
         class_names: list of strings.
     """
-    plots.curves(history).savefig(folder / "curves.png")
-    plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
-    plots.confusion_matrix(tested, class_names).savefig(folder / "confusion_matrix.png")
+    for name, figure in (
+        ("curves.png", plots.curves(history)),
+        ("precision_recall.png", plots.precision_recall(tested, class_names)),
+        ("confusion_matrix.png", plots.confusion_matrix(tested, class_names)),
+    ):
+        with naming(folder / name):
+            figure.savefig(folder / name)
     worst = matching.worst_images(tested, NUM_WORST_IMAGES)
     rows = records.read_examples(test_paths, [image.number for image in worst])
     images = [
@@ -195,4 +211,4 @@ def draw_plots(folder, history, tested, test_paths, class_names):
     ]
     if worst:
         mosaic = previews.worst_mosaic(worst, images, class_names)
-        mosaic.save(folder / "worst.jpg", quality=90)
+        draw.save_image(mosaic, folder / "worst.jpg", quality=90)

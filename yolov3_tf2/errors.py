@@ -25,7 +25,10 @@ _WRITE_ERRORS = [
 
 @contextmanager
 def writing(path):
-    """Context that turns a TensorFlow error on writing `path` into an `OSError`."""
+    """Context that turns a TensorFlow error on writing `path` into an `OSError`.
+
+    Its number is always `EIO`; the cause is in its words.
+    """
     import tensorflow as tf
 
     try:
@@ -34,6 +37,20 @@ def writing(path):
         # The name of a temporary file is before the semicolon.
         cause = reason(error).rpartition("; ")[2]
         raise OSError(errno.EIO, cause, str(path)) from error
+
+
+@contextmanager
+def naming(path):
+    """Context that makes an `OSError` name the file that is written in it.
+
+    The error of an open file on a full disk does not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 def is_write_error(error):
@@ -57,8 +74,12 @@ def describe(error):
         subject = " to ".join(names) or ("a file" if is_write_error(error) else "")
         verb = " cannot be written" if is_write_error(error) else ""
         text = f"{subject}{verb}: {error.strerror}" if subject else error.strerror
-    # The file in the folder follows, or the message goes on.
-    return " ".join(re.sub(r"[/\\]\.partial[\w-]*", "", text).split())
+    return " ".join(without_staging(text).split())
+
+
+def without_staging(text):
+    """Returns a text without the staging folders in its paths, see `describe`."""
+    return re.sub(r"[/\\]\.partial[\w-]*", "", text)
 
 
 def reason(error):

@@ -23,7 +23,7 @@ import yaml
 from valohai_step import downloads
 from valohai_step.inputs import glob_paths, is_address, link_or_copy
 from valohai_step.local_outputs import REPOSITORY
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, is_write_error
 
 STOP_SECONDS = 60  # How long to wait for a step that was told to stop.
 
@@ -68,8 +68,20 @@ def run_node(state, run, node, edges, repository=None):
         edges: of its pipeline.
         repository: the folder of the step's script, by default that of this project.
     """
-    repository = repository or REPOSITORY
     folder = state / "runs" / run / node.name
+    try:
+        return _run_in_folder(folder, state, run, node, edges, repository or REPOSITORY)
+    except OSError as error:
+        if error.filename or not is_write_error(error):
+            raise
+        raise OSError(
+            f"{folder}: inputs, config or log of this step cannot be written: "
+            f"{error.strerror}; free space on this disk."
+        ) from error
+
+
+def _run_in_folder(folder, state, run, node, edges, repository):
+    """Runs one step in its folder, see `run_node`."""
     outputs = state / "outputs" / run / node.name
     for path in (folder / "config", folder / "inputs", outputs):
         path.mkdir(parents=True)

@@ -1,6 +1,8 @@
 """Local runs: options, inputs, edges, conditions; whole runs are in test_pipeline."""
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -367,3 +369,25 @@ def test_a_folder_without_files(project, capsys):
     (project / "folder" / "deeper").mkdir(parents=True)
     assert run(f"--make.file={project / 'folder'}") == 1
     assert "got an empty folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_with_the_folder_of_the_run(project, capsys, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+
+    monkeypatch.setattr("os.link", fail)
+    monkeypatch.setattr("shutil.copyfile", fail)
+    assert run(f"--make.file={project / 'in.txt'}") == 1
+    printed = capsys.readouterr().err
+    assert f"error: {project / 'in.txt'} cannot be copied to {project}" in printed
+    assert "inputs/file/in.txt: No space left on device." in printed
+
+
+def test_a_log_that_cannot_grow(project, capsys, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "_stream", fail)
+    assert run(f"--make.file={project / 'in.txt'}") == 1
+    error = capsys.readouterr().err
+    assert "/make: inputs, config or log of this step cannot be written: No sp" in error
