@@ -490,11 +490,16 @@ def train_epochs(run):
     Epoch 0 is the model before training.
     """
     from valohai_step import training_outputs
+    from yolov3_tf2.training import devices
 
     settings, trainer = run.settings, run.trainer
     epochs, patience = settings.values["epochs"], settings.values["patience"]
     checkpoints = training_outputs.Checkpoints(
-        trainer, run.model_info.variant, settings.class_names
+        trainer,
+        run.model_info.variant,
+        settings.class_names,
+        settings.values
+        | {"precision": devices.choose_precision(settings.values["precision"])},
     )
     history = []
     if run.workers.is_master and settings.state:
@@ -502,6 +507,10 @@ def train_epochs(run):
     history = trainer.broadcast_state(history)
     if not history:
         test_epoch(run, checkpoints, history, {"epoch": 0})
+    elif len(history) > epochs:
+        logging.info(
+            "nothing is left to train: epoch %d of %d is done", len(history) - 1, epochs
+        )
     if run.workers.is_master:
         training_outputs.draw_batch(run.train_set, settings.class_names)
 

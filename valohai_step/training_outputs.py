@@ -5,7 +5,7 @@ import math
 
 from absl import logging
 
-from valohai_step import execution
+from valohai_step import execution, resuming
 from valohai_step.outputs import (
     log_metadata,
     outputs_folder,
@@ -28,9 +28,18 @@ NUM_WORST_IMAGES = 8
 class Checkpoints:
     """Saves and restores the state of a training run, together with its best model."""
 
-    def __init__(self, trainer, variant, class_names):
-        """Takes the `Trainer`, its `variants.Variant` and the list of class names."""
+    def __init__(self, trainer, variant, class_names, options):
+        """Starts without a model.
+
+        Args:
+            trainer: the `Trainer`.
+            variant: its `variants.Variant`.
+            class_names: list of strings.
+            options: dict of the parameters of train.py, with the precision that is
+                used in place of `auto`.
+        """
         self._trainer, self._variant, self._class_names = trainer, variant, class_names
+        self._options = options
         self._best = None  # The epoch of the best model that was saved.
 
     @property
@@ -51,18 +60,11 @@ class Checkpoints:
             InputError: the checkpoint has other classes, or is damaged.
         """
         info = training_state.read_state_info(path)
-        expected = {"variant": self._variant.name, "classes": self._class_names}
-        found = {
-            "variant": info["variant"],
-            "classes": [normalise_name(name) for name in info["classes"]],
-        }
-        for name, value in expected.items():
-            if found[name] != value:
-                raise InputError(
-                    f"{path}: expected a training run with {name} {value}, got "
-                    f"{found[name]}; is this the checkpoint of another run?"
-                )
-        training_state.restore_state(path, self._trainer.state())
+        self._check_run(path, info)
+        changed = resuming.changed_options(info.get("options", {}), self._options)
+        initial = training_state.restore_state(
+            path, self._trainer.state(), resuming.describe_refused_options(changed)
+        )
         with writing_outputs(outputs_folder()):
             copied = training_state.copy_state(path, self._folder)
         execution.upload_now(copied)
@@ -70,7 +72,31 @@ class Checkpoints:
         with staged_outputs(quiet=True) as folder:
             training_state.restore_best(path, self._best, folder / "model")
         logging.info("resuming after epoch %d from %s", info["epoch"], path)
+        resuming.log_changes(
+            changed, initial, info["history"], self._trainer.learning_rate()
+        )
         return info["history"]
+
+    def _check_run(self, path, info):
+        """Raises an `InputError` if a state is of another network or other classes."""
+        expected = {"variant": self._variant.name, "classes": self._class_names}
+        try:
+            found = {
+                "variant": info["variant"],
+                "classes": [normalise_name(name) for name in info["classes"]],
+            }
+            best_epoch(info["history"])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"{path}: expected the JSON of a checkpoint of train.py, got one with "
+                f"missing or wrong values ({error!r}); was it edited?"
+            ) from error
+        for name, value in expected.items():
+            if found[name] != value:
+                raise InputError(
+                    f"{path}: expected a training run with {name} {value}, got "
+                    f"{found[name]}; is this the checkpoint of another run?"
+                )
 
     def save(self, history):
         """Saves the state after the last epoch of a history."""
@@ -90,6 +116,7 @@ class Checkpoints:
             "best_epoch": best,
             "variant": self._variant.name,
             "classes": self._class_names,
+            "options": self._options,
             "history": history,
         }
         return written + training_state.save_state(
