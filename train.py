@@ -208,8 +208,8 @@ PARAMETERS = {
         "category": "Results",
         "min": 0.0,
         "max": 1.0,
-        "description": "AP50 on the test images that the model must reach for a "
-        "pipeline to continue.",
+        "description": "AP50 on the test images that the model must reach to get a "
+        "version, an alias or tags, and for a pipeline to continue.",
     },
     "checkpoint_epochs": {
         "default": 1,
@@ -231,8 +231,8 @@ PARAMETERS = {
         "optional": True,
         "category": "Results",
         "description": "Alias for the files of the trained model on Valohai: "
-        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data. Leave "
-        "empty for none.",
+        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data. Not set in a "
+        "task with several runs. Leave empty for none.",
     },
     "valohai_tags": {
         "default": "",
@@ -596,7 +596,7 @@ def finish(run, history):
     run.trainer.broadcast_state()
     results, tested = test_model(run, "testing model/")
     if run.workers.is_master:
-        outcome = training_outputs.finish(
+        outcome, is_good = training_outputs.finish(
             results,
             tested,
             settings.test_paths,
@@ -604,16 +604,21 @@ def finish(run, history):
             history,
             values["min_ap50"],
         )
-        execution.add_model(
-            "model",
-            values["valohai_model"],
-            values["valohai_alias"],
-            settings.tags,
-            f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
-            f"{len(settings.class_names)} classes, "
-            f"trained on {run.train_files.total} images and tested on "
-            f"{run.test_files.total}; {outcome}",
-        )
+        if is_good:
+            execution.add_model(
+                "model",
+                values["valohai_model"],
+                values["valohai_alias"],
+                settings.tags,
+                f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
+                f"{len(settings.class_names)} classes, "
+                f"trained on {run.train_files.total} images and tested on "
+                f"{run.test_files.total}; {outcome}",
+            )
+        elif values["valohai_model"] or values["valohai_alias"] or settings.tags:
+            logging.warning(
+                "no version, alias or tags on Valohai for a model below --min_ap50"
+            )
 
 
 if __name__ == "__main__":

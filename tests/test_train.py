@@ -127,6 +127,22 @@ def test_train_refuses_a_file_of_other_classes_before_training(
     refused(process, outputs, *words)
 
 
+def test_a_model_below_min_ap50_is_not_published(run_script, outputs, files):
+    process = train(
+        run_script,
+        outputs,
+        files,
+        *("--min_ap50=1", "--valohai_model=shapes", "--valohai_alias=best"),
+        "--valohai_tags=good",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "WARNING: no version, alias or tags on Valohai for a model" in process.stderr
+    assert not (outputs / "valohai.metadata.jsonl").exists()
+    # What the condition of a pipeline reads.
+    last = json.loads(process.stdout.strip().splitlines()[-1])
+    assert last["below_min_ap50"] == 1
+
+
 def other_records(folder):
     """Writes a TFRecord file of another schema, and one without examples."""
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))

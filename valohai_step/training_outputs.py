@@ -184,10 +184,11 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
         test_paths: list of the TFRecord files that it was tested on.
         class_names: list of strings.
         history: list of the results of all epochs.
-        min_ap50: the AP50 that it must reach for a pipeline to continue.
+        min_ap50: the AP50 that it must reach to be published, and for a pipeline to
+            continue.
 
     Returns:
-        Its accuracy in words.
+        Its accuracy in words, and whether it reaches `min_ap50`.
     """
     with staged_outputs() as folder:
         (folder / "plots").mkdir()
@@ -210,7 +211,7 @@ def finish(results, tested, test_paths, class_names, history, min_ap50):
         below_min_ap50=below,
     )
     execution.set_status(outcome)
-    return outcome
+    return outcome, not below
 
 
 def draw_plots(folder, history, tested, test_paths, class_names):

@@ -93,4 +93,9 @@ def reason(error):
         r"\S+"
     )
     message = re.sub(noise, "", error.message, flags=re.MULTILINE)
-    return " ".join(message.split())[:500].rstrip(".")
+    return shorten(message).rstrip(".")
+
+
+def shorten(message):
+    """Returns a message of another package as one line of at most 500 characters."""
+    return " ".join(str(message).split())[:500]

@@ -371,6 +371,25 @@ def test_a_folder_without_files(project, capsys):
     assert "got an empty folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "column 2"),
+        ("- step: {}", "is a required property"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_damaged_definition(project, capsys, text, words):
+    path = project / "valohai.yaml"
+    path.unlink()
+    if text:
+        path.write_text(text)
+    assert run("--make.number=3") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: expected the definitions of steps and")
+    assert words in line
+
+
 def test_a_full_disk_is_named_with_the_folder_of_the_run(project, capsys, monkeypatch):
     def fail(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
