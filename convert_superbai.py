@@ -6,6 +6,8 @@ Writes `classes.txt`, `train/*.tfrecord`, `test/*.tfrecord` and `preview.jpg`, a
 of labelled images to check the boxes by eye.
 """
 
+import valohai_step.startup  # noqa: F401
+
 from collections import Counter
 
 import valohai

@@ -8,6 +8,8 @@ be read are named in the log and skipped. The exit status is 2 if there are more
 than `max_unreadable`, and 1 if no image can be read.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import valohai
 from absl import logging
 

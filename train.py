@@ -8,6 +8,8 @@ training included; `checkpoints/`, from which an interrupted training run
 resumes; `train_batch.jpg` and `plots/`.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import sys
 from pathlib import Path
 from typing import NamedTuple

@@ -6,6 +6,8 @@ Without a weights file it downloads the official one. Writes the folder `model/`
 the checkpoint `model.tf.*` and `model.json`.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import numpy as np
 import valohai
 from absl import logging

@@ -192,6 +192,26 @@ def test_outputs_are_replaced_all_or_none(tmp_path, monkeypatch):
     assert sorted(path.name for path in root.iterdir()) == ["classes.txt", "train"]
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, "pipeline.py"])
+def test_ctrl_c_while_a_script_starts(tmp_path, script):
+    (tmp_path / "valohai.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / script)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # The shell may have started the tests in the background, where it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (130, "stopped by SIGINT\n")
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_waits_for_the_outputs(name):
     number, seen = getattr(signal, name), []
