@@ -1,6 +1,7 @@
 """The error for what a user can cause, and shorter messages of TensorFlow errors."""
 
 import errno
+import os
 import re
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ class InputError(ValueError):
 # open does not name the file.
 _WRITE_ERRORS = [
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")
     if hasattr(errno, name)
 ]
 
@@ -27,7 +28,7 @@ _WRITE_ERRORS = [
 def writing(path):
     """Context that turns a TensorFlow error on writing `path` into an `OSError`.
 
-    Its number is always `EIO`; the cause is in its words.
+    Its number is `EIO` where TensorFlow's words are not those of the system.
     """
     import tensorflow as tf
 
@@ -36,7 +37,9 @@ def writing(path):
     except tf.errors.OpError as error:
         # The name of a temporary file is before the semicolon.
         cause = reason(error).rpartition("; ")[2]
-        raise OSError(errno.EIO, cause, str(path)) from error
+        numbers = {os.strerror(number): number for number in _WRITE_ERRORS}
+        number = numbers.get(cause, errno.EIO)
+        raise OSError(number, cause, str(path)) from error
 
 
 @contextmanager

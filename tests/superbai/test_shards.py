@@ -117,7 +117,14 @@ def test_a_full_disk_names_the_shard(tmp_path, exports, monkeypatch, processes):
     folder.mkdir()
     planned = shards.plan_shards({"train": export.items}, folder, 20)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    read_item = export.read
+
+    def read_on_full_disk(item, notes):
+        # Here, as starting processes needs files in memory.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        return read_item(item, notes)
+
+    monkeypatch.setattr(export, "read", read_on_full_disk)
     try:
         with pytest.raises(OSError) as caught:
             shards.write_shards(export, planned, set(), Bar(), processes)
