@@ -7,6 +7,8 @@ empty, and `test/*.tfrecord`; `data.json`, the numbers of boxes and their sizes;
 `preview.jpg`, a mosaic of labelled images to check the boxes by eye.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import json
 from collections import Counter
 
@@ -167,7 +169,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
     from superbai import shards
     from yolov3_tf2.data import data_report
     from yolov3_tf2.data.contents import join_contents
-    from yolov3_tf2.evaluation import previews
+    from yolov3_tf2.evaluation import draw, previews
 
     classes = "\n".join(export.class_names) + "\n"
     (folder / "classes.txt").write_text(classes, encoding="utf-8")
@@ -181,7 +183,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
 
     records = [record for shard in written for record in shard.shown]
     mosaic = previews.records_mosaic(records[:PREVIEW_IMAGES], export.class_names)
-    mosaic.save(folder / "preview.jpg", quality=90)
+    draw.save_image(mosaic, folder / "preview.jpg", quality=90)
 
     contents = {
         split: join_contents(w.contents for w in written if w.split == split)

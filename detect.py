@@ -8,6 +8,8 @@ be read are named in the log and skipped. The exit status is 2 if there are more
 than `max_unreadable`, and 1 if no image can be read.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import valohai
 from absl import logging
 
@@ -309,7 +311,7 @@ def write_detections(batches, file, folder, info, values):
                     detections.scores,
                 )
                 pool.submit(
-                    drawn.save, folder / output, quality=92, pixels=loaded.num_pixels
+                    draw.save_image, drawn, folder / output, pixels=loaded.num_pixels
                 )
             del batch  # Frees its images before the next batch is waited for.
     return rows

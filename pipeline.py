@@ -15,6 +15,9 @@ parameter of a step, as in `vh pipeline run`.
 
 import sys
 
+if __name__ == "__main__":
+    import valohai_step.startup  # noqa: F401
+
 import valohai
 from valohai_yaml.objs.pipelines.node_action import NodeAction
 from valohai_yaml.objs.pipelines.pipeline_parameter import PipelineParameter

@@ -9,6 +9,8 @@ resumes; `train_batch.jpg` and `plots/`. The test images are used once, at the e
 there are no validation images, they are used for both.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -212,8 +214,8 @@ PARAMETERS = {
         "category": "Results",
         "min": 0.0,
         "max": 1.0,
-        "description": "AP50 on the test images that the model must reach for a "
-        "pipeline to continue.",
+        "description": "AP50 on the test images that the model must reach to get a "
+        "version, an alias or tags, and for a pipeline to continue.",
     },
     "checkpoint_epochs": {
         "default": 1,
@@ -235,8 +237,8 @@ PARAMETERS = {
         "optional": True,
         "category": "Results",
         "description": "Alias for the files of the trained model on Valohai: "
-        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data. Leave "
-        "empty for none.",
+        "datum://ALIAS-json, datum://ALIAS-index and datum://ALIAS-data. Not set in a "
+        "task with several runs. Leave empty for none.",
     },
     "valohai_tags": {
         "default": "",
@@ -590,11 +592,16 @@ def train_epochs(run):
     Epoch 0 is the model before training.
     """
     from valohai_step import training_outputs
+    from yolov3_tf2.training import devices
 
     settings, trainer = run.settings, run.trainer
     epochs, patience = settings.values["epochs"], settings.values["patience"]
     checkpoints = training_outputs.Checkpoints(
-        trainer, run.model_info.variant, settings.class_names
+        trainer,
+        run.model_info.variant,
+        settings.class_names,
+        settings.values
+        | {"precision": devices.choose_precision(settings.values["precision"])},
     )
     history = []
     if run.workers.is_master and settings.state:
@@ -602,6 +609,10 @@ def train_epochs(run):
     history = trainer.broadcast_state(history)
     if not history:
         test_epoch(run, checkpoints, history, {"epoch": 0})
+    elif len(history) > epochs:
+        logging.info(
+            "nothing is left to train: epoch %d of %d is done", len(history) - 1, epochs
+        )
     if run.workers.is_master:
         training_outputs.draw_batch(run.train_set, settings.class_names)
 
@@ -692,7 +703,7 @@ def finish(run, history):
     run.trainer.broadcast_state()
     results, tested = evaluate_model(run, run.tested, "testing model/")
     if run.workers.is_master:
-        outcome = training_outputs.finish(
+        outcome, is_good = training_outputs.finish(
             results,
             tested,
             settings.test_paths,
@@ -701,16 +712,21 @@ def finish(run, history):
             values["min_ap50"],
             run.chosen_on.split,
         )
-        execution.add_model(
-            "model",
-            values["valohai_model"],
-            values["valohai_alias"],
-            settings.tags,
-            f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
-            f"{len(settings.class_names)} classes, "
-            f"trained on {run.train_files.total} images and tested on "
-            f"{run.tested.files.total}; {outcome}",
-        )
+        if is_good:
+            execution.add_model(
+                "model",
+                values["valohai_model"],
+                values["valohai_alias"],
+                settings.tags,
+                f"{run.model_info.variant.name} at {settings.sizes[-1]}, "
+                f"{len(settings.class_names)} classes, "
+                f"trained on {run.train_files.total} images and tested on "
+                f"{run.tested.files.total}; {outcome}",
+            )
+        elif values["valohai_model"] or values["valohai_alias"] or settings.tags:
+            logging.warning(
+                "no version, alias or tags on Valohai for a model below --min_ap50"
+            )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ again. `upload.json` lists the result of each image, also after an interruption.
 image fails, the exit status is 2.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import contextlib
 import io
 import json

@@ -6,6 +6,8 @@ Without a weights file it downloads the official one. Writes the folder `model/`
 the checkpoint `model.tf.*` and `model.json`.
 """
 
+import valohai_step.startup  # noqa: F401
+
 import numpy as np
 import valohai
 from absl import logging
@@ -16,6 +18,7 @@ from valohai_step.local_outputs import REPOSITORY
 from valohai_step.outputs import log_metadata, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.network.official_weights import OFFICIAL
 
 PARAMETERS = {
     "model": {
@@ -61,9 +64,6 @@ with without_command_line():
         default_inputs=INPUTS,
     )
 
-# From the author of darknet. As it depends on the network, it cannot be the default of
-# the input.
-OFFICIAL_URL = "https://pjreddie.com/media/files/{model}.weights"
 # The input size that the official networks were trained for, pixels.
 SIZE = 416
 
@@ -106,8 +106,16 @@ def find_weights(model):
     """Returns the path of the weights input, or downloads the official weights."""
     for path in input_paths("weights", optional=True):
         return path
-    url = OFFICIAL_URL.format(model=model)
-    return downloads.download(url, DOWNLOADS, "--weights FILE")
+    # As they depend on the network, they cannot be the default of the input.
+    official = OFFICIAL[model]
+    return downloads.download(
+        official.urls[0],
+        DOWNLOADS,
+        "--weights FILE",
+        mirrors=official.urls[1:],
+        num_bytes=official.num_bytes,
+        checksums=official.checksums,
+    )
 
 
 def choose_class_names(num_classes):

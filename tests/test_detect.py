@@ -260,10 +260,14 @@ def test_detect_fails_if_no_image_can_be_read(run_script, outputs, files, tmp_pa
     assert "broken.jpg: expected an image" in process.stderr
 
 
-def test_detect_on_a_full_disk(outputs, files):
+def test_detect_on_a_full_disk(outputs, files, tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg")
     inputs = ["--model", *model_files(files / "model"), "--size=64"]
-    on_a_full_disk("detect.py", outputs, 50, *inputs, "--image", files / "image.png")
-    assert not outputs.exists()
+    inputs += ["--image", tmp_path / "a.jpg"]
+    for size, name in ((50, "detections.json"), (400, "output_a.jpg")):
+        error = on_a_full_disk("detect.py", outputs, size, *inputs)
+        assert f": {name} cannot be written" in error
+        assert not outputs.exists()
 
 
 def test_detect_refuses_classes_of_another_model(run_script, outputs, files, tmp_path):

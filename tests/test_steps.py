@@ -57,6 +57,22 @@ def test_a_failed_import_of_tensorflow_is_shown(
         ("convert_superbai.py", ["--test_fraction=1"], ["from 0.01 to 0.9", "got 1"]),
         ("convert_superbai.py", ["--polygons=all"], ["skip, box", "got 'all'"]),
         ("convert_superbai.py", ["--skip_missing=1"], ["true or false, got '1'"]),
+        ("train.py", ["--epochs", "abc"], ["--epochs: expected an integer, got 'abc'"]),
+        ("train.py", ["--epochs=1.5"], ["--epochs: expected an integer, got '1.5'"]),
+        ("train.py", ["--epochs"], ["missing value for --epochs"]),
+        ("train.py", ["--epochs="], ["missing value for --epochs"]),
+        ("train.py", ["--learning_rate=0,1"], ["expected a number, got '0,1'"]),
+        ("detect.py", ["--score_threshold=0,5"], ["expected a number, got '0,5'"]),
+        ("detect.py", ["--score_threshold", ""], ["missing value for --score_thresh"]),
+        ("detect.py", ["--nothing"], ["unknown option --nothing; expected one of"]),
+        ("convert_superbai.py", ["--test_fraction=a"], ["expected a number, got 'a'"]),
+        ("convert_superbai.py", ["--polygons"], ["missing value for --polygons"]),
+        ("weights.py", ["--weights_num_classes=x"], ["expected an integer, got 'x'"]),
+        ("weights.py", ["--weights_num_classes=0"], ["from 1 to 10000, got 0"]),
+        ("upload_superbai.py", ["--score_threshold=0,5"], ["expected a number, got"]),
+        ("upload_superbai.py", ["--status="], ["missing value for --status"]),
+        ("upload_superbai.py", ["--dry_run=2"], ["true or false, got '2'"]),
+        ("upload_superbai.py", ["--x=1"], ["unknown option --x; expected one of"]),
         (
             "convert_superbai.py",
             ["--skip_missing", "yes"],
@@ -67,6 +83,46 @@ def test_a_failed_import_of_tensorflow_is_shown(
 def test_parameters(run_script, outputs, without_tensorflow, script, arguments, words):
     process = run_script(script, *arguments, outputs=outputs, **without_tensorflow)
     refused(process, outputs, *words)
+
+
+SCRIPTS = (
+    "convert_superbai.py",
+    "weights.py",
+    "train.py",
+    "detect.py",
+    "upload_superbai.py",
+)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "pipeline.py"])
+def test_help(run_script, outputs, without_tensorflow, script):
+    process = run_script(script, "--epochs=x", "-h", outputs=outputs)
+    assert process.returncode == 0 and not process.stderr
+    assert process.stdout.splitlines()[0].startswith(("usage: python", "python pipe"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("parameters", b"{", "in JSON, got Expecting property name"),
+        ("parameters", b"[1]", "with an object in braces, got list."),
+        ("inputs", b'{"images": ', "in JSON, got Expecting value"),
+        ("inputs", b"\xff\xfe{}", "in JSON, got "),
+        ("inputs", b'{"a": {"files": [{"path": "x"}]}}', "input 'a': expected a list"),
+        ("inputs", b'{"a": {"files": 7}}', "input 'a': expected a list of files"),
+        ("inputs", b'{"a": null}', "input 'a': expected a list of files with names"),
+        ("execution", b"", "in JSON, got Expecting value"),
+        ("distributed", b"{", "in JSON, got Expecting property name"),
+    ],
+)
+def test_damaged_config_files(
+    run_script, outputs, tmp_path, script, name, content, words
+):
+    (tmp_path / f"{name}.json").write_bytes(content)
+    process = run_script(script, outputs=outputs, VH_CONFIG_DIR=str(tmp_path))
+    refused(process, outputs, f"error: {tmp_path / f'{name}.json'}: ", words)
+    assert len(process.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -134,6 +190,26 @@ def test_outputs_are_replaced_all_or_none(tmp_path, monkeypatch):
     assert (root / "classes.txt").read_text() == "new"
     assert (root / "train" / "a").read_text() == "new"
     assert sorted(path.name for path in root.iterdir()) == ["classes.txt", "train"]
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "pipeline.py"])
+def test_ctrl_c_while_a_script_starts(tmp_path, script):
+    (tmp_path / "valohai.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / script)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # The shell may have started the tests in the background, where it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (130, "stopped by SIGINT\n")
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -225,6 +225,22 @@ def test_train_refuses_a_file_of_other_classes_before_training(
     refused(process, outputs, *words)
 
 
+def test_a_model_below_min_ap50_is_not_published(run_script, outputs, files):
+    process = train(
+        run_script,
+        outputs,
+        files,
+        *("--min_ap50=1", "--valohai_model=shapes", "--valohai_alias=best"),
+        "--valohai_tags=good",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "WARNING: no version, alias or tags on Valohai for a model" in process.stderr
+    assert not (outputs / "valohai.metadata.jsonl").exists()
+    # What the condition of a pipeline reads.
+    last = json.loads(process.stdout.strip().splitlines()[-1])
+    assert last["below_min_ap50"] == 1
+
+
 def other_records(folder):
     """Writes a TFRecord file of another schema, and one without examples."""
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
@@ -252,18 +268,24 @@ def test_records_of_another_schema_are_refused(run_script, outputs, files, tmp_p
         refused(process, outputs, f"{path}: a record cannot be read: {words}")
 
 
-def test_train_on_a_full_disk(outputs, files):
+@pytest.mark.parametrize(
+    "size, output",
+    [(2**20, "model/model.tf"), (50 * 2**20, "checkpoints/epoch.tf")],
+)
+def test_train_on_a_full_disk(outputs, files, size, output):
     records_file = files / "two.tfrecord"
-    stderr = on_a_full_disk(
+    error = on_a_full_disk(
         "train.py",
         outputs,
-        2**20,
+        size,
         *("--classes", files / "classes.txt", "--train", records_file),
         *("--test", records_file, "--model", *model_files(files / "model")),
         *("--size=64", "--epochs=1", "--batch_size=1"),
     )
-    assert "cannot be written: " in stderr
-    assert not [path for path in outputs.rglob("*") if path.name == "model.json"]
+    assert f": {output} cannot be written: " in error
+    complete = [path.name for path in outputs.rglob("*") if path.name == "model.json"]
+    assert len(complete) == (output == "checkpoints/epoch.tf")
+    assert not list(outputs.rglob("epoch-*.json"))
 
 
 def test_train_refuses_a_truncated_record_file(run_script, outputs, files, tmp_path):

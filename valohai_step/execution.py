@@ -4,6 +4,7 @@ All of it can be called elsewhere too: the properties of outputs are written to 
 that nothing else reads, and the rest does nothing.
 """
 
+import os
 import re
 import threading
 import time
@@ -24,6 +25,15 @@ def is_on_valohai():
     """Whether this process runs on a Valohai worker."""
     # `VH_JOB_ID` is set in local runs too; only a worker has the config of the API.
     return Path(valohai.paths.get_api_config_path()).is_file()
+
+
+def is_in_sweep():
+    """Whether this is one of the executions of a Valohai task that try out values.
+
+    The executions of a distributed task train one model together, so that is not one.
+    """
+    is_distributed = valohai.distributed.is_distributed_task()
+    return bool(os.environ.get("VH_TASK_ID")) and not is_distributed
 
 
 def set_status(text):
@@ -99,6 +109,9 @@ def add_to_dataset(name):
 def add_model(folder, name, alias, tags, note):
     """Registers the files of a model in Valohai as far as its arguments are not empty.
 
+    An execution of a sweep only sets tags: it cannot know how good the other models
+    are, and the last one to end would replace the best one.
+
     Args:
         folder: of the model, relative to the step's outputs.
         name: of the model in Valohai; the files become a new version of it.
@@ -107,6 +120,14 @@ def add_model(folder, name, alias, tags, note):
         tags: list of tags of the files and of the version.
         note: release note of the version.
     """
+    if (name or alias) and is_in_sweep():
+        logging.warning(
+            "this is one of several executions of a task: %s/ gets no version and no "
+            "alias; give them to the best model when the task has ended, see "
+            "docs/valohai.md",
+            folder,
+        )
+        name = alias = ""
     if not (name or alias or tags):
         return
     properties = {}

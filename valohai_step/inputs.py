@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import valohai
@@ -22,6 +23,14 @@ from yolov3_tf2.errors import InputError
 from yolov3_tf2.names import normalise_name
 
 DOWNLOADS = STATE / "downloads"
+# Of damaged archives, and of those with a password (a RuntimeError).
+_ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+)
 LOGGED_FILES = 3  # How many files of an input the log names.
 
 
@@ -44,20 +53,21 @@ def input_paths(name, optional=False, folders=False):
     """
     step_name = valohai.internals.global_state.step_name
     # Not read by valohai-utils: it ignores folders, and takes `[1]` for a pattern.
+    values = read_option(name)
     paths = [
         path
-        for value in read_option(name)
-        for path in _resolve_value(value, step_name, name)
+        for value in values
+        if not is_address(value)
+        for path in _resolve_pattern(value, step_name, name)
     ]
+    paths += download_files(filter(is_address, values), f"--{name} FILE")
     if not folders and any(path.is_dir() for path in paths):
         raise InputError(
             f"input '{name}' of {step_name}: expected files, got a folder; give the "
             f"files in it, as in --{name} FOLDER/*."
         )
     if not paths:
-        # Archives stay closed: some steps read them without extracting.
-        found = valohai.inputs(name).paths(process_archives=False)
-        paths = [Path(path) for path in found]
+        paths = _configured_paths(name)
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise _missing_files(missing, step_name, name)
@@ -72,10 +82,68 @@ def input_paths(name, optional=False, folders=False):
     return paths
 
 
-def _resolve_value(value, step_name, name):
+def is_address(value):
+    """Whether the value of an input is an address, such as `https://…`, not a path."""
+    return "://" in value
+
+
+def download_files(urls, option):
+    """Downloads the files of an input; returns their paths.
+
+    Several files of different names are put into one folder, as Valohai does: a model
+    or a checkpoint needs its files side by side.
+
+    Args:
+        urls: their addresses.
+        option: see `downloads.download`.
+
+    Raises:
+        InputError: one cannot be downloaded.
+    """
+    paths = [downloads.download(url, DOWNLOADS, option) for url in urls]
+    if len(paths) < 2 or len({path.name for path in paths}) < len(paths):
+        return paths
+    folder = Path(tempfile.mkdtemp(prefix="input-", dir=DOWNLOADS))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path in paths:
+        link_or_copy(path, folder / path.name)
+    return [folder / path.name for path in paths]
+
+
+def link_or_copy(path, target):
+    """Makes a file appear at `target` too, without using space where that is possible.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        # The file is on another disk, or the disk has no hard links.
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise OSError(
+                f"{path} cannot be copied to {target}: {error.strerror or error}."
+            ) from error
+
+
+def _configured_paths(name):
+    """Returns the files of an input of Valohai's config files, or else its default."""
+    info = valohai.internals.global_state.inputs.get(name)
+    # Files that Valohai fetches only when they are asked for have an `input_id`.
+    for file in info.files if info and not info.input_id else ():
+        if not file.is_downloaded() and (file.uri or "").startswith("http"):
+            (path,) = download_files([file.uri], f"--{name} FILE")
+            file.path = str(path)
+    # Archives stay closed: some steps read them without extracting.
+    found = valohai.inputs(name).paths(process_archives=False)
+    return [Path(path) for path in found]
+
+
+def _resolve_pattern(value, step_name, name):
     """Returns the files and folders that a value of the command line stands for."""
-    if "://" in value:
-        return [downloads.download(value, DOWNLOADS, f"--{name} FILE")]
     paths = glob_paths(value)
     if not paths:
         raise _missing_files([value], step_name, name)
@@ -106,11 +174,7 @@ def _describe_paths(paths):
         names += f" and {len(paths) - LOGGED_FILES} more"
     files = [file for path in paths for file in (path, *path.rglob("*"))]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{names}, {size:.{0 if unit == 'bytes' else 1}f} {unit}"
+    return f"{names}, {downloads.format_size(size)}"
 
 
 def _extract_archive(path):
@@ -129,9 +193,14 @@ def _extract_archive(path):
     options = {} if path.suffix == ".zip" else {"filter": "data"}
     try:
         shutil.unpack_archive(path, folder, **options)
-    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (shutil.ReadError, *_ARCHIVE_ERRORS) as error:
         raise InputError(
             f"{path}: cannot be unpacked ({error}); is the download complete?"
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be unpacked into {folder}: {error.strerror or error}; set "
+            "TMPDIR to a folder with more space."
         ) from error
     return [
         file

@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 
 import valohai_yaml
+import yaml
 from absl import logging
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, shorten
 
 # The folder of the step scripts. The rest of the package takes it from here.
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,9 +27,25 @@ _folder_by_input = {}
 
 
 def read_config():
-    """Returns the `valohai_yaml.objs.Config` of valohai.yaml."""
-    text = (REPOSITORY / "valohai.yaml").read_text(encoding="utf-8")
-    return valohai_yaml.parse(text)
+    """Returns the `valohai_yaml.objs.Config` of valohai.yaml.
+
+    Raises:
+        InputError: the file is missing or invalid.
+    """
+    path = REPOSITORY / "valohai.yaml"
+    try:
+        return valohai_yaml.parse(path.read_text(encoding="utf-8"))
+    except (
+        OSError,
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        valohai_yaml.ValidationErrors,
+    ) as error:
+        raise InputError(
+            f"{path}: expected the definitions of steps and pipelines, got "
+            f"{shorten(error)}; write the file again with python -m "
+            "valohai_step.write_yaml."
+        ) from error
 
 
 def find_newest_outputs(step_name, input_name, optional):

@@ -13,6 +13,7 @@ from absl import logging
 from tqdm import tqdm
 
 from valohai_step import runtime
+from yolov3_tf2.errors import is_write_error, without_staging
 
 # Set before TensorFlow is imported. Its C++ code logs harmless events as errors, such
 # as the use of a slower implementation; real errors are raised in Python.
@@ -31,17 +32,20 @@ def staged_outputs(quiet=False):
     """
     root = Path(valohai.outputs().path(".keep", makedirs=False)).parent
     made = [folder for folder in (root, root.parent) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(".partial-*"):
-        shutil.rmtree(left)  # From a run that was killed.
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
+    with writing_outputs(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(".partial-*"):
+            shutil.rmtree(left)  # From a run that was killed.
+        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     try:
-        yield staging
-        _publish(staging, root)
+        with writing_outputs(root, staging):
+            yield staging
+            _publish(staging, root)
         if not quiet:
             logging.info("written to %s", _short(root))
     except BaseException:
-        shutil.rmtree(staging)
+        with suppress(OSError):  # It would hide the error that is the cause.
+            shutil.rmtree(staging)
         # The folders made above, if they are still empty.
         with suppress(OSError):
             for folder in made:
@@ -74,9 +78,56 @@ def _publish(staging, root):
         staging.rmdir()
 
 
+@contextmanager
+def writing_outputs(root, staging=None):
+    """Makes an `OSError` on writing name the outputs folder and what was written.
+
+    Args:
+        root: the folder of the step's outputs.
+        staging: the folder in it where unfinished files are.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = _find_unwritten(error, root, staging)
+        if what is None:  # It is about something else, such as an input.
+            raise
+        raise OSError(
+            f"outputs folder {root}: {what} cannot be written: {error.strerror}; "
+            "free space or allow writing there, or set VH_OUTPUTS_DIR to another "
+            "folder."
+        ) from error
+
+
+def _find_unwritten(error, root, staging):
+    """Returns the name of the output that an error is about; None if it is of none."""
+    # Of a copy, the second name is that of the target.
+    for name in filter(None, (error.filename2, error.filename)):
+        path = Path(os.fsdecode(name))
+        if path in (root, *root.parents):
+            return "the folder"
+        if path.is_relative_to(root):
+            return _output_name(path, root)
+    if error.filename or not is_write_error(error):
+        return None
+    # The error of an open file does not name it: it is the one written last.
+    files = [path for path in (staging or root).rglob("*") if path.is_file()]
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=root)
+    return _output_name(newest, root)
+
+
+def _output_name(path, root):
+    """Returns the name of an output, without the staging folder that it is still in."""
+    name = without_staging(f"/{path.relative_to(root).as_posix()}").strip("/.")
+    return name or "a file"
+
+
 def outputs_folder():
     """Creates the folder of the step's outputs; returns its path."""
-    return Path(valohai.outputs().path(".keep")).parent
+    root = Path(valohai.outputs().path(".keep", makedirs=False)).parent
+    with writing_outputs(root):
+        root.mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def _short(path):

@@ -17,7 +17,8 @@ import valohai
 from absl import logging
 
 from valohai_step import option_help
-from yolov3_tf2.errors import InputError
+from valohai_step.config_files import check_config_files
+from yolov3_tf2.errors import InputError, describe
 
 # Renamed options, from the former name to the present one. Both are accepted.
 FORMER_NAMES = {"review_pictures": "review_images"}
@@ -80,10 +81,17 @@ def read_option(name):
 def without_command_line():
     """Hides the command line from `valohai.prepare`, which runs in the block.
 
+    It also ends the step with one line if a config file of Valohai is damaged.
+
     valohai-utils would exit with its own usage message if a number is malformed, take
     any word for true, and only warn of unknown options. `read_parameters` reads the
     command line instead.
     """
+    try:
+        check_config_files()
+    except InputError as error:
+        # This runs before `run_step`, which prints errors.
+        sys.exit(f"error: {describe(error)}")
     arguments, sys.argv[1:] = sys.argv[1:], []
     try:
         yield

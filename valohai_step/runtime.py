@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from absl import flags, logging
 from tqdm import tqdm
 
-from yolov3_tf2.errors import InputError, reason
+from yolov3_tf2.errors import InputError, describe, reason
 
 # Windows has no SIGHUP.
 _STOP_SIGNALS = [
@@ -26,15 +26,7 @@ def run_step(main):
     The exit status is what `main` returns, or 0 if that is None; 1 with one line for an
     `InputError` or `OSError`; 128 plus the number of the signal that stopped the step.
     """
-    flags.FLAGS(sys.argv[:1])  # absl warns if its flags are not parsed.
-    logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(_StepFormatter())
-    logging.get_absl_handler().addFilter(
-        # Hides TensorFlow's notes, such as how long it took to shard a checkpoint.
-        lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
-    )
-    _write_above_bars(logging.get_absl_handler().python_handler)
-    logging.set_verbosity(logging.INFO)
+    set_up_logging()
     received = exit_when_stopped()
     try:
         status = main() or 0
@@ -49,7 +41,7 @@ def run_step(main):
             # TensorFlow's C++ code can turn the KeyboardInterrupt into another
             # exception, such as a SystemError.
             _end_interrupted(received)
-        message = str(error)
+        message = describe(error)
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's.
             message = (
                 f"out of memory: {reason(error)}; lower --batch_size or --size, or "
@@ -60,6 +52,22 @@ def run_step(main):
         # An OSError comes from the machine, such as a full disk or a read-only folder.
         logging.error("error: %s", message)
         sys.exit(1)
+
+
+def set_up_logging():
+    """Makes absl's log one of plain lines, from the level of information on."""
+    handler = logging.get_absl_handler()
+    if isinstance(handler.python_handler.formatter, _StepFormatter):
+        return
+    flags.FLAGS(sys.argv[:1])  # absl warns if its flags are not parsed.
+    logging.use_absl_handler()
+    handler.setFormatter(_StepFormatter())
+    handler.addFilter(
+        # Hides TensorFlow's notes, such as how long it took to shard a checkpoint.
+        lambda record: record.levelno > 20 or "tensorflow" not in record.pathname
+    )
+    _write_above_bars(handler.python_handler)
+    logging.set_verbosity(logging.INFO)
 
 
 class _StepFormatter(python_logging.Formatter):

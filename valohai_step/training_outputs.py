@@ -5,12 +5,17 @@ import math
 
 from absl import logging
 
-from valohai_step import execution
-from valohai_step.outputs import log_metadata, outputs_folder, staged_outputs
+from valohai_step import execution, resuming
+from valohai_step.outputs import (
+    log_metadata,
+    outputs_folder,
+    staged_outputs,
+    writing_outputs,
+)
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
-from yolov3_tf2.errors import InputError
-from yolov3_tf2.evaluation import matching, plots, previews
+from yolov3_tf2.errors import InputError, naming
+from yolov3_tf2.evaluation import draw, matching, plots, previews
 from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
@@ -24,9 +29,18 @@ NUM_WORST_IMAGES = 8
 class Checkpoints:
     """Saves and restores the state of a training run, together with its best model."""
 
-    def __init__(self, trainer, variant, class_names):
-        """Takes the `Trainer`, its `variants.Variant` and the list of class names."""
+    def __init__(self, trainer, variant, class_names, options):
+        """Starts without a model.
+
+        Args:
+            trainer: the `Trainer`.
+            variant: its `variants.Variant`.
+            class_names: list of strings.
+            options: dict of the parameters of train.py, with the precision that is
+                used in place of `auto`.
+        """
         self._trainer, self._variant, self._class_names = trainer, variant, class_names
+        self._options = options
         self._best = None  # The epoch of the best model that was saved.
 
     @property
@@ -47,27 +61,52 @@ class Checkpoints:
             InputError: the checkpoint has other classes, or is damaged.
         """
         info = training_state.read_state_info(path)
+        self._check_run(path, info)
+        changed = resuming.changed_options(info.get("options", {}), self._options)
+        initial = training_state.restore_state(
+            path, self._trainer.state(), resuming.describe_refused_options(changed)
+        )
+        with writing_outputs(outputs_folder()):
+            copied = training_state.copy_state(path, self._folder)
+        execution.upload_now(copied)
+        self._best = info["best_epoch"]
+        with staged_outputs(quiet=True) as folder:
+            training_state.restore_best(path, self._best, folder / "model")
+        logging.info("resuming after epoch %d from %s", info["epoch"], path)
+        resuming.log_changes(
+            changed, initial, info["history"], self._trainer.learning_rate()
+        )
+        return info["history"]
+
+    def _check_run(self, path, info):
+        """Raises an `InputError` if a state is of another network or other classes."""
         expected = {"variant": self._variant.name, "classes": self._class_names}
-        found = {
-            "variant": info["variant"],
-            "classes": [normalise_name(name) for name in info["classes"]],
-        }
+        try:
+            found = {
+                "variant": info["variant"],
+                "classes": [normalise_name(name) for name in info["classes"]],
+            }
+            best_epoch(info["history"])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"{path}: expected the JSON of a checkpoint of train.py, got one with "
+                f"missing or wrong values ({error!r}); was it edited?"
+            ) from error
         for name, value in expected.items():
             if found[name] != value:
                 raise InputError(
                     f"{path}: expected a training run with {name} {value}, got "
                     f"{found[name]}; is this the checkpoint of another run?"
                 )
-        training_state.restore_state(path, self._trainer.state())
-        execution.upload_now(training_state.copy_state(path, self._folder))
-        self._best = info["best_epoch"]
-        with staged_outputs(quiet=True) as folder:
-            training_state.restore_best(path, self._best, folder / "model")
-        logging.info("resuming after epoch %d from %s", info["epoch"], path)
-        return info["history"]
 
     def save(self, history):
         """Saves the state after the last epoch of a history."""
+        with writing_outputs(outputs_folder()):
+            written = self._write(history)
+        execution.upload_now(written)
+
+    def _write(self, history):
+        """Writes what `save` saves; returns the paths of the files."""
         best = best_epoch(history)
         written = []
         if best != self._best:
@@ -78,9 +117,10 @@ class Checkpoints:
             "best_epoch": best,
             "variant": self._variant.name,
             "classes": self._class_names,
+            "options": self._options,
             "history": history,
         }
-        written += training_state.save_state(
+        return written + training_state.save_state(
             self._folder,
             history[-1]["epoch"],
             self._trainer.state(),
@@ -88,7 +128,6 @@ class Checkpoints:
             # Valohai may still be uploading them, and deletes them itself.
             keep_older=execution.is_on_valohai(),
         )
-        execution.upload_now(written)
 
 
 def save_model(trainer, info):
@@ -136,7 +175,7 @@ def draw_batch(dataset, class_names):
     ]
     mosaic = previews.batch_mosaic(*zip(*tiles[:16], strict=True), class_names)
     with staged_outputs(quiet=True) as folder:
-        mosaic.save(folder / "train_batch.jpg", quality=90)
+        draw.save_image(mosaic, folder / "train_batch.jpg", quality=90)
 
 
 def finish(results, tested, test_paths, class_names, history, min_ap50, chosen_on):
@@ -147,18 +186,26 @@ def finish(results, tested, test_paths, class_names, history, min_ap50, chosen_o
         test_paths: list of the TFRecord files that it was tested on.
         class_names: list of strings.
         history: list of the results of all epochs.
-        min_ap50: the AP50 that it must reach for a pipeline to continue.
+        min_ap50: the AP50 that it must reach to be published, and for a pipeline to
+            continue.
         chosen_on: the split of which the history has the results, "validation" or
             "test".
 
     Returns:
-        Its accuracy in words.
+        Its accuracy in words, and whether it reaches `min_ap50`.
     """
     score_threshold = read_model_info(outputs_folder() / "model" / FILE).shown_threshold
     with staged_outputs() as folder:
         (folder / "plots").mkdir()
-        plots.curves(history, chosen_on).savefig(folder / "plots" / "curves.png")
-        draw_plots(folder / "plots", tested, test_paths, class_names, score_threshold)
+        draw_plots(
+            folder / "plots",
+            history,
+            tested,
+            test_paths,
+            class_names,
+            score_threshold,
+            chosen_on,
+        )
     best = best_epoch(history)
     if best == 0 and len(history) > 1:
         logging.warning("no epoch improved the model: model/ is as before training")
@@ -180,23 +227,32 @@ def finish(results, tested, test_paths, class_names, history, min_ap50, chosen_o
         score_threshold=score_threshold,
     )
     execution.set_status(outcome)
-    return outcome
+    return outcome, not below
 
 
-def draw_plots(folder, tested, test_paths, class_names, score_threshold):
-    """Draws precision over recall, a confusion matrix and the worst images of a model.
+def draw_plots(
+    folder, history, tested, test_paths, class_names, score_threshold, chosen_on
+):
+    """Draws curves, a confusion matrix and the images with the most errors.
 
     Args:
         folder: where they are saved.
+        history, chosen_on: see `finish`.
         tested: list of `coco.EvaluatedImage`.
         test_paths: list of their TFRecord files.
         class_names: list of strings.
         score_threshold: detections with a lower score are ignored.
     """
-    plots.precision_recall(tested, class_names).savefig(folder / "precision_recall.png")
-    plots.confusion_matrix(tested, class_names, score_threshold).savefig(
-        folder / "confusion_matrix.png"
-    )
+    for name, figure in (
+        ("curves.png", plots.curves(history, chosen_on)),
+        ("precision_recall.png", plots.precision_recall(tested, class_names)),
+        (
+            "confusion_matrix.png",
+            plots.confusion_matrix(tested, class_names, score_threshold),
+        ),
+    ):
+        with naming(folder / name):
+            figure.savefig(folder / name)
     worst = matching.worst_images(
         tested, NUM_WORST_IMAGES, score_threshold=score_threshold
     )
@@ -207,4 +263,4 @@ def draw_plots(folder, tested, test_paths, class_names, score_threshold):
     ]
     if worst:
         mosaic = previews.worst_mosaic(worst, images, class_names, score_threshold)
-        mosaic.save(folder / "worst.jpg", quality=90)
+        draw.save_image(mosaic, folder / "worst.jpg", quality=90)

@@ -9,7 +9,6 @@ those commands do not know: what a step installs, its environment, and the tasks
 `vh yaml pipeline` deletes.
 """
 
-import argparse
 import ast
 import sys
 
@@ -20,7 +19,9 @@ from valohai_yaml.objs import Config
 from valohai_yaml.objs.environment_variable import EnvironmentVariable
 from valohai_yaml.objs.task import Task
 
+from valohai_step import runtime
 from valohai_step.local_outputs import REPOSITORY
+from valohai_step.parameters import parse_value, split_options, unknown_option
 
 YAML = REPOSITORY / "valohai.yaml"
 PAGE = REPOSITORY / "docs" / "parameters.md"
@@ -160,9 +161,14 @@ def _table(columns, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only compare")
-    check = parser.parse_args().check
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
+    check = False
+    for option in split_options(sys.argv[1:]):
+        if option.name != "check":
+            raise unknown_option(option.name, ["check"])
+        check = parse_value("check", {"default": False}, option.values)
     config = build_config()
     texts = {YAML: config_to_yaml(config), PAGE: build_page(config)}
     changed = [
@@ -181,4 +187,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runtime.run_step(main)

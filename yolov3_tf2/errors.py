@@ -1,5 +1,7 @@
 """The error for what a user can cause, and shorter messages of TensorFlow errors."""
 
+import errno
+import os
 import re
 from contextlib import contextmanager
 
@@ -13,15 +15,74 @@ class InputError(ValueError):
     """
 
 
+# What a full, limited or read-only disk answers. The error of a file that is already
+# open does not name the file.
+_WRITE_ERRORS = [
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")
+    if hasattr(errno, name)
+]
+
+
 @contextmanager
 def writing(path):
-    """Context that turns a TensorFlow error on writing `path` into an `OSError`."""
+    """Context that turns a TensorFlow error on writing `path` into an `OSError`.
+
+    Its number is `EIO` where TensorFlow's words are not those of the system.
+    """
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as error:
-        raise OSError(f"{path} cannot be written: {reason(error)}") from error
+        # The name of a temporary file is before the semicolon.
+        cause = reason(error).rpartition("; ")[2]
+        numbers = {os.strerror(number): number for number in _WRITE_ERRORS}
+        number = numbers.get(cause, errno.EIO)
+        raise OSError(number, cause, str(path)) from error
+
+
+@contextmanager
+def naming(path):
+    """Context that makes an `OSError` name the file that is written in it.
+
+    The error of an open file on a full disk does not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+def is_write_error(error):
+    """Whether an `OSError` is about writing, whatever the file."""
+    return error.errno in _WRITE_ERRORS
+
+
+def describe(error):
+    """Returns the message of an exception as one line, without staging folders.
+
+    Files are written to folders named `.partial…` and then moved to their places. A
+    message names the place, as the folder no longer exists when it is read.
+
+    Example:
+        >>> describe(OSError(28, "No space left", "outputs/.partial-x7f3/model.json"))
+        'outputs/model.json cannot be written: No space left'
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name]
+        subject = " to ".join(names) or ("a file" if is_write_error(error) else "")
+        verb = " cannot be written" if is_write_error(error) else ""
+        text = f"{subject}{verb}: {error.strerror}" if subject else error.strerror
+    return " ".join(without_staging(text).split())
+
+
+def without_staging(text):
+    """Returns a text without the staging folders in its paths, see `describe`."""
+    return re.sub(r"[/\\]\.partial[\w-]*", "", text)
 
 
 def reason(error):
@@ -35,4 +96,9 @@ def reason(error):
         r"\S+"
     )
     message = re.sub(noise, "", error.message, flags=re.MULTILINE)
-    return " ".join(message.split())[:500].rstrip(".")
+    return shorten(message).rstrip(".")
+
+
+def shorten(message):
+    """Returns a message of another package as one line of at most 500 characters."""
+    return " ".join(str(message).split())[:500]

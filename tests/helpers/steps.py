@@ -63,8 +63,10 @@ def on_a_full_disk(script, outputs, size, *arguments):
     )
     _, stderr = process.communicate()
     assert process.returncode == 1 and "Traceback" not in stderr, stderr
-    assert "error: " in stderr and "File too large" in stderr
-    return stderr
+    (error,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert f"outputs folder {outputs}: " in error and ".partial" not in stderr
+    assert " cannot be written: File too large; free space" in error
+    return error
 
 
 def weights(run_script, outputs, path, *arguments, classes=3):

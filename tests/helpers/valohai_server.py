@@ -315,6 +315,7 @@ class ValohaiServer:
         for plan in plans:
             ((name, node),) = plan.nodes.items()
             execution = self._add(plan.templates[name], node, commit.folder)
+            execution.node.environment["VH_TASK_ID"] = str(task.id)
             task.executions.append(execution)
         is_distributed = payload["type"] == "distributed"
         if is_distributed:

@@ -1,6 +1,8 @@
 """Records in shards, written by one process and by several."""
 
 import os
+import re
+import resource
 import signal
 import time
 
@@ -11,7 +13,7 @@ from suite_export import box, build, labelled
 
 from superbai import shards
 from yolov3_tf2.data import records
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, describe
 
 
 class Bar:
@@ -105,6 +107,32 @@ def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
     with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected an"):
         shards.write_shards(export, planned, set(), Bar(), 2)
     assert not shards.multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_names_the_shard(tmp_path, exports, monkeypatch, processes):
+    monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
+    export = exports(40)
+    folder = tmp_path / ".partial-x7f3"
+    folder.mkdir()
+    planned = shards.plan_shards({"train": export.items}, folder, 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    read_item = export.read
+
+    def read_on_full_disk(item, notes):
+        # Here, as starting processes needs files in memory.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        return read_item(item, notes)
+
+    monkeypatch.setattr(export, "read", read_on_full_disk)
+    try:
+        with pytest.raises(OSError) as caught:
+            shards.write_shards(export, planned, set(), Bar(), processes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    name = r"train/train-0000\d-of-00002.tfrecord"
+    expected = rf"{tmp_path}/{name} cannot be written: File too large"
+    assert re.fullmatch(expected, describe(caught.value))
 
 
 def test_a_killed_process_is_reported(tmp_path, exports, monkeypatch):

@@ -2,15 +2,19 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
 from contextlib import suppress
 
 import pytest
+import tensorflow as tf
+from absl import logging
 from project import start_training
 from valohai_worker import files, watched
 
+from valohai_step import resuming
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.training import state as training_state
 
@@ -132,10 +136,23 @@ def finished(tmp_path_factory, data):
 @pytest.mark.slow
 def test_a_finished_training_can_be_extended(tmp_path, data, finished):
     files = sorted((finished / "checkpoints").iterdir())
-    process = start_training(tmp_path, [*data, "--epochs=3", "--checkpoints", *files])
+    # The layers that were frozen in all its epochs are trained in the last one.
+    process = start_training(tmp_path, [*data, "--epochs=4", "--checkpoints", *files])
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    assert [row.get("epoch") for row in rows(stdout)] == [3, None]
+    assert [row.get("epoch") for row in rows(stdout)] == [3, 4, None]
+    assert (
+        "the checkpoint was written with --epochs=2; this run continues with --epochs=4"
+    ) in stderr
+    assert re.search(r"learning rate continues at 0\.\d+ instead of 1e-05", stderr)
+    assert "the pretrained layers were frozen until now" in stderr
+    # And the other way round.
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    arguments = [*data, "--epochs=3", "--checkpoints", *files]
+    process = start_training(tmp_path / "again", arguments)
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert "nothing is left to train: epoch 4 of 3 is done" in stderr
 
 
 @pytest.mark.slow
@@ -146,14 +163,20 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, data, finished):
     for arguments, words in (
         ([*other, "--checkpoints", *files], "is this the checkpoint of another"),
         (
-            [*data, "--optimizer=sgd", "--checkpoints", *files],
-            "cannot resume from",
+            [*data, "--epochs=2", "--optimizer=sgd", "--checkpoints", *files],
+            "it was written with --optimizer=adamw: use the same.",
+        ),
+        (
+            [*data, "--transfer=darknet", "--checkpoints", *files],
+            "it was written with --transfer=no_output: use the same.",
         ),
     ):
         process = start_training(tmp_path / "outputs", arguments)
         _, stderr = process.communicate()
         assert process.returncode == 1 and words in stderr, stderr
         assert "Traceback" not in stderr
+        (line,) = [each for each in stderr.splitlines() if each.startswith("error: ")]
+        assert len(line) < 600, line
 
 
 def write_set(folder, name, text="{}"):
@@ -186,6 +209,92 @@ def test_an_error_names_a_damaged_state(tmp_path):
     write_set(tmp_path, "epoch-0003", '{"epoch": 3')
     with pytest.raises(InputError, match="epoch-0003.json: expected the JSON"):
         find_state(tmp_path)
+
+
+def as_state(path, **values):
+    """Writes a checkpoint of variables with these values."""
+    tf.train.Checkpoint(**as_variables(values)).write(
+        str(path.with_name(path.stem + ".tf"))
+    )
+
+
+def as_variables(values):
+    # A dict cannot have the slash of "kept/m" as a keyword.
+    return {name.replace("__", "/"): tf.Variable(v) for name, v in values.items()}
+
+
+def test_groups_that_only_one_of_two_runs_has(tmp_path):
+    path = tmp_path / "epoch-0003.json"
+    frozen = {"model__a.b": [1.0, 2.0], "new__m": 3.0}
+    as_state(path, **frozen)
+    variables = as_variables(
+        {"model__a.b": [0.0, 0.0], "new__m": 0.0, "kept__m": 7.0, "loss_scale__s": 8.0}
+    )
+    initial = training_state.restore_state(path, variables, "")
+    assert initial == {"kept", "loss_scale"}
+    values = {name: variable.numpy().tolist() for name, variable in variables.items()}
+    assert values == {"model/a.b": [1, 2], "new/m": 3, "kept/m": 7, "loss_scale/s": 8}
+
+    as_state(path, **frozen, kept__m=5.0)
+    del variables["kept/m"], variables["loss_scale/s"]
+    assert training_state.restore_state(path, variables, "") == set()
+    # A part of a group is another group.
+    variables |= as_variables({"kept__v": 0.0})
+    with pytest.raises(InputError) as caught:
+        training_state.restore_state(path, variables, "use the same --optimizer")
+    assert str(caught.value) == (
+        f"{tmp_path / 'epoch-0003.tf'}: cannot resume from this checkpoint: it lacks "
+        "kept/v, it has in addition kept/m; use the same --optimizer."
+    )
+
+
+def test_a_checkpoint_of_other_shapes(tmp_path):
+    path = tmp_path / "epoch-0003.json"
+    as_state(path, model__a=[1.0, 2.0])
+    with pytest.raises(
+        InputError, match=r"expected model/a of shape \(3,\), got \(2,\)"
+    ):
+        training_state.restore_state(path, as_variables({"model__a": [0.0] * 3}), "")
+
+
+@pytest.mark.parametrize("suffix", [".tf.index", ".tf.data-00000-of-00001"])
+@pytest.mark.parametrize("content", [b"", b"\n\nnonsense" * 9])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, suffix, content):
+    path = tmp_path / "epoch-0003.json"
+    as_state(path, model__a=[1.0, 2.0])
+    (tmp_path / f"epoch-0003{suffix}").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        training_state.restore_state(path, as_variables({"model__a": [0.0, 0.0]}), "")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_what_a_resumed_run_says(caplog):
+    caplog.set_level("INFO", logger=logging.get_absl_logger().name)
+    before = {"epochs": 3, "seed": 0, "transfer": "heads", "patience": 1}
+    now = {"epochs": 30, "seed": 0, "transfer": "none", "patience": 9, "new": 1}
+    changed = resuming.changed_options(before, now)
+    assert changed == {"epochs": (3, 30), "transfer": ("heads", "none")}
+    assert resuming.describe_refused_options(changed) == (
+        "it was written with --transfer=heads: use the same"
+    )
+    # A checkpoint of an earlier version has no options.
+    assert resuming.changed_options({}, now) == {}
+    assert "the same --transfer and --optimizer" in resuming.describe_refused_options(
+        {}
+    )
+    resuming.log_changes({}, set(), [{"epoch": 0}], 0.1)
+    resuming.log_changes({}, set(), [{"epoch": 1, "learning_rate": 0.1}], 0.1)
+    assert not caplog.text
+    resuming.log_changes(
+        {"epochs": (3, 30)}, {"kept"}, [{"epoch": 3, "learning_rate": 1e-5}], 0.001
+    )
+    assert [record.message for record in caplog.records] == [
+        "the checkpoint was written with --epochs=3; this run continues with "
+        "--epochs=30",
+        "the learning rate continues at 0.001 instead of 1e-05, in the schedule of "
+        "this run's epochs",
+        "the pretrained layers were frozen until now: their optimizer starts anew",
+    ]
 
 
 def uploads(outputs, uploaded):

@@ -77,6 +77,21 @@ def test_tags_alone(outputs):
     assert properties(outputs)["model/model.json"] == {"valohai.tags": ["a"]}
 
 
+def test_a_sweep_moves_no_alias_and_no_version(outputs, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("VH_TASK_ID", "0123")
+    execution.add_model("model", "shapes", "best", ["a"], "")
+    assert properties(outputs)["model/model.json"] == {"valohai.tags": ["a"]}
+    (line,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert "one of several executions of a task: model/ gets no version and no" in line
+
+
+def test_a_distributed_task_is_no_sweep(outputs, monkeypatch, tmp_path):
+    monkeypatch.setenv("VH_TASK_ID", "0123")
+    monkeypatch.setattr(valohai.distributed, "is_distributed_task", lambda: True)
+    execution.add_model("model", "", "best", [], "")
+    assert properties(outputs)["model/model.json"] == {"valohai.alias": "best-json"}
+
+
 @pytest.mark.parametrize("name", ["a/b", "a b", "dataset://a", "ä", "-a", "a\n"])
 def test_names_that_break_an_address_are_rejected(name):
     with pytest.raises(InputError, match="--valohai_model: expected letters, digits"):

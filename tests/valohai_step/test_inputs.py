@@ -1,10 +1,18 @@
 """Class files and patterns; inputs as a user gives them are in tests/test_steps.py."""
 
+import json
 import unicodedata
 
 import pytest
+import valohai
+from file_server import Page, serving
+from project import SHARED
+from steps import NAMES, model_files
 
+from valohai_step import inputs
 from valohai_step.inputs import glob_paths, read_class_names
+from valohai_step.local import sample
+from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
 
 
@@ -31,3 +39,76 @@ def test_a_path_comes_before_a_pattern(tmp_path):
         "b.jpg",
     ]
     assert glob_paths(str(tmp_path / "c*")) == []
+
+
+@pytest.fixture
+def server():
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def give(tmp_path, monkeypatch):
+    """Sets the command line of this process, whose downloads are kept apart."""
+    monkeypatch.setattr(inputs, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setattr(valohai.internals.global_state, "inputs", {})
+    return lambda *arguments: monkeypatch.setattr("sys.argv", ["step.py", *arguments])
+
+
+def test_the_files_of_a_model_may_be_addresses(server, give, files):
+    urls = []
+    for path in model_files(files / "model"):
+        server.pages[f"/{path.name}"] = Page(path.read_bytes())
+        urls.append(f"{server.url}/{path.name}")
+    give("--model", *urls)
+    from yolov3_tf2.network import checkpoint
+
+    folder = inputs.input_folder("model", "model.json")
+    assert checkpoint.read_model_info(folder).class_names == NAMES
+
+
+def test_addresses_with_one_file_name_are_all_used(server, give):
+    for folder in "ab":
+        server.pages[f"/{folder}/images.zip"] = Page(folder.encode())
+    give("--images", *(f"{server.url}/{folder}/images.zip" for folder in "ab"))
+    paths = inputs.input_paths("images", folders=True)
+    assert [path.read_bytes() for path in paths] == [b"a", b"b"]
+
+
+def test_an_address_in_a_config_file(server, give, monkeypatch, tmp_path):
+    config = {"classes": {"files": [{"name": "a.txt", "uri": f"{server.url}/a.txt"}]}}
+    (tmp_path / "inputs.json").write_text(json.dumps(config))
+    monkeypatch.setenv("VH_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("VH_INPUTS_DIR", str(tmp_path / "inputs"))
+    give()
+    for text in (b"circle\n", b"square and more\n"):
+        server.pages["/a.txt"] = Page(text)
+        valohai.internals.global_state_loader.load_global_state()
+        (path,) = inputs.input_paths("classes")
+        assert path.read_bytes() == text
+
+
+@pytest.mark.parametrize("source", ["drawn", "shared"])
+def test_a_changed_export_behind_one_address(
+    server, checkout, run_script, tmp_path, source
+):
+    exports = SHARED / "cases" / "stale"
+    if source == "drawn":
+        exports = tmp_path / "exports"
+        for version, num_train in (("v1", 3), ("v2", 7)):
+            (exports / version).mkdir(parents=True)
+            sample.write_export(exports / version, num_train, num_test=1)
+    elif not exports.is_dir():
+        pytest.skip(f"the cases are not here: no folder {exports}")
+    for version, num_images in (("v1", 4), ("v2", 8)):
+        arguments = []
+        for name in ("images", "labels"):
+            body = (exports / version / f"{name}.zip").read_bytes()
+            server.pages[f"/{source}/{name}.zip"] = Page(body)
+            arguments += [f"--{name}", f"{server.url}/{source}/{name}.zip"]
+        process = run_script(
+            "convert_superbai.py", *arguments, outputs=tmp_path / version, cwd=checkout
+        )
+        assert process.returncode == 0, process.stderr
+        shards = sorted((tmp_path / version).rglob("*.tfrecord"))
+        assert RecordFiles(shards).total == num_images

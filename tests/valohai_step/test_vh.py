@@ -566,7 +566,7 @@ def test_a_pipeline_stops_if_the_model_is_too_poor(vh, pipelines):
 def test_the_sweep_of_learning_rates(vh, server, training_inputs):
     vh(
         *("task", "run", "--adhoc", "learning-rate-sweep"),
-        *options(TINY | {"epochs": 1}),
+        *options(TINY | {"epochs": 1, "valohai_alias": "best", "valohai_tags": "a"}),
         *training_inputs,
     )
     task = server.tasks[-1]
@@ -578,7 +578,9 @@ def test_the_sweep_of_learning_rates(vh, server, training_inputs):
     assert len({e.node.metadata[1]["learning_rate"] for e in task.executions}) == 3
     for execution in task.executions:
         assert execution.node.parameters["epochs"] == 1
-        assert execution.output("model/model.json")
+        # The last one to end would take the alias from the best one.
+        model = execution.output("model/model.json")
+        assert model.properties == {"valohai.tags": ["a"]}
     assert listed(vh, "task", task.counter)["status"] == "complete"
 
 

@@ -160,3 +160,23 @@ def test_the_image_and_the_packages_are_those_of_the_project(config, checkout):
         install = step.command[0].split()
         assert install[:2] == ["pip", "install"]
         assert (checkout / install[install.index("-r") + 1]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--chek", "unknown option --chek; did you mean --check?"),
+        ("--check=1", "--check: expected true or false, got '1'."),
+        ("--check=", "missing value for --check"),
+        ("now", "unexpected value 'now': expected an option before it."),
+    ],
+)
+def test_wrong_options_are_one_line(checkout, argument, message):
+    process = write(checkout, argument)
+    assert process.returncode == 1
+    assert (process.stdout, process.stderr) == ("", f"error: {message}\n")
+
+
+def test_help(checkout):
+    process = write(checkout, "--help")
+    assert process.returncode == 0 and "--check" in process.stdout

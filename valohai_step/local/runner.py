@@ -26,7 +26,7 @@ from valohai_step.parameters import (
     split_options,
     suggest_name,
 )
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, describe
 
 # Without images and labels the pipeline runs on a drawn sample, small enough for a
 # laptop. Values of the command line override these.
@@ -52,11 +52,12 @@ def run_command_line(pipeline_name, arguments):
         pipeline_name: of the pipeline to run where there is no `--pipeline=NAME`.
         arguments: of the command line.
     """
+    runtime.set_up_logging()
     received = runtime.exit_when_stopped()  # The running step is stopped too.
     try:
         return _run(pipeline_name, arguments)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         name = signal.Signals(received[0]).name

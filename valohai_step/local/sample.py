@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from valohai_step import runtime
+from yolov3_tf2.errors import InputError
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = ((226, 78, 66), (62, 142, 222), (92, 178, 90), (240, 186, 62), (150, 98, 200))
@@ -27,6 +28,10 @@ DATASET = "shapes"
 
 
 def main():
+    if len(sys.argv) != 2:
+        raise InputError(
+            f"expected one folder to write to, got {len(sys.argv) - 1} arguments."
+        )
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     write_export(folder, NUM_TRAIN, NUM_TEST)
@@ -170,4 +175,4 @@ def _uuid(kind, name):
 
 
 if __name__ == "__main__":
-    main()
+    runtime.run_step(main)

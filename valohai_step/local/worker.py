@@ -9,7 +9,6 @@ import contextlib
 import fnmatch
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +21,9 @@ import valohai_yaml
 import yaml
 
 from valohai_step import downloads
-from valohai_step.inputs import glob_paths
+from valohai_step.inputs import glob_paths, is_address, link_or_copy
 from valohai_step.local_outputs import REPOSITORY
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, is_write_error
 
 STOP_SECONDS = 60  # How long to wait for a step that was told to stop.
 
@@ -69,8 +68,20 @@ def run_node(state, run, node, edges, repository=None):
         edges: of its pipeline.
         repository: the folder of the step's script, by default that of this project.
     """
-    repository = repository or REPOSITORY
     folder = state / "runs" / run / node.name
+    try:
+        return _run_in_folder(folder, state, run, node, edges, repository or REPOSITORY)
+    except OSError as error:
+        if error.filename or not is_write_error(error):
+            raise
+        raise OSError(
+            f"{folder}: inputs, config or log of this step cannot be written: "
+            f"{error.strerror}; free space on this disk."
+        ) from error
+
+
+def _run_in_folder(folder, state, run, node, edges, repository):
+    """Runs one step in its folder, see `run_node`."""
     outputs = state / "outputs" / run / node.name
     for path in (folder / "config", folder / "inputs", outputs):
         path.mkdir(parents=True)
@@ -208,7 +219,7 @@ def fetch_files(state, node, name):
     option = f"--{node.name}.{name}"
     files = []
     for value in node.inputs[name]:
-        if "://" in value:
+        if is_address(value):
             path = downloads.download(value, state / "downloads", f"{option}=FILE")
             files.append((path, path.name))
             continue
@@ -266,11 +277,7 @@ def _link(path, name, folder):
             f"input '{folder.name}': expected files of different names, got two named "
             f"{name}; one of them is {path}."
         )
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        # The file is on another disk, or the disk has no hard links.
-        shutil.copyfile(path, target)
+    link_or_copy(path, target)
     return {
         "name": name,
         "path": str(target),

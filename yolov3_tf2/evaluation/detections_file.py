@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 
+from yolov3_tf2.errors import naming
 from yolov3_tf2.evaluation import coco
 
 
@@ -29,6 +30,7 @@ class DetectionsFile:
         """
         self.num_images, self.num_objects, self.num_full = 0, 0, 0
         self._class_names, self._left_out = class_names, left_out
+        self._path = path
         # Annotations follow the images in the file, but arrive together with them: they
         # wait in a temporary file.
         self._annotations = tempfile.TemporaryFile(  # noqa: SIM115
@@ -41,7 +43,7 @@ class DetectionsFile:
         return self
 
     def __exit__(self, kind, *error):
-        with self._file, self._annotations:
+        with naming(self._path), self._file, self._annotations:
             if kind is None:
                 self._finish()
 
@@ -54,12 +56,14 @@ class DetectionsFile:
         """
         self.num_images += 1
         self.num_full += detections.is_full
-        _append_element(self._file, self.num_images, image)
-        for annotation in coco.coco_annotations(
+        annotations = coco.coco_annotations(
             self.num_images, detections.boxes_px, detections.labels, detections.scores
-        ):
-            self.num_objects += 1
-            _append_element(self._annotations, self.num_objects, annotation)
+        )
+        with naming(self._path):
+            _append_element(self._file, self.num_images, image)
+            for annotation in annotations:
+                self.num_objects += 1
+                _append_element(self._annotations, self.num_objects, annotation)
 
     def _finish(self):
         self._file.write('],\n"annotations": [')

@@ -6,10 +6,13 @@ Class names may be in any script.
 import colorsys
 import functools
 import importlib.util
+import io
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from PIL import ImageDraw, ImageFont
+
+from yolov3_tf2.errors import naming
 
 # Noto Sans CJK: Latin, Korean, Japanese and Chinese. Index 1 is its Korean face.
 _FONT_PACKAGE, _FONT_FILE, _FONT_INDEX = (
@@ -132,3 +135,16 @@ def output_names():
         return output
 
     return name_output
+
+
+def save_image(image, path, quality=92):
+    """Saves an image as PNG or, where that is not the file's extension, as JPEG.
+
+    Raises:
+        OSError: it cannot be written. Pillow writes to some files by itself and does
+            not notice where only a part of its last bytes fits on the disk.
+    """
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=quality)
+    with naming(path):
+        path.write_bytes(encoded.getvalue())

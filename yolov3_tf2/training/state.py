@@ -15,10 +15,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.errors import InputError, reason, writing
 from yolov3_tf2.network import checkpoint
 
+# What only some runs have: the optimizer of the pretrained layers, which may be frozen,
+# and the scale of the loss, for float16.
+OPTIONAL_GROUPS = ("kept", "loss_scale")
+
 _SUFFIXES = (".tf.index", ".tf.data-00000-of-00001", ".json")
+_KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def save_best(folder, epoch, model_folder):
@@ -48,7 +53,7 @@ def save_state(folder, epoch, variables, info, keep_older=False):
         A list of the paths of its files.
     """
     staging = _make_staging_folder(folder)
-    with writing(staging):
+    with writing(staging / "epoch.tf"):
         tf.train.Checkpoint(**variables).write(str(staging / "epoch.tf"))
     text = json.dumps({"epoch": epoch, **info}, ensure_ascii=False, indent=1)
     (staging / "epoch.json").write_text(text + "\n", encoding="utf-8")
@@ -107,22 +112,92 @@ def read_state_info(path):
     return info
 
 
-def restore_state(path, variables):
+def restore_state(path, variables, advice):
     """Loads the variables of the state whose `.json` is at `path`.
+
+    A group of `OPTIONAL_GROUPS` may be in the checkpoint alone, where it is not needed,
+    or in `variables` alone, where its initial values are right, as it has not been used
+    until now. So layers that were frozen can be trained later, and the other way round,
+    and the precision may change with the machine.
+
+    Args:
+        path: see `find_state`.
+        variables: see `Trainer.state`.
+        advice: what to do where they do not fit, for the error.
+
+    Returns:
+        The set of the groups in `OPTIONAL_GROUPS` that keep their initial values.
 
     Raises:
         InputError: the checkpoint is damaged, or belongs to other variables.
     """
     prefix = path.with_name(path.stem + ".tf")
     try:
-        status = tf.train.Checkpoint(**variables).read(str(prefix))
-        status.assert_consumed()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        reader = tf.train.load_checkpoint(str(prefix))
+        found = {
+            key: tuple(shape)
+            for key, shape in reader.get_variable_to_shape_map().items()
+            if key.endswith(_KEY_END)
+        }
+        keys = {_checkpoint_key(name): name for name in variables}
+        wanted = {key: tuple(variables[name].shape) for key, name in keys.items()}
+        initial = _optional_groups(wanted) - _optional_groups(found)
+        unused = _optional_groups(found) - _optional_groups(wanted)
+        found = {k: shape for k, shape in found.items() if _group(k) not in unused}
+        wanted = {k: shape for k, shape in wanted.items() if _group(k) not in initial}
+        if found != wanted:
+            raise InputError(
+                f"{prefix}: cannot resume from this checkpoint: "
+                f"{_describe_difference(found, wanted)}; {advice}."
+            )
+        read = {keys[key]: variables[keys[key]] for key in wanted}
+        status = tf.train.Checkpoint(**read).read(str(prefix))
+        status.assert_existing_objects_matched()
+    except (tf.errors.OpError, RuntimeError, IndexError, AssertionError) as error:
+        # The reader raises an IndexError where a file ends too early.
+        words = reason(error) if isinstance(error, tf.errors.OpError) else error
         raise InputError(
-            f"{prefix}: cannot resume from this checkpoint ({error}); expected one of "
-            "the same network, with the same --transfer, --kept_rate, --freeze_epochs, "
-            "--optimizer, --ema and --precision."
+            f"{prefix}: cannot be read ({words}); was the file cut off while it was "
+            "copied?"
         ) from error
+    return initial
+
+
+def _checkpoint_key(name):
+    """Returns the key of a variable in a checkpoint, as TensorFlow escapes its name."""
+    return name.replace(".", "..").replace("/", ".S") + _KEY_END
+
+
+def _group(key):
+    """Returns the group in `OPTIONAL_GROUPS` of a key; None if it is in none."""
+    name = key.partition(".S")[0]
+    return name if name in OPTIONAL_GROUPS else None
+
+
+def _optional_groups(keys):
+    return {_group(key) for key in keys} - {None}
+
+
+def _describe_difference(found, wanted):
+    """Returns how the variables of a checkpoint differ from those expected.
+
+    Args:
+        found, wanted: dicts from key to shape.
+    """
+    parts = []
+    for keys, words in (
+        (sorted(wanted.keys() - found.keys()), "it lacks"),
+        (sorted(found.keys() - wanted.keys()), "it has in addition"),
+    ):
+        if keys:
+            name = keys[0].removesuffix(_KEY_END).replace(".S", "/").replace("..", ".")
+            more = f" and {len(keys) - 1} more" if keys[1:] else ""
+            parts.append(f"{words} {name}{more}")
+    if not parts:
+        key = next(key for key in sorted(wanted) if found[key] != wanted[key])
+        name = key.removesuffix(_KEY_END).replace(".S", "/").replace("..", ".")
+        parts.append(f"expected {name} of shape {wanted[key]}, got {found[key]}")
+    return ", ".join(parts)
 
 
 def copy_state(path, folder):

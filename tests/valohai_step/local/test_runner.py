@@ -1,6 +1,8 @@
 """Local runs: options, inputs, edges, conditions; whole runs are in test_pipeline."""
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import time
 import pytest
 import valohai_yaml
 
-from valohai_step import downloads, local_outputs
+from valohai_step import local_outputs
 from valohai_step.local import nodes as local_nodes
 from valohai_step.local import runner, worker
 from yolov3_tf2.errors import InputError
@@ -283,14 +285,6 @@ def test_an_edge_without_files(project):
     ) in process.stderr
 
 
-def test_downloads_are_kept(project):
-    source = (project / "in.txt").as_uri()
-    first = downloads.download(source, project / ".valohai", "--make.file=FILE")
-    (project / "in.txt").write_text("changed")
-    second = downloads.download(source, project / ".valohai", "--make.file=FILE")
-    assert first == second and second.read_text() == "in"
-
-
 def test_two_files_of_one_name(project):
     folder = project / "inputs"
     worker._link(project / "in.txt", "in.txt", folder)
@@ -375,3 +369,44 @@ def test_a_folder_without_files(project, capsys):
     (project / "folder" / "deeper").mkdir(parents=True)
     assert run(f"--make.file={project / 'folder'}") == 1
     assert "got an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "column 2"),
+        ("- step: {}", "is a required property"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_damaged_definition(project, capsys, text, words):
+    path = project / "valohai.yaml"
+    path.unlink()
+    if text:
+        path.write_text(text)
+    assert run("--make.number=3") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: expected the definitions of steps and")
+    assert words in line
+
+
+def test_a_full_disk_is_named_with_the_folder_of_the_run(project, capsys, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+
+    monkeypatch.setattr("os.link", fail)
+    monkeypatch.setattr("shutil.copyfile", fail)
+    assert run(f"--make.file={project / 'in.txt'}") == 1
+    printed = capsys.readouterr().err
+    assert f"error: {project / 'in.txt'} cannot be copied to {project}" in printed
+    assert "inputs/file/in.txt: No space left on device." in printed
+
+
+def test_a_log_that_cannot_grow(project, capsys, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "_stream", fail)
+    assert run(f"--make.file={project / 'in.txt'}") == 1
+    error = capsys.readouterr().err
+    assert "/make: inputs, config or log of this step cannot be written: No sp" in error
