@@ -159,7 +159,7 @@ def test_a_failing_step_is_reported(sample_run, checkout, run_script):
     process = run_script("pipeline.py", "--weights.weights_num_classes=3", cwd=checkout)
     assert process.returncode == 1
     assert "error: " in process.stdout
-    assert "it has the size of yolov3-tiny with 80 classes" in process.stdout
+    assert "yolov3-tiny.cfg: expected 3 classes" in process.stdout
     assert "[2/4] weights failed after" in process.stdout
     assert "exit status 1" in process.stdout
     assert "[3/4]" not in process.stdout

@@ -4,6 +4,7 @@ import numpy as np
 from steps import NAMES, TINY, refused, weights
 
 from yolov3_tf2.network import checkpoint
+from yolov3_tf2.network.model_info import ModelInfo
 
 
 def test_weights(run_script, outputs, files):
@@ -15,7 +16,7 @@ def test_weights(run_script, outputs, files):
     )
     assert process.returncode == 0, process.stderr
     loaded, info = checkpoint.load_model(outputs / "model")
-    assert info == (TINY, NAMES, 416, None)
+    assert info == ModelInfo(TINY, NAMES, 416)
     assert "image.png: 0 objects with a score over 0.25" in process.stderr
     original, _ = checkpoint.load_model(files / "model")
     for ours, theirs in zip(loaded.variables, original.variables, strict=True):

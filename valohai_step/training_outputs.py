@@ -15,6 +15,7 @@ from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
+from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.training import state as training_state
 
 NUM_WORST_IMAGES = 8
@@ -46,9 +47,16 @@ class Checkpoints:
             InputError: the checkpoint has other classes, or is damaged.
         """
         info = training_state.read_state_info(path)
-        expected = {"variant": self._variant.name, "classes": self._class_names}
+        variant = self._variant.name
+        expected = {
+            "variant": self._variant.name,
+            "anchors": _to_lists(self._variant.anchors),
+            "classes": self._class_names,
+        }
         found = {
             "variant": info["variant"],
+            # Earlier versions had the published anchors only, and wrote none.
+            "anchors": info.get("anchors", _to_lists(VARIANTS[variant].anchors)),
             "classes": [normalise_name(name) for name in info["classes"]],
         }
         for name, value in expected.items():
@@ -76,6 +84,7 @@ class Checkpoints:
         info = {
             "best_epoch": best,
             "variant": self._variant.name,
+            "anchors": self._variant.anchors,
             "classes": self._class_names,
             "history": history,
         }
@@ -88,6 +97,11 @@ class Checkpoints:
             keep_older=execution.is_on_valohai(),
         )
         execution.upload_now(written)
+
+
+def _to_lists(anchors):
+    """Returns the anchors of a variant as JSON has them."""
+    return [[list(anchor) for anchor in scale] for scale in anchors]
 
 
 def save_model(trainer, info):
