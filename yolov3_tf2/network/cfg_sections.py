@@ -1,8 +1,8 @@
 """The sections and options of darknet's `.cfg` files.
 
 They are read as `parser.c` and `option_list.c` of darknet do: spaces mean nothing,
-lines that begin with # or ; are comments, the first of two equal options counts, and a
-number ends where its digits end.
+lines that begin with # or ; are comments, the first of two equal options counts, and
+numbers may be followed by a comment.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from yolov3_tf2.errors import InputError
 
 _ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool"}
+MAX_NUMBER = 1e9
 
 
 class Section(NamedTuple):
@@ -51,18 +52,23 @@ def read_number(path, section, key, default):
     if key not in section.options:
         return default
     values = read_numbers(path, section, key)
+    text = repr(section.options[key])
+    require(values, path, section, f"a number in {key}=", text)
     return int(values[0]) if values[0] == int(values[0]) else values[0]
 
 
 def read_numbers(path, section, key):
     """Returns the numbers of an option, separated by commas, as floats."""
     values = []
-    for text in section.options.get(key, "").split(","):
+    for text in re.split("[#;]", section.options.get(key, ""))[0].split(","):
         if not text:
             continue  # A comma at the end.
-        number = re.match(r"[-+]?(\d+\.?\d*|\.\d+)", text)
-        require(number, path, section, f"a number in {key}=", repr(text))
-        values.append(float(number[0]))
+        is_number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d)?", text, re.I)
+        require(
+            is_number and abs(float(text)) < MAX_NUMBER,
+            *(path, section, f"a number in {key}=", repr(text)),
+        )
+        values.append(float(text))
     return values
 
 

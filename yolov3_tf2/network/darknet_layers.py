@@ -5,6 +5,7 @@ description of it.
 """
 
 import dataclasses
+import functools
 
 import keras
 
@@ -56,8 +57,7 @@ def find_difference(cfg, variant):
         None without a difference; else the layer's index from 0, and the expected and
         the found layer in words.
     """
-    model = network.build_model(variant, cfg.num_classes, random=False)
-    expected = list_layers(model)
+    expected = _expected_layers(variant.name, cfg.num_classes)
     for index in range(max(len(expected), len(cfg.layers))):
         pair = [
             layers[index] if index < len(layers) else None
@@ -66,6 +66,12 @@ def find_difference(cfg, variant):
         if pair[0] != pair[1]:
             return index, *_describe_pair(*pair)
     return None
+
+
+@functools.cache
+def _expected_layers(variant_name, num_classes):
+    variant = VARIANTS[variant_name]
+    return list_layers(network.build_model(variant, num_classes, random=False))
 
 
 def list_layers(model):
