@@ -92,7 +92,8 @@ def main():
     if cfg:
         size = max(cfg.width, cfg.height)
         variant = darknet_layers.match_cfg(cfg_path, cfg, variant)
-    num_backbone = darknet.count_backbone_convolutions(weights_path, variant)
+    model = build_model(variant, num_classes, random=False)
+    num_backbone = darknet.count_backbone_convolutions(weights_path, model)
     if num_backbone:
         model = build_model(variant, 0)
         num_weights = darknet.load_backbone(weights_path, model, num_backbone)
@@ -100,7 +101,6 @@ def main():
         report_backbone(weights_path, num_backbone, image_paths)
     else:
         variant = choose_anchors(variant, weights_path, cfg_path, size)
-        model = build_model(variant, num_classes, random=False)
         num_weights = darknet.load_weights(weights_path, model, variant, num_classes)
         info = ModelInfo(variant, class_names, size)
     logging.info(

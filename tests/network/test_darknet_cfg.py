@@ -237,7 +237,7 @@ def test_what_contradicts_itself_is_refused(write, change, message):
         # Darknet's layers are numbered from 0, after [net].
         (
             lambda t: t.replace("filters=64", "filters=48"),
-            r"layer 4 \(line 40\) differs from yolov3-tiny: expected \[convolutional\] "
+            r"layer 4 \(line 30\) differs from yolov3-tiny: expected \[convolutional\] "
             r"filters=64, got \[convolutional\] filters=48;",
         ),
         (

@@ -44,19 +44,23 @@ def load_weights(path, model, variant, num_classes):
     return expected
 
 
-def count_backbone_convolutions(path, variant):
+def count_backbone_convolutions(path, model):
     """Returns how many convolutions a backbone file holds; None for another file.
 
     Such a file is what `darknet partial` writes: the first layers of a network, among
     them the whole backbone, as in `darknet53.conv.74`, and perhaps a part of the neck,
     as in `yolov3-tiny.conv.15`.
 
+    Args:
+        path: `pathlib.Path` of the file.
+        model: the result of `build_model`, for any number of classes.
+
     Raises:
         InputError: the file is not a darknet weights file.
     """
     header_bytes, _ = _read_header(path)
-    sizes = _backbone_sizes(variant)
-    return sizes.get((path.stat().st_size - header_bytes) / 4)
+    number = _partial_sizes(model).get((path.stat().st_size - header_bytes) / 4, 0)
+    return number if number >= _count_backbone(model) else None
 
 
 def load_backbone(path, model, num_convolutions):
@@ -114,8 +118,8 @@ def _likely_cause(size, header_bytes, expected):
     """Returns the end of an error message: what a file of an unexpected size may be."""
     count, rest = divmod(size - header_bytes, 4)
     if rest == 0:
-        for other in VARIANTS.values():
-            model = network.build_model(other, 1)
+        models = [network.build_model(v, 1, random=False) for v in VARIANTS.values()]
+        for model in models:
             # Each class adds a filter, kernel and bias, to every anchor.
             weights_per_class = sum(
                 conv.kernel.shape[2] * 3 + 3
@@ -127,29 +131,25 @@ def _likely_cause(size, header_bytes, expected):
             )
             if remainder == 0 and 0 <= more_classes < 10_000:
                 return (
-                    f"it has the size of {other.name} with {more_classes + 1} classes."
+                    f"it has the size of {model.name} with {more_classes + 1} classes."
                 )
-        for other in VARIANTS.values():
-            if count in _backbone_sizes(other):
-                return f"it has the size of the backbone of {other.name}."
-            if count in (sizes := _partial_sizes(other)):
-                needed = min(_backbone_sizes(other).values())
+        for model in models:
+            if number := _partial_sizes(model).get(count):
                 return (
-                    f"it has the size of the first {sizes[count]} convolutions of "
-                    f"{other.name}; its backbone has {needed}."
+                    f"it has the size of the first {number} convolutions of "
+                    f"{model.name}, whose backbone has {_count_backbone(model)}."
                 )
     if count < expected:
         return "was the file cut off, or does it belong to another network?"
     return "there are more weights than the network needs; is it another network's?"
 
 
-def _partial_sizes(variant):
+def _partial_sizes(model):
     """Returns a dict from a number of weights to that of the first convolutions.
 
     Only of those before the first output layer: what follows depends on the classes.
     """
     sizes, total = {}, 0
-    model = network.build_model(variant, 1, random=False)
     for number, (conv, bn) in enumerate(network.convolutions(model), start=1):
         if bn is None:
             break
@@ -158,17 +158,10 @@ def _partial_sizes(variant):
     return sizes
 
 
-def _backbone_sizes(variant):
-    """Returns the part of `_partial_sizes` that has the whole backbone."""
-    model = network.build_model(variant, 1, random=False)
-    num_convs = sum(
-        conv.name.startswith("backbone") for conv, _ in network.convolutions(model)
-    )
-    return {
-        size: number
-        for size, number in _partial_sizes(variant).items()
-        if number >= num_convs
-    }
+def _count_backbone(model):
+    """Returns the number of convolutions of the backbone."""
+    names = [conv.name for conv, _ in network.convolutions(model)]
+    return sum(name.startswith("backbone") for name in names)
 
 
 def _copy_weights(path, header_bytes, version, convolutions):
