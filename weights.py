@@ -43,8 +43,8 @@ INPUTS = {
     "weights": {
         "default": [],
         "optional": True,
-        "description": "Darknet weights file. If empty, the official weights are "
-        "downloaded.",
+        "description": "Darknet weights file, or a backbone file such as "
+        "darknet53.conv.74. If empty, the official weights are downloaded.",
     },
     "cfg": {
         "default": [],
