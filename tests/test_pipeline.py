@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import darknet_cfg
 import pytest
 import tensorflow as tf
 import valohai_yaml
@@ -161,10 +162,31 @@ def test_a_failing_step_is_reported(sample_run, checkout, run_script):
     process = run_script("pipeline.py", "--weights.weights_num_classes=3", cwd=checkout)
     assert process.returncode == 1
     assert "error: " in process.stdout
-    assert "it has the size of yolov3-tiny with 80 classes" in process.stdout
+    assert "yolov3-tiny.cfg: expected 3 classes" in process.stdout
     assert "[2/4] weights failed after" in process.stdout
     assert "exit status 1" in process.stdout
     assert "[3/4]" not in process.stdout
+
+
+@pytest.mark.parametrize(
+    "with_cfg, message",
+    [(True, "own.cfg: expected the layers of"), (False, "with 3 classes.")],
+)
+def test_own_weights_on_the_sample(
+    sample_run, checkout, run_script, files, tmp_path, with_cfg, message
+):
+    """They have their own cfg or none, never that of the sample's weights."""
+    (tmp_path / "own.cfg").write_text(darknet_cfg.yolov3(416, 3))
+    process = run_script(
+        "pipeline.py",
+        f"--weights.weights={files / 'tiny.weights'}",
+        *([f"--weights.cfg={tmp_path / 'own.cfg'}"] if with_cfg else []),
+        cwd=checkout,
+    )
+    assert process.returncode == 1
+    (error,) = (x for x in process.stdout.splitlines() if "error: " in x)
+    assert message in error
+    assert "yolov3-tiny.cfg" not in process.stdout
 
 
 def test_weights_of_the_sample_are_not_used_for_real_data(

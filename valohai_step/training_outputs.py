@@ -21,6 +21,7 @@ from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
 from yolov3_tf2.network.model_info import FILE, read_model_info
+from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.training import state as training_state
 
 NUM_WORST_IMAGES = 8
@@ -80,10 +81,17 @@ class Checkpoints:
 
     def _check_run(self, path, info):
         """Raises an `InputError` if a state is of another network or other classes."""
-        expected = {"variant": self._variant.name, "classes": self._class_names}
+        variant = self._variant.name
+        expected = {
+            "variant": variant,
+            "anchors": _to_lists(self._variant.anchors),
+            "classes": self._class_names,
+        }
         try:
             found = {
                 "variant": info["variant"],
+                # Earlier versions had the published anchors only, and wrote none.
+                "anchors": info.get("anchors", _to_lists(VARIANTS[variant].anchors)),
                 "classes": [normalise_name(name) for name in info["classes"]],
             }
             best_epoch(info["history"])
@@ -116,6 +124,7 @@ class Checkpoints:
         info = {
             "best_epoch": best,
             "variant": self._variant.name,
+            "anchors": self._variant.anchors,
             "classes": self._class_names,
             "options": self._options,
             "history": history,
@@ -128,6 +137,11 @@ class Checkpoints:
             # Valohai may still be uploading them, and deletes them itself.
             keep_older=execution.is_on_valohai(),
         )
+
+
+def _to_lists(anchors):
+    """Returns the anchors of a variant as JSON has them."""
+    return [[list(anchor) for anchor in scale] for scale in anchors]
 
 
 def save_model(trainer, info):

@@ -1,7 +1,8 @@
 """Darknet `.cfg` texts of the three networks, for the importer of OpenCV.
 
 They are independent of `network/model.py`: layers are numbered and routed as in
-darknet.
+darknet. Anchors are a flat list of widths and heights, masks are given coarse scale
+first.
 """
 
 _NET = "[net]\nwidth={size}\nheight={size}\nchannels=3\n"
@@ -45,11 +46,20 @@ class _Cfg:
         )
 
 
-def yolov3(size, num_classes, spp=False):
+YOLOV3_ANCHORS = (
+    10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326,
+)  # fmt: skip
+TINY_ANCHORS = (10, 14, 23, 27, 37, 58, 81, 82, 135, 169, 344, 319)
+
+
+def yolov3(
+    size,
+    num_classes,
+    anchors=YOLOV3_ANCHORS,
+    masks=((6, 7, 8), (3, 4, 5), (0, 1, 2)),
+    spp=False,
+):
     """Returns the cfg of yolov3, or with `spp` of yolov3-spp."""
-    anchors = (
-        10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326,
-    )  # fmt: skip
     cfg = _Cfg(size, num_classes)
     cfg.conv(32, 3)
     stage_ends = {}
@@ -60,7 +70,7 @@ def yolov3(size, num_classes, spp=False):
             cfg.conv(filters, 3)
             cfg.add("shortcut", **{"from": -3, "activation": "linear"})
         stage_ends[filters] = cfg.index
-    for filters, mask in ((512, (6, 7, 8)), (256, (3, 4, 5)), (128, (0, 1, 2))):
+    for filters, mask in zip((512, 256, 128), masks, strict=True):
         if filters != 512:
             cfg.add("route", layers=-4)
             cfg.conv(filters, 1)
@@ -89,14 +99,13 @@ def yolov3(size, num_classes, spp=False):
     return cfg.text
 
 
-def yolov3_spp(size, num_classes):
+def yolov3_spp(size, num_classes, **options):
     """Returns the cfg of yolov3-spp."""
-    return yolov3(size, num_classes, spp=True)
+    return yolov3(size, num_classes, spp=True, **options)
 
 
-def yolov3_tiny(size, num_classes):
-    """Returns the cfg of yolov3-tiny, with the anchors of the official weights."""
-    anchors = (10, 14, 23, 27, 37, 58, 81, 82, 135, 169, 344, 319)
+def yolov3_tiny(size, num_classes, anchors=TINY_ANCHORS, masks=((3, 4, 5), (1, 2, 3))):
+    """Returns the cfg of yolov3-tiny, by default with the masks of its weights."""
     cfg = _Cfg(size, num_classes)
     for filters in (16, 32, 64, 128, 256, 512):
         cfg.conv(filters, 3)
@@ -104,13 +113,13 @@ def yolov3_tiny(size, num_classes):
     cfg.conv(1024, 3)
     cfg.conv(256, 1)
     cfg.conv(512, 3)
-    cfg.yolo((3, 4, 5), anchors)
+    cfg.yolo(masks[0], anchors)
     cfg.add("route", layers=-4)
     cfg.conv(128, 1)
     cfg.add("upsample", stride=2)
     cfg.add("route", layers="-1,8")
     cfg.conv(256, 3)
-    cfg.yolo((1, 2, 3), anchors)
+    cfg.yolo(masks[1], anchors)
     return cfg.text
 
 

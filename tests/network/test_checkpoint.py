@@ -64,6 +64,14 @@ def test_a_model_can_be_loaded_folded(copy):
         checkpoint.load_model(copy, folded=True)
 
 
+def test_a_backbone_alone_is_not_loaded_as_a_model(copy):
+    values = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(values | {"parts": ["backbone"]}))
+    message = f"{copy}: .* only the backbone of yolov3-tiny.* --transfer=darknet"
+    with pytest.raises(InputError, match=message):
+        checkpoint.load_model(copy)
+
+
 def test_keys_are_layer_names(saved):
     reader = tf.train.load_checkpoint(str(saved[0] / "model.tf"))
     kernel = reader.get_tensor("backbone_00_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE")

@@ -112,3 +112,69 @@ def test_negative_variance(intact, tmp_path):
 
     with pytest.raises(InputError, match="backbone_00_bn has a negative variance, -1"):
         load_or_refuse(write_changed(intact[0], tmp_path, change))
+
+
+# Sizes of the published files: what `darknet partial` keeps of the first 74 layers of
+# darknet53.cfg, and of the first 15 of yolov3-tiny.cfg.
+@pytest.mark.parametrize(
+    "name, num_bytes, num_convolutions",
+    [
+        ("yolov3", 162_482_580, 52),
+        ("yolov3-spp", 162_482_580, 52),
+        ("yolov3-tiny", 30_973_396, 9),
+        ("yolov3-tiny", 25_193_940, 7),  # yolov3-tiny.conv.13, the backbone alone.
+    ],
+)
+def test_a_backbone_file_is_known_by_its_size(
+    tmp_path, name, num_bytes, num_convolutions
+):
+    path = tmp_path / "some.conv"
+    with path.open("wb") as file:
+        file.write(np.array([0, 2, 0, 0, 0], "<i4").tobytes())
+        file.truncate(num_bytes)  # A hole takes no room on the disk.
+    model = network.build_model(VARIANTS[name], 2, random=False)
+    found = darknet.count_backbone_convolutions(path, model)
+    assert found == num_convolutions
+
+
+def test_a_backbone_file_fills_the_layers_that_it_has(intact, tmp_path):
+    _, model = intact
+    path = tmp_path / "tiny.conv.15"
+    darknet.write_weights(path, model, num_convolutions=9)
+    loaded = network.build_model(TINY, 5, random=False)
+    count = darknet.count_backbone_convolutions(path, loaded)
+    assert count == 9
+    assert darknet.load_backbone(path, loaded, count) == (30_973_396 - 20) // 4
+    filled = {layer.name for pair in network.convolutions(model)[:9] for layer in pair}
+    for layer in network.layers_of(loaded, *network.PARTS):
+        for ours, theirs in zip(
+            layer.variables, model.get_layer(layer.name).variables, strict=True
+        ):
+            if layer.name in filled:
+                np.testing.assert_array_equal(ours, theirs)
+            elif "kernel" in ours.path and "output" not in ours.path:
+                assert not ours.numpy().any()
+
+
+def test_a_whole_file_is_no_backbone(intact):
+    assert darknet.count_backbone_convolutions(*intact) is None
+
+
+@pytest.mark.parametrize(
+    "num_convolutions, variant, message",
+    [
+        # yolov3-tiny.conv.11
+        (6, "yolov3-tiny", "first 6 convolutions of yolov3-tiny, whose backbone has 7"),
+        (9, "yolov3", "first 9 convolutions of yolov3-tiny, whose backbone has 7"),
+    ],
+)
+def test_a_backbone_that_does_not_fit(
+    intact, tmp_path, num_convolutions, variant, message
+):
+    path = tmp_path / "tiny.conv"
+    darknet.write_weights(path, intact[1], num_convolutions)
+    variant = VARIANTS[variant]
+    model = network.build_model(variant, 80, random=False)
+    assert darknet.count_backbone_convolutions(path, model) is None
+    with pytest.raises(InputError, match=message):
+        darknet.load_weights(path, model, variant, 80)

@@ -8,6 +8,7 @@ kept in `.valohai/outputs/<run>/<node>/` (what a step wrote) and
 
 import contextlib
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ SAMPLE_FILES = {
     ("convert-superbai", "images"): "images.zip",
     ("convert-superbai", "labels"): "labels.zip",
     ("weights", "weights"): "yolov3-tiny.weights",
+    ("weights", "cfg"): "yolov3-tiny.cfg",
 }
 SAMPLE_PARAMETERS = {
     ("weights", "model"): "yolov3-tiny",
@@ -177,6 +179,8 @@ def _sample_values(pipeline, texts):
     folder = STATE / "sample"
     files = {key: [str(folder / name)] for key, name in SAMPLE_FILES.items()}
     values = files | {key: [value] for key, value in SAMPLE_PARAMETERS.items()}
+    if ("weights", "weights") in texts:
+        del values["weights", "cfg"]  # It belongs to the weights of the sample.
     for parameter in pipeline.parameters:
         if (local_nodes.PIPELINE, parameter.name) in texts:
             for target in parameter.targets:
@@ -197,8 +201,9 @@ def _draw_sample():
         "no images and labels given, using the built-in sample of drawn images and "
         f"random weights: {shown}"
     )
-    if folder.is_dir():
+    if all((folder / name).is_file() for name in SAMPLE_FILES.values()):
         return
+    shutil.rmtree(folder, ignore_errors=True)  # Of an earlier version, without a cfg.
     STATE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sample-", dir=STATE) as partial:
         target = f"{partial}/sample"

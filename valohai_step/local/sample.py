@@ -3,7 +3,8 @@
     python -m valohai_step.local.sample FOLDER
 
 Writes `images.zip` and `labels.zip`, laid out as the Suite exports them, and
-`yolov3-tiny.weights`, a darknet weights file of random numbers. Downloads nothing.
+`yolov3-tiny.weights` with its `.cfg`, a darknet weights file of random numbers.
+Downloads nothing.
 """
 
 import io
@@ -38,13 +39,15 @@ def main():
     runtime.import_tensorflow()
     import keras
 
-    from yolov3_tf2.network import darknet
+    from yolov3_tf2.network import darknet, darknet_layers
     from yolov3_tf2.network.model import build_model
     from yolov3_tf2.network.variants import VARIANTS
 
     keras.utils.set_random_seed(0)
-    model = build_model(VARIANTS["yolov3-tiny"], num_classes=80)
+    variant = VARIANTS["yolov3-tiny"]
+    model = build_model(variant, num_classes=80)
     darknet.write_weights(folder / "yolov3-tiny.weights", model)
+    darknet_layers.write_cfg(folder / "yolov3-tiny.cfg", model, variant, variant.size)
 
 
 def write_export(folder, num_train, num_test, seed=0, num_validation=0):

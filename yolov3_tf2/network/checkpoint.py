@@ -73,9 +73,16 @@ def load_model(folder, *, folded=False):
         The `keras.Model` and its `ModelInfo`.
 
     Raises:
-        InputError: see `read_model_info` and `load_weights`.
+        InputError: the model has only a backbone; see also `read_model_info` and
+            `load_weights`.
     """
     info = read_model_info(folder)
+    if info.parts != network.PARTS:
+        raise InputError(
+            f"{folder}: expected a whole model, got only the "
+            f"{' and '.join(info.parts)} of {info.variant.name}, from a backbone file, "
+            "which detects nothing; train it first, with train.py --transfer=darknet."
+        )
     model = network.build_model(info.variant, len(info.class_names), random=False)
     load_weights(folder, model, network.PARTS)
     if folded:

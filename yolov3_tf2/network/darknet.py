@@ -40,20 +40,57 @@ def load_weights(path, model, variant, num_classes):
             f"{(size - header_bytes) / 4:,.10g} ({size:,} bytes); "
             + _likely_cause(size, header_bytes, expected)
         )
-    numbers = np.fromfile(path, "<f4", offset=header_bytes)
-    weights_of_layers = _split_by_layer(numbers, model)
-    _check_numbers(path, version, weights_of_layers)
-    for layer, weights in weights_of_layers:
-        layer.set_weights(weights)
+    _copy_weights(path, header_bytes, version, network.convolutions(model))
     return expected
 
 
-def write_weights(path, model):
-    """Writes `model` as a darknet weights file of version 0.2.0, 0 images seen."""
+def count_backbone_convolutions(path, model):
+    """Returns how many convolutions a backbone file holds; None for another file.
+
+    Such a file is what `darknet partial` writes: the first layers of a network, among
+    them the whole backbone, as in `darknet53.conv.74`, and perhaps a part of the neck,
+    as in `yolov3-tiny.conv.15`.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        model: the result of `build_model`, for any number of classes.
+
+    Raises:
+        InputError: the file is not a darknet weights file.
+    """
+    header_bytes, _ = _read_header(path)
+    number = _partial_sizes(model).get((path.stat().st_size - header_bytes) / 4, 0)
+    return number if number >= _count_backbone(model) else None
+
+
+def load_backbone(path, model, num_convolutions):
+    """Copies a backbone file into the first convolutions of `model`.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        model: the result of `build_model`.
+        num_convolutions: see `count_backbone_convolutions`.
+
+    Returns:
+        The number of parameters copied.
+
+    Raises:
+        InputError: the file has numbers that no trained network has.
+    """
+    header_bytes, version = _read_header(path)
+    convolutions = network.convolutions(model)[:num_convolutions]
+    return _copy_weights(path, header_bytes, version, convolutions)
+
+
+def write_weights(path, model, num_convolutions=None):
+    """Writes `model` as a darknet weights file of version 0.2.0, 0 images seen.
+
+    With `num_convolutions`, only that many of its first convolutions are written.
+    """
     with path.open("wb") as file:
         np.array([0, 2, 0], "<i4").tofile(file)
         np.array([0], "<i8").tofile(file)
-        for conv, bn in network.convolutions(model):
+        for conv, bn in network.convolutions(model)[:num_convolutions]:
             kernel, *bias = conv.get_weights()
             if bn is not None:
                 gamma, beta, mean, variance = bn.get_weights()
@@ -81,8 +118,8 @@ def _likely_cause(size, header_bytes, expected):
     """Returns the end of an error message: what a file of an unexpected size may be."""
     count, rest = divmod(size - header_bytes, 4)
     if rest == 0:
-        for other in VARIANTS.values():
-            model = network.build_model(other, 1)
+        models = [network.build_model(v, 1, random=False) for v in VARIANTS.values()]
+        for model in models:
             # Each class adds a filter, kernel and bias, to every anchor.
             weights_per_class = sum(
                 conv.kernel.shape[2] * 3 + 3
@@ -94,14 +131,50 @@ def _likely_cause(size, header_bytes, expected):
             )
             if remainder == 0 and 0 <= more_classes < 10_000:
                 return (
-                    f"it has the size of {other.name} with {more_classes + 1} classes."
+                    f"it has the size of {model.name} with {more_classes + 1} classes."
+                )
+        for model in models:
+            if number := _partial_sizes(model).get(count):
+                return (
+                    f"it has the size of the first {number} convolutions of "
+                    f"{model.name}, whose backbone has {_count_backbone(model)}."
                 )
     if count < expected:
         return "was the file cut off, or does it belong to another network?"
     return "there are more weights than the network needs; is it another network's?"
 
 
-def _split_by_layer(numbers, model):
+def _partial_sizes(model):
+    """Returns a dict from a number of weights to that of the first convolutions.
+
+    Only of those before the first output layer: what follows depends on the classes.
+    """
+    sizes, total = {}, 0
+    for number, (conv, bn) in enumerate(network.convolutions(model), start=1):
+        if bn is None:
+            break
+        total += conv.count_params() + bn.count_params()
+        sizes[total] = number
+    return sizes
+
+
+def _count_backbone(model):
+    """Returns the number of convolutions of the backbone."""
+    names = [conv.name for conv, _ in network.convolutions(model)]
+    return sum(name.startswith("backbone") for name in names)
+
+
+def _copy_weights(path, header_bytes, version, convolutions):
+    """Copies a file into convolutions, after checking it; returns how many weights."""
+    numbers = np.fromfile(path, "<f4", offset=header_bytes)
+    weights_of_layers = _split_by_layer(numbers, convolutions)
+    _check_numbers(path, version, weights_of_layers)
+    for layer, weights in weights_of_layers:
+        layer.set_weights(weights)
+    return len(numbers)
+
+
+def _split_by_layer(numbers, convolutions):
     """Cuts the numbers of a file into (layer, its weights in the order of Keras)."""
     weights_of_layers, start = [], 0
 
@@ -110,7 +183,7 @@ def _split_by_layer(numbers, model):
         start += count
         return numbers[start - count : start]
 
-    for conv, bn in network.convolutions(model):
+    for conv, bn in convolutions:
         height, width, channels, filters = conv.kernel.shape
         if bn is None:
             biases = [take(filters)]

@@ -1,4 +1,4 @@
-"""The three networks of darknet: their strides and anchors."""
+"""The three networks of darknet: their strides, anchors and sizes."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,13 @@ class Variant:
         anchors: per output scale, coarse first, the (width, height) of each anchor in
             pixels of the network's input, whatever its size.
         strides: per output scale, the side of a cell in pixels of the input.
+        size: width and height of the input in the published cfg, pixels.
     """
 
     name: str
-    anchors: tuple[tuple[tuple[int, int], ...], ...]
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
     strides: tuple[int, ...]
+    size: int
 
     def num_anchors(self, scale):
         """Returns the number of anchors of each cell at one scale."""
@@ -43,8 +45,9 @@ _TINY_ANCHORS = (
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("yolov3", _YOLOV3_ANCHORS, (32, 16, 8)),
-        Variant("yolov3-spp", _YOLOV3_ANCHORS, (32, 16, 8)),
-        Variant("yolov3-tiny", _TINY_ANCHORS, (32, 16)),
+        # The sizes are width= of `cfg/<name>.cfg` in https://github.com/pjreddie/darknet.
+        Variant("yolov3", _YOLOV3_ANCHORS, (32, 16, 8), 608),
+        Variant("yolov3-spp", _YOLOV3_ANCHORS, (32, 16, 8), 608),
+        Variant("yolov3-tiny", _TINY_ANCHORS, (32, 16), 416),
     )
 }

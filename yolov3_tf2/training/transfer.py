@@ -36,7 +36,18 @@ def build_transferred_model(info, class_names, model_folder, transfer):
 
     Returns:
         The model, and whether the output layers of all its classes are pretrained.
+
+    Raises:
+        InputError: the pretrained model lacks a part that `transfer` needs.
     """
+    parts = PRETRAINED_PARTS[transfer] + (["output"] if transfer == "heads" else [])
+    missing = [part for part in parts if part not in info.parts]
+    if missing:
+        raise InputError(
+            f"--transfer={transfer}: expected a pretrained {' and '.join(parts)}, but "
+            f"the input 'model' has only the {' and '.join(info.parts)}, as it was "
+            "made from a backbone file; use --transfer=darknet."
+        )
     model = network.build_model(info.variant, len(class_names))
     num_pretrained = checkpoint.load_weights(
         model_folder, model, PRETRAINED_PARTS[transfer]
