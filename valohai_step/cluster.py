@@ -127,7 +127,7 @@ def describe_run(settings):
         "precision": devices.choose_precision(settings.values["precision"]),
         "classes": settings.class_names,
         "network of the input 'model'": model.variant.name,
-        "anchors of the input 'model'": model.variant.anchors,
+        "anchors of the input 'model'": str(model.variant.anchors),
         "classes of the input 'model'": model.class_names,
         "digest of the input 'model'": hashlib.sha256(index).hexdigest()[:16],
         **{
