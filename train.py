@@ -9,6 +9,7 @@ resumes; `train_batch.jpg` and `plots/`.
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -437,7 +438,11 @@ def set_up(settings, workers, strategy):
         values["batch_size"] * replicas,
     )
 
-    train_boxes = input_files.count_boxes(train_files, class_names, strategy)
+    gray_ranges = Counter()
+    train_boxes = input_files.count_boxes(
+        train_files, class_names, strategy, gray_ranges
+    )
+    gray_range = input_files.choose_gray_range(gray_ranges, strategy)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(
@@ -477,7 +482,13 @@ def set_up(settings, workers, strategy):
         batch_size,
         train_files,
         test_files,
-        ModelInfo(info.variant, class_names, settings.sizes[-1], train_boxes),
+        ModelInfo(
+            info.variant,
+            class_names,
+            settings.sizes[-1],
+            train_boxes,
+            gray_range=gray_range,
+        ),
         train_set,
         test_set,
         epoch,

@@ -128,13 +128,14 @@ def choose_class_names(num_classes):
 
 def test_on_image(model, variant, class_names, path):
     """Logs what the converted network detects in an image."""
-    from yolov3_tf2.files.images import load_rgb
+    from yolov3_tf2.files.images import decode_image
     from yolov3_tf2.inference.detector import Detector
 
     detector = Detector(
         model, variant, SIZE, score_threshold=0.25, iou_threshold=0.45, max_boxes=20
     )
-    pixels = np.asarray(load_rgb(path.read_bytes(), path))
+    # Published weights have no range for 16-bit images: each has its own.
+    pixels = np.asarray(decode_image(path.read_bytes(), path, gray_range=None).rgb)
     (detections,) = detector([detector.prepare(pixels)])
     logging.info("%s: %d objects with a score over 0.25", path, len(detections.scores))
     for box, score, label in zip(*detections, strict=True):

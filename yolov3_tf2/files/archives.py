@@ -25,7 +25,15 @@ _SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any f
 
 _CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
-_HIDDEN = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
+_HIDDEN = {
+    "__macosx",
+    ".ds_store",
+    "thumbs.db",
+    "desktop.ini",
+    "@eadir",  # Small copies of the images of its folder.
+    ".git",
+    ".ipynb_checkpoints",
+}
 # For bzip2 and LZMA, there is no bound on how far they expand.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -51,7 +59,7 @@ def open_archive(path):
     Returns:
         A `Zip` or a `Folder`. Both are context managers and have `name`, for error
         messages; `files`, a list of the names of their files, without the files that
-        macOS and editors add; and `read`.
+        macOS and editors add; `read` and `read_start`.
 
     Raises:
         InputError: the file is not a zip, or cannot be read safely.
@@ -94,7 +102,7 @@ class Zip:
             # needs a little more than that to open the file anyway.
             names = self._check_entries(path.stat().st_size)
             stack.pop_all()
-        self.files = [name for name in names if not _is_hidden(name)]
+        self.files = [name for name in names if not is_hidden(name)]
         # What the zip itself calls the few files whose names were decoded again.
         self._stored_names = {
             name: stored for name, stored in names.items() if name != stored
@@ -131,10 +139,22 @@ class Zip:
             if len(content) != entry.file_size:
                 raise EOFError(f"{len(content):,} of {entry.file_size:,} bytes")
         except _DAMAGE as error:
-            raise InputError(
-                f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
-            ) from error
+            raise self._damaged(name, error) from error
         return bytes(content)
+
+    def read_start(self, name, number):
+        """Returns the first bytes of a file, at most `number`; see `read`."""
+        entry = self._zip.getinfo(self._stored_names.get(name, name))
+        try:
+            with self._zip.open(entry) as file:
+                return file.read(number)
+        except _DAMAGE as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name, error):
+        return InputError(
+            f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
+        )
 
     def _check_entries(self, packed_bytes):
         """Returns a dict from the names of the files to what the zip calls them."""
@@ -186,7 +206,7 @@ class Folder:
             paths = list(_walk(path))
         # A dict, as a file may be given twice.
         names = dict.fromkeys(f.relative_to(path).as_posix() for f in sorted(paths))
-        self.files = [name for name in names if not _is_hidden(name)]
+        self.files = [name for name in names if not is_hidden(name)]
         for name in self.files:
             if not name.isascii() and name != name.encode("utf-8", "replace").decode():
                 raise InputError(f"{path}: the file name {name!r} is not UTF-8.")
@@ -207,9 +227,20 @@ class Folder:
             _check_size(self.name, name, path.stat().st_size, limit)
             return path.read_bytes()
         except OSError as error:
-            raise InputError(
-                f"{self.name}: cannot read '{name}': {error.strerror or error}."
-            ) from error
+            raise self._unreadable(name, error) from error
+
+    def read_start(self, name, number):
+        """Returns the first bytes of a file; see `Zip.read_start`."""
+        try:
+            with (self._path / name).open("rb") as file:
+                return file.read(number)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name, error):
+        return InputError(
+            f"{self.name}: cannot read '{name}': {error.strerror or error}."
+        )
 
 
 def _check_size(archive, name, size, limit):
@@ -244,6 +275,8 @@ def _decoded_name(entry):
     return entry.filename
 
 
-def _is_hidden(name):
+def is_hidden(name):
     """Returns whether a path is a file that a system or an editor left behind."""
-    return any(part in _HIDDEN or part.startswith("._") for part in name.split("/"))
+    return any(
+        part.startswith("._") or part.lower() in _HIDDEN for part in name.split("/")
+    )

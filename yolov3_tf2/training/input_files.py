@@ -1,5 +1,9 @@
 """The TFRecord files of a training run, of which each worker reads its share."""
 
+from collections import Counter
+
+from absl import logging
+
 from yolov3_tf2.data import counting, records
 from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
@@ -38,16 +42,43 @@ def open_records(paths, name, class_names, share):
     return files
 
 
-def count_boxes(files, class_names, strategy):
+def count_boxes(files, class_names, strategy, gray_ranges=None):
     """Counts the boxes in the records of all workers.
 
     Args:
         files: the `record_files.RecordFiles` of this worker.
         class_names: list of strings.
         strategy: the `tf.distribute.Strategy` of all workers.
+        gray_ranges: see `counting.count_boxes`; of this worker.
 
     Returns:
         A dict from class name to number.
     """
-    counts = collective.gather(strategy, counting.count_boxes(files, class_names))
+    counts = counting.count_boxes(files, class_names, gray_ranges)
+    counts = collective.gather(strategy, counts)
     return dict(zip(class_names, sum(counts).tolist(), strict=True))
+
+
+def choose_gray_range(gray_ranges, strategy):
+    """Returns the gray range of the 16-bit images of all workers; None without any.
+
+    Warns if they were scaled in different ways, and returns the way of most of them.
+
+    Args:
+        gray_ranges: Counter of (black, white), of the records of this worker.
+        strategy: the `tf.distribute.Strategy` of all workers.
+    """
+    counts = sum(collective.gather(strategy, gray_ranges), Counter())
+    if not counts:
+        return None
+    gray_range = max(counts, key=lambda each: (counts[each], each))
+    if len(counts) > 1:
+        listed = ", ".join(f"{n} by {b} to {w}" for (b, w), n in counts.most_common(5))
+        logging.warning(
+            "16-bit images were scaled to 8 bits in different ways, by several runs of "
+            "convert_superbai.py (%s): a grey level does not mean the same in all of "
+            "them. Detection will scale by %d to %d",
+            listed,
+            *gray_range,
+        )
+    return gray_range
