@@ -26,11 +26,11 @@ _SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any f
 _CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
 _HIDDEN = {
-    "__macosx",
-    ".ds_store",
-    "thumbs.db",
+    "__MACOSX",
+    ".DS_Store",
+    "Thumbs.db",
     "desktop.ini",
-    "@eadir",  # Small copies of the images of its folder.
+    "@eaDir",  # Small copies of the images of its folder.
     ".git",
     ".ipynb_checkpoints",
 }
@@ -277,6 +277,4 @@ def _decoded_name(entry):
 
 def is_hidden(name):
     """Returns whether a path is a file that a system or an editor left behind."""
-    return any(
-        part.startswith("._") or part.lower() in _HIDDEN for part in name.split("/")
-    )
+    return any(part.startswith("._") or part in _HIDDEN for part in name.split("/"))

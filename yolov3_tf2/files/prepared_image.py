@@ -24,7 +24,6 @@ from yolov3_tf2.files.sixteen_bits import FULL_RANGE
 _KINDS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 # Formats of photographs, which are large as a PNG.
 _LOSSY = ("HEIF", "AVIF", "WEBP")
-_LOSSLESS_WEBP = b"VP8L"
 
 # How to undo the upright rotation of an EXIF orientation that swaps the sides.
 _BACK = {
@@ -106,7 +105,9 @@ def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
     rgb = decoded.rgb
     if labelled_size and labelled_size == stored != upright:
         rgb = rgb.transpose(_BACK[orientation])
-    is_lossy = image.format in _LOSSY and _LOSSLESS_WEBP not in encoded[:64]
+    is_lossy = image.format in _LOSSY and not (
+        image.format == "WEBP" and b"VP8L" in encoded[: encoded.find(b"VP8 ")]
+    )
     kind = "jpeg" if kind == "jpeg" or is_lossy else "png"
     buffer = io.BytesIO()
     rgb.save(buffer, kind, **({"quality": 95} if kind == "jpeg" else {}))
