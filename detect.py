@@ -4,7 +4,7 @@
 
 Writes `output_<name>` for each image, `detections.json`, and `review.csv`: the images
 in the order in which labelling them should help training most. Images that cannot
-be read are named in the log and skipped. The exit status is 2 if there are more of them
+be read are named in the log and skipped; files that are not images are named too. The exit status is 2 if there are more of them
 than `max_unreadable`, and 1 if no image can be read.
 """
 
