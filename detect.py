@@ -4,8 +4,9 @@
 
 Writes `output_<name>` for each image, `detections.json`, and `review.csv`: the images
 in the order in which labelling them should help training most. Images that cannot
-be read are named in the log and skipped; files that are not images are named too. The exit status is 2 if there are more of them
-than `max_unreadable`, and 1 if no image can be read.
+be read are named in the log and skipped. The exit status is 2 if there are more of them
+than `max_unreadable`, and 1 if no image can be read. Files that were not meant to be
+images are only named.
 """
 
 from collections import Counter
@@ -91,8 +92,8 @@ INPUTS = {
     "image": {
         "default": [],
         "optional": False,
-        "description": "Images, zips or folders of images, or TFRecord files written "
-        "by convert-superbai.",
+        "description": "Images, zips, tars or folders of images, or TFRecord files "
+        "written by convert-superbai.",
     },
 }
 with without_command_line():

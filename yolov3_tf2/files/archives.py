@@ -1,39 +1,32 @@
-"""Zips, and folders as if they were zips: list the files and read them in place.
+"""Zips and tars, and folders as if they were zips: list the files and read them in place.
 
 A zip is checked when it is opened and again before each entry is read: no entry can
 reach outside the archive or unpack to more memory than the limits below allow.
 """
 
 import os
-import re
 import stat
 import struct
 import zipfile
 import zlib
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.archive_entries import (
+    MAX_ENTRY_BYTES,
+    check_growth,
+    check_size,
+    decode_name,
+    is_hidden,
+    leaves_archive,
+    refuse_entry,
+)
 from yolov3_tf2.files.positional_file import open_positional
-
-# An uncompressed image of 100 megapixels is larger than this, but hardly anyone labels
-# such a file in a browser.
-MAX_ENTRY_BYTES = 256 * 2**20
-# Labels compress to a twentieth of their size, only a zip bomb to a thousandth.
-MAX_GROWTH = 200
-_SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any factor.
+from yolov3_tf2.files.tars import Tar, is_tar
 
 _CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
-_HIDDEN = {
-    "__MACOSX",
-    ".DS_Store",
-    "Thumbs.db",
-    "desktop.ini",
-    "@eaDir",  # Small copies of the images of its folder.
-    ".git",
-    ".ipynb_checkpoints",
-}
 # For bzip2 and LZMA, there is no bound on how far they expand.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -54,10 +47,10 @@ def open_archive(path):
     """Opens a zip, a folder, or a list of files as a folder that holds only these.
 
     Args:
-        path: a `pathlib.Path` of a zip or a folder, or a list of paths of files.
+        path: a `pathlib.Path` of a zip, tar or folder, or a list of paths of files.
 
     Returns:
-        A `Zip` or a `Folder`. Both are context managers and have `name`, for error
+        A `Zip`, a `Tar` or a `Folder`. All are context managers and have `name`, for error
         messages; `files`, a list of the names of their files, without the files that
         macOS and editors add; `read` and `read_start`.
 
@@ -66,15 +59,19 @@ def open_archive(path):
     """
     if isinstance(path, list):
         return Folder(Path(os.path.commonpath([file.parent for file in path])), path)
-    return Folder(path) if path.is_dir() else Zip(path)
+    if path.is_dir():
+        return Folder(path)
+    return Tar(path) if is_tar(path) else Zip(path)
 
 
 def is_archive(path):
-    """Returns whether a path is a folder, or a zip by its name or its first bytes."""
+    """Returns whether a path is a folder, or a zip or tar by its first bytes or name."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return True
     with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        if file.read(4) in (b"PK\x03\x04", b"PK\x05\x06"):
+            return True
+    return is_tar(path)
 
 
 class Zip:
@@ -129,7 +126,7 @@ class Zip:
             InputError: the file is larger, its checksum is wrong, or it is damaged.
         """
         entry = self._zip.getinfo(self._stored_names.get(name, name))
-        _check_size(self.name, name, entry.file_size, limit)
+        check_size(self.name, name, entry.file_size, limit)
         content = bytearray()
         try:
             with self._zip.open(entry) as file:
@@ -161,7 +158,7 @@ class Zip:
         names, unpacked_bytes = {}, 0
         for entry in self._zip.infolist():
             name = _decoded_name(entry).replace("\\", "/")
-            if re.match(r"/|[A-Za-z]:/", name) or ".." in name.split("/"):
+            if leaves_archive(name):
                 raise self._refuse(
                     name, "leaves the archive; expected a path inside it"
                 )
@@ -185,15 +182,11 @@ class Zip:
                 if (twin.CRC, twin.file_size) != (entry.CRC, entry.file_size):
                     raise self._refuse(name, "is there twice, with different contents")
                 unpacked_bytes += entry.file_size
-        if unpacked_bytes > max(_SMALL_BYTES, MAX_GROWTH * packed_bytes):
-            raise InputError(
-                f"{self.name}: its {packed_bytes:,} bytes would unpack to "
-                f"{unpacked_bytes:,}; expected at most {MAX_GROWTH} times as many."
-            )
+        check_growth(self.name, packed_bytes, unpacked_bytes)
         return names
 
     def _refuse(self, name, reason):
-        return InputError(f"{self.name}: '{name}' {reason}. Nothing was read from it.")
+        return refuse_entry(self.name, name, reason)
 
 
 class Folder:
@@ -224,7 +217,7 @@ class Folder:
         """Reads one file; see `Zip.read`."""
         path = self._path / name
         try:
-            _check_size(self.name, name, path.stat().st_size, limit)
+            check_size(self.name, name, path.stat().st_size, limit)
             return path.read_bytes()
         except OSError as error:
             raise self._unreadable(name, error) from error
@@ -240,13 +233,6 @@ class Folder:
     def _unreadable(self, name, error):
         return InputError(
             f"{self.name}: cannot read '{name}': {error.strerror or error}."
-        )
-
-
-def _check_size(archive, name, size, limit):
-    if size > limit:
-        raise InputError(
-            f"{archive}: '{name}' has {size:,} bytes; expected at most {limit:,}."
         )
 
 
@@ -269,12 +255,4 @@ def _decoded_name(entry):
     if entry.flag_bits & _UTF8 or entry.filename.isascii():
         return entry.filename
     raw = entry.filename.encode("cp437")  # zipfile has decoded it so.
-    for encoding in ("utf-8", "cp949"):
-        with suppress(UnicodeDecodeError):
-            return raw.decode(encoding)
-    return entry.filename
-
-
-def is_hidden(name):
-    """Returns whether a path is a file that a system or an editor left behind."""
-    return any(part.startswith("._") or part in _HIDDEN for part in name.split("/"))
+    return decode_name(raw) or entry.filename

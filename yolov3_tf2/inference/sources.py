@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError, reason
 from yolov3_tf2.files import archives
+from yolov3_tf2.files.archive_entries import is_hidden
 from yolov3_tf2.files.image_kinds import is_image_file, split_images
 
 
@@ -71,13 +72,13 @@ def count_images(paths):
                 others += not_images
         elif _is_image_path(path):
             images += 1
-        elif not archives.is_hidden(path.name):
+        elif not is_hidden(path.name):
             others.append(_replace_invalid_utf8(path.name))
     return images, others
 
 
 def _is_image_path(path):
-    return not archives.is_hidden(path.name) and is_image_file(path)
+    return not is_hidden(path.name) and is_image_file(path)
 
 
 def _walk_records(path):
