@@ -67,7 +67,7 @@ INPUTS = {
         "default": [],
         "optional": False,
         "description": "Zip of the images, downloaded from the project settings of the "
-        "Suite. Several zips, or single image files, are also possible.",
+        "Suite. Several zips or tars, or image files, are also possible.",
     },
     "labels": {
         "default": [],

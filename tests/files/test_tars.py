@@ -103,10 +103,12 @@ def test_a_damaged_tar_is_refused(tmp_path, name):
     content = {f"{n}": bytes(range(256)) * 40 for n in range(9)}
     path = write_tar(tmp_path / name, content)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-    with pytest.raises(InputError, match=f"{name}: cannot read"):
-        with archives.open_archive(path) as archive:
-            for entry in archive.files:
-                archive.read(entry)
+    with (
+        pytest.raises(InputError, match=f"{name}: cannot read"),
+        archives.open_archive(path) as archive,
+    ):
+        for entry in archive.files:
+            archive.read(entry)
 
 
 def test_other_compressed_files_are_no_tars(tmp_path):

@@ -1,4 +1,4 @@
-"""Zips and tars, and folders as if they were zips: list the files and read them in place.
+"""Zips, tars and folders: list the files and read them in place.
 
 A zip is checked when it is opened and again before each entry is read: no entry can
 reach outside the archive or unpack to more memory than the limits below allow.
@@ -50,9 +50,9 @@ def open_archive(path):
         path: a `pathlib.Path` of a zip, tar or folder, or a list of paths of files.
 
     Returns:
-        A `Zip`, a `Tar` or a `Folder`. All are context managers and have `name`, for error
-        messages; `files`, a list of the names of their files, without the files that
-        macOS and editors add; `read` and `read_start`.
+        A `Zip`, a `Tar` or a `Folder`. All are context managers and have `name`, for
+        error messages; `files`, a list of the names of their files, without the files
+        that macOS and editors add; `read` and `read_start`.
 
     Raises:
         InputError: the file is not a zip, or cannot be read safely.
@@ -65,7 +65,7 @@ def open_archive(path):
 
 
 def is_archive(path):
-    """Returns whether a path is a folder, or a zip or tar by its first bytes or name."""
+    """Returns whether a path is a folder, a zip or a tar, which the content says."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return True
     with path.open("rb") as file:
