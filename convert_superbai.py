@@ -16,7 +16,7 @@ import valohai
 from absl import logging
 
 from superbai import groups, splits, summary
-from superbai.export import Export
+from superbai.export import Export, GrayRangeUnknown
 from valohai_step import execution, runtime
 from valohai_step.inputs import input_paths
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
@@ -80,7 +80,7 @@ INPUTS = {
         "default": [],
         "optional": False,
         "description": "Zip of the images, downloaded from the project settings of the "
-        "Suite. Several zips, or single image files, are also possible.",
+        "Suite. Several zips or tars, or image files, are also possible.",
     },
     "labels": {
         "default": [],
@@ -156,7 +156,7 @@ def convert(images, labels, values):
             counts, problems = write_outputs(
                 export, by_split, folder, values["images_per_shard"]
             )
-    log_summary(counts, export.class_names, export.notes, method, problems)
+    log_summary(counts, export, method, problems)
 
 
 def write_outputs(export, by_split, folder, images_per_shard):
@@ -177,8 +177,7 @@ def write_outputs(export, by_split, folder, images_per_shard):
     every = -(-len(export.items) // PREVIEW_IMAGES)
     shown = {item.source_id for items in by_split.values() for item in items[::every]}
     planned = shards.plan_shards(by_split, folder, images_per_shard)
-    with progress_bar(total=len(export.items), unit=" images") as bar:
-        written = shards.write_shards(export, planned, shown, bar)
+    written = write_records(export, planned, shown)
     shards.check_splits(written, planned, export.name)
 
     records = [record for shard in written for record in shard.shown]
@@ -205,11 +204,37 @@ def write_outputs(export, by_split, folder, images_per_shard):
     return counts, problems
 
 
-def log_summary(counts, class_names, notes, method, problems):
-    """Logs what was converted and what was not, as text and as metadata."""
+def write_records(export, planned, shown):
+    """Writes the TFRecord files; see `shards.write_shards`."""
+    from superbai import gray_range, shards
+
+    def write():
+        with progress_bar(total=len(export.items), unit=" images") as bar:
+            return shards.write_shards(export, planned, shown, bar)
+
+    try:
+        return write()
+    except GrayRangeUnknown:
+        logging.info("looking for the values that the 16-bit images use")
+        gray_range.measure_gray_range(export)
+        return write()
+
+
+def log_summary(counts, export, method, problems):
+    """Logs what was converted and what was not, as text and as metadata.
+
+    Args:
+        counts, problems: the results of `write_outputs`.
+        export: the `Export`.
+        method: how it was split, a sentence.
+    """
+    class_names, notes = export.class_names, export.notes
     logging.info("\n%s\n%s", summary.format_table(counts, class_names), method)
     for kind, reason, number in summary.list_notes(notes):
-        logging.info("%s: %d %s", kind, number, reason)
+        examples = summary.format_examples(notes.examples.get(reason, ()), number)
+        logging.info("%s: %d %s%s", kind, number, reason, examples)
+    if export.gray_range:
+        logging.info("16-bit values from %d to %d became 0 to 255", *export.gray_range)
     for problem in problems:
         logging.warning("%s", problem)
     total = sum(map(summary.num_boxes, counts.values()))
@@ -220,7 +245,12 @@ def log_summary(counts, class_names, notes, method, problems):
             notes.far_outside,
             total,
         )
-    log_metadata(**summary.metadata(counts, class_names, notes))
+    log_metadata(
+        **summary.metadata(counts, class_names, notes),
+        **dict(
+            zip(("gray_black", "gray_white"), export.gray_range or (), strict=False)
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@
 Writes `output_<name>` for each image, `detections.json`, and `review.csv`: the images
 in the order in which labelling them should help training most. Images that cannot
 be read are named in the log and skipped. The exit status is 2 if there are more of them
-than `max_unreadable`, and 1 if no image can be read.
+than `max_unreadable`, and 1 if no image can be read. Files that were not meant to be
+images are only named.
 """
 
 import valohai_step.startup  # noqa: F401
+
+from collections import Counter
 
 import valohai
 from absl import logging
@@ -98,8 +101,8 @@ INPUTS = {
     "image": {
         "default": [],
         "optional": False,
-        "description": "Images, zips or folders of images, or TFRecord files written "
-        "by convert-superbai.",
+        "description": "Images, zips, tars or folders of images, or TFRecord files "
+        "written by convert-superbai.",
     },
 }
 with without_command_line():
@@ -111,6 +114,7 @@ with without_command_line():
     )
 
 NUM_TO_REVIEW = 3  # Images that the log names.
+MAX_NAMED = 10  # Files left out that the log names.
 
 
 def main():
@@ -139,9 +143,14 @@ def main():
             f"no images in {', '.join(map(str, image_paths))}; expected at least one."
         )
     if others:
-        logging.info("files in zips and folders that are not images: %d", others)
+        logging.info(
+            "left out %d files that are not images: %s%s",
+            len(others),
+            ", ".join(others[:MAX_NAMED]),
+            ", ..." if len(others) > MAX_NAMED else "",
+        )
 
-    unreadable, stopwatch = [], stream.Stopwatch()
+    unreadable, changes, stopwatch = [], Counter(), stream.Stopwatch()
     with staged_outputs() as folder:
         bar = progress_bar(walk_images(image_paths), total=total, unit=" images")
         batches = stream.detect_images(
@@ -150,11 +159,12 @@ def main():
             batch_size=values["batch_size"],
             unreadable=unreadable,
             stopwatch=stopwatch,
+            gray_range=info.gray_range,
         )
         with DetectionsFile(
             folder / "detections.json", info.class_names, unreadable
         ) as file:
-            rows = write_detections(batches, file, folder, info, values)
+            rows = write_detections(batches, file, folder, info, values, changes)
         if not file.num_images:
             raise InputError(
                 f"none of {total} images could be read; see the warnings above."
@@ -163,9 +173,11 @@ def main():
         review.write_csv(folder / "review.csv", rows)
 
     report(file, rows, values)
+    report_changes(changes, info.gray_range)
     log_metadata(
         images=file.num_images,
         images_left_out=len(unreadable),
+        other_files=len(others),
         objects=file.num_objects,
         images_with_max_boxes=file.num_full,
         score_threshold=values["score_threshold"],
@@ -261,7 +273,7 @@ def check_class_names(paths, class_names, model_folder):
         )
 
 
-def write_detections(batches, file, folder, info, values):
+def write_detections(batches, file, folder, info, values, changes):
     """Writes the detections of all images, and draws them.
 
     Args:
@@ -270,6 +282,7 @@ def write_detections(batches, file, folder, info, values):
         folder: folder for the drawn images.
         info: the model's `model_info.ModelInfo`.
         values: the step's parameters.
+        changes: Counter of what differs from the files of the images, to be added to.
 
     Returns:
         A list with a `review.Row` for each image.
@@ -291,7 +304,8 @@ def write_detections(batches, file, folder, info, values):
                 rarities,
             )
             for loaded, detections in zip(batch, shown, strict=True):
-                source, rgb, _ = loaded
+                source, rgb, _, image_changes = loaded
+                changes.update(image_changes)
                 output = output_name(source.name, rgb.size)
                 file.add(
                     {
@@ -337,6 +351,28 @@ def report(file, rows, values):
         )
     first = [f"{row.file_name} ({row.reason})" for row in rows[:NUM_TO_REVIEW]]
     logging.info("label these first (see review.csv): %s", "; ".join(first))
+
+
+def report_changes(changes, gray_range):
+    """Logs how many images the network saw otherwise than their files have them.
+
+    Args:
+        changes: Counter of `images.DecodedImage.changes`.
+        gray_range: that of the model; None if it has none.
+    """
+    from yolov3_tf2.files.images import SIXTEEN_BITS
+
+    for reason, number in changes.items():
+        logging.info("changed: %d %s", number, reason)
+    if not changes[SIXTEEN_BITS]:
+        return
+    if gray_range:
+        logging.info("16-bit values from %d to %d became 0 to 255", *gray_range)
+    else:
+        logging.warning(
+            "the model was not trained on 16-bit images, so it has no range for their "
+            "values: each one was scaled by its own darkest and brightest pixels"
+        )
 
 
 if __name__ == "__main__":

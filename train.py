@@ -477,6 +477,7 @@ def set_up(settings, workers, strategy):
         ):
             logging.warning("%s", problem)
     max_boxes = choose_max_boxes(contents)
+    gray_range = input_files.choose_gray_range(contents["train"].gray_ranges)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(
@@ -533,6 +534,7 @@ def set_up(settings, workers, strategy):
             settings.sizes[-1],
             contents["train"].count_boxes(class_names),
             max_boxes=max_boxes,
+            gray_range=gray_range,
         ),
         train_set,
         evaluated[0],

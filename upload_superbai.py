@@ -179,6 +179,8 @@ def main():
         with runtime.signals_held(signals):
             with without_stdout, progress_bar(total=len(items), unit=" images") as bar:
                 outcomes, ended_by = uploader.upload_all(upload, items, signals, bar)
+            for reason, count in image_files.changes.items():
+                logging.info("changed before the upload: %d %s", count, reason)
             facts = write_report(values, items, outcomes, describe_end(ended_by))
             log_report(facts)
             return exit_status(facts, ended_by)

@@ -233,7 +233,7 @@ def choose_class_names(num_classes):
 
 def test_on_image(model, info, path):
     """Logs what the converted network detects in an image."""
-    from yolov3_tf2.files.images import load_rgb
+    from yolov3_tf2.files.images import decode_image
     from yolov3_tf2.inference.detector import Detector
     from yolov3_tf2.network.model_info import DEFAULT_SCORE_THRESHOLD
 
@@ -245,7 +245,8 @@ def test_on_image(model, info, path):
         iou_threshold=0.45,
         max_boxes=100,
     )
-    pixels = np.asarray(load_rgb(path.read_bytes(), path))
+    # Published weights have no range for 16-bit images: each has its own.
+    pixels = np.asarray(decode_image(path.read_bytes(), path, gray_range=None).rgb)
     (detections,) = detector([detector.prepare(pixels)])
     logging.info(
         "%s: %d objects with a score over %g",

@@ -16,7 +16,8 @@ from superbai.label_archive import LabelArchive
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives, pixel_boxes
-from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.files.image_kinds import is_image, is_image_file
+from yolov3_tf2.files.images import SIXTEEN_BITS
 from yolov3_tf2.files.prepared_image import prepare_image
 
 # Training cannot learn from a thinner box.
@@ -63,6 +64,8 @@ class Record(NamedTuple):
         width, height: pixels.
         boxes_px: list of xyxy in pixels.
         labels: list of indices into the class names.
+        gray_range: the (black, white) values of its file, if it had 16 bits per
+            channel; else None.
     """
 
     source_id: str
@@ -72,6 +75,11 @@ class Record(NamedTuple):
     height: int
     boxes_px: list[tuple[float, float, float, float]]
     labels: list[int]
+    gray_range: tuple[int, int] | None = None
+
+
+class GrayRangeUnknown(Exception):
+    """An image has 16 bits per channel, and the range of their values is not known."""
 
 
 class Export:
@@ -81,6 +89,8 @@ class Export:
         name: what to call the labels in an error.
         class_names: the classes of the project, in its order.
         items: list of `Item`, in the order of the image archives.
+        gray_range: the (black, white) values of all images with 16 bits per channel;
+            None until `gray_range.py` has measured it.
         notes: `Notes` on opening the export, and on reading it where `read` has no
             other.
     """
@@ -109,7 +119,7 @@ class Export:
                 not an image project with boxes, or a labelled image is missing or
                 ambiguous.
         """
-        self.notes = Notes()
+        self.notes, self.gray_range = Notes(), None
         self._kinds = ("box", *(label_json.BOX_AROUND if polygons_as_boxes else ()))
         with ExitStack() as stack:
             self._labels = stack.enter_context(closing(LabelArchive(labels)))
@@ -146,6 +156,7 @@ class Export:
 
         Raises:
             InputError: the label or the image cannot be used.
+            GrayRangeUnknown: the image has 16 bits per channel.
         """
         notes = self.notes if notes is None else notes
         label = self._read_label(item)
@@ -153,7 +164,10 @@ class Export:
             item.archive.read(item.entry),
             f"{item.archive.name}: {item.entry}",
             item.labelled_size,
+            self.gray_range,
         )
+        if SIXTEEN_BITS in image.changes and self.gray_range is None:
+            raise GrayRangeUnknown
         notes.left_out += label.left_out
         boxes, box_notes = _fit_boxes(label.boxes, (image.width, image.height))
         notes.far_outside += box_notes.far_outside
@@ -162,6 +176,7 @@ class Export:
             return None
         notes.left_out += box_notes.left_out
         notes.changed += box_notes.changed
+        notes.changed.update(image.changes)
         if image.is_guess:
             notes.assumed[
                 "rotated images (EXIF) whose labelled size fits both orientations or "
@@ -175,6 +190,7 @@ class Export:
             image.height,
             [xyxy for xyxy, _ in boxes],
             [label for _, label in boxes],
+            self.gray_range if SIXTEEN_BITS in image.changes else None,
         )
 
     def count_boxes(self, item):
@@ -235,9 +251,12 @@ class Export:
                 f"({', '.join(reasons)}); submit some in the Suite, then export again."
             )
         for entry in matched.rest:
-            is_image = is_image_name(entry.name)
-            reason = "images without a label" if is_image else "files other than images"
-            self.notes.left_out[reason] += 1
+            self.notes.leave_out(
+                "images without a label"
+                if is_image(entry.archive, entry.name)
+                else "files other than images",
+                entry.name,
+            )
         # In the order of the archives: a zip is read once, from front to back.
         found.sort(key=lambda identity: matched.entries[identity].number)
         self.items = [
@@ -296,7 +315,7 @@ def _fit_boxes(boxes, size):
 def _group_files(paths):
     """Returns archives one by one, and loose images with other files as one list."""
     loose = [path for path in paths if not archives.is_archive(path)]
-    if not any(is_image_name(path.name) for path in loose):
+    if not any(map(is_image_file, loose)):
         return paths
     loose_set = set(loose)
     return [*(path for path in paths if path not in loose_set), loose]

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections import Counter
 
 from superbai import image_matching
 from yolov3_tf2.errors import InputError
@@ -10,7 +11,12 @@ from yolov3_tf2.files.prepared_image import prepare_image
 
 
 class ImageFiles:
-    """Image files, zips and folders, opened; use as a context manager."""
+    """Image files, zips and folders, opened; use as a context manager.
+
+    Attributes:
+        changes: Counter of how images that were uploaded differ from their files; see
+            `images.DecodedImage`.
+    """
 
     def __init__(self, paths, identities):
         """Opens the files and finds the images in them.
@@ -32,6 +38,7 @@ class ImageFiles:
         # Only the file name matched, and cameras number their files from 1 repeatedly.
         self._doubtful = match.by_name
         self._lock = threading.Lock()
+        self.changes = Counter()
 
     def __enter__(self):
         return self
@@ -78,7 +85,11 @@ class ImageFiles:
                 "image, move it to a folder of the right name."
             )
         try:
-            return prepare_image(encoded, where, item.size).encoded
+            # The range of all images of 16 bits is not known here: each has its own.
+            prepared = prepare_image(encoded, where, item.size, gray_range=None)
+            with self._lock:
+                self.changes.update(prepared.changes)
+            return prepared.encoded
         except InputError:
             upright = prepare_image(encoded, where)  # Raises if it is not an image.
         raise InputError(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.archives import Folder, Zip
-from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.files.image_kinds import is_image_name
 from yolov3_tf2.names import normalise_path
 
 

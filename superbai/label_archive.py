@@ -11,7 +11,7 @@ from typing import NamedTuple
 from superbai import export_json, label_json
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
-from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.files.image_kinds import split_images
 from yolov3_tf2.files.json_values import as_dict, parse_json
 
 # The largest known label is 5 MB; 32 MB of JSON takes a few hundred MB of memory.
@@ -149,7 +149,7 @@ class LabelArchive:
             e for e in self._archive.files if e.rpartition("/")[2] == "project.json"
         ]
         if not projects:
-            if any(map(is_image_name, self._archive.files)):
+            if split_images(self._archive)[0]:
                 raise InputError(
                     f"{self.name} holds images and no project.json: are the inputs "
                     "'images' and 'labels' swapped?"

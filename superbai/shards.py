@@ -123,7 +123,7 @@ def _write_in_parallel(export, shards, shown, bar, number):
     context = multiprocessing.get_context("fork")
     done = context.Value("q", 0)
     _job = _Job(export, shards, shown, done)
-    executor = ProcessPoolExecutor(number, context, _start_process, (os.getpid(),))
+    executor = ProcessPoolExecutor(number, context, start_process, (os.getpid(),))
     try:
         futures = [executor.submit(_write_numbered, n) for n in range(len(shards))]
         pending = set(futures)
@@ -146,7 +146,8 @@ def _write_in_parallel(export, shards, shown, bar, number):
         _job = None
 
 
-def _start_process(parent):
+def start_process(parent):
+    """Prepares a process that was forked to work for its parent."""
     # Ctrl-C reaches all processes of a terminal; the parent ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

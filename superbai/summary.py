@@ -47,6 +47,13 @@ def list_notes(notes):
             yield kind, reason, number
 
 
+def format_examples(names, number):
+    """Returns the first names of `number` things in brackets; nothing without any."""
+    if not names:
+        return ""
+    return f" ({', '.join(names)}{', ...' if number > len(names) else ''})"
+
+
 def metadata(counts, class_names, notes):
     """Returns the table and the notes as a dict of numbers."""
     return {

@@ -6,6 +6,7 @@ import shutil
 import time
 import zipfile
 
+import numpy as np
 import pytest
 import suite_export
 import tensorflow as tf
@@ -13,7 +14,7 @@ import valohai_yaml
 from PIL import Image
 from project import REPOSITORY
 from steps import NAMES, convert, on_a_full_disk, refused, start
-from suite_export import box, labelled, polygon, rotated
+from suite_export import box, encode, labelled, polygon, rotated
 
 from valohai_step.local import sample
 from yolov3_tf2.data import records
@@ -200,6 +201,42 @@ def test_groups_that_do_not_fit_are_refused(
         **without_tensorflow,
     )
     refused(process, outputs, "--group_by", words)
+
+
+def test_convert_says_what_it_changes_and_leaves_out(run_script, outputs, tmp_path):
+    values = np.random.default_rng(0).integers(7000, 7300, (48, 64), dtype="uint16")
+    deep = encode(Image.fromarray(values), "PNG")
+    clear = encode(Image.new("RGBA", (64, 48), (200, 30, 40, 0)), "PNG")
+    items = [
+        labelled("deep.png", box(1, 1, 9, 9), encoded=deep),
+        labelled("clear.png", box(1, 1, 9, 9), encoded=clear, tags=["test"]),
+    ]
+    images, labels = suite_export.build(items)
+    images |= {"more/spare": suite_export.encoded_image(), "notes.txt": b"text"}
+    process = convert(
+        run_script,
+        outputs,
+        suite_export.write_zip(tmp_path / "images.zip", images),
+        suite_export.write_zip(tmp_path / "labels.zip", labels),
+    )
+    assert process.returncode == 0, process.stderr
+    for line in (
+        "changed: 1 images of 16 bits per channel, scaled to 8",
+        "changed: 1 images with transparent pixels, drawn on white",
+        "16-bit values from 7000 to 7299 became 0 to 255",
+        "left out: 1 images without a label (more/spare)",
+        "left out: 1 files other than images (notes.txt)",
+    ):
+        assert line in process.stderr.splitlines(), process.stderr
+    metadata = json.loads(process.stdout.strip())
+    assert (metadata["gray_black"], metadata["gray_white"]) == (7000, 7299)
+    deep, white = (
+        tf.io.decode_image(records.parse_example(row)["encoded"], 3).numpy()
+        for split in ("train", "test")
+        for row in tf.data.TFRecordDataset(list(map(str, (outputs / split).iterdir())))
+    )
+    assert (deep.min(), deep.max()) == (0, 255) and deep.std() > 70
+    assert (white == 255).all()
 
 
 def test_convert_refuses_a_file_that_is_not_a_zip(

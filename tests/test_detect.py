@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,7 +22,7 @@ from yolov3_tf2.inference.detector import Detector
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network.folding import fold_model
 from yolov3_tf2.network.model import build_model
-from yolov3_tf2.network.model_info import ModelInfo
+from yolov3_tf2.network.model_info import ModelInfo, write_model_info
 
 
 def test_detect_images_zips_and_records_together(run_script, outputs, files, tmp_path):
@@ -131,6 +133,67 @@ def test_the_review_does_not_change_the_detections(
     assert f"label these first (see review.csv): {first}; " in process.stderr
 
 
+def read_boxes(outputs):
+    """Returns the boxes and scores of each image by its file name without extension."""
+    result = json.loads((outputs / "detections.json").read_text())
+    names = {image["id"]: Path(image["file_name"]).stem for image in result["images"]}
+    boxes = {name: [] for name in names.values()}
+    for found in result["annotations"]:
+        row = (found["category_id"], *found["bbox"], found["score"])
+        boxes[names[found["image_id"]]].append(row)
+    return boxes
+
+
+def test_detect_scales_16_bit_images_as_training_did(
+    run_script, outputs, files, unsure, tmp_path
+):
+    random = np.random.default_rng(0)
+    values = random.integers(7000, 7256, (48, 64), dtype="uint16")
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    Image.fromarray((values - 7000).astype("u1")).save(tmp_path / "flat.png")
+    shutil.copytree(unsure / "model", tmp_path / "model")
+    info = checkpoint.read_model_info(unsure / "model")
+    write_model_info(tmp_path / "model", replace(info, gray_range=(7000, 7255)))
+    images = [tmp_path / "deep.png", tmp_path / "flat.png"]
+    process = detect(run_script, outputs, files, *images, model=tmp_path / "model")
+    assert process.returncode == 0, process.stderr
+    boxes = read_boxes(outputs)
+    assert boxes["deep"] == boxes["flat"] != []
+    assert "16-bit values from 7000 to 7255 became 0 to 255" in process.stderr
+    # A model without a range: each image has its own, and the log says so.
+    process = detect(
+        run_script, tmp_path / "own", files, *images, model=unsure / "model"
+    )
+    assert "it has no range for their values" in process.stderr
+
+
+def test_detect_sees_what_people_see(run_script, outputs, files, unsure, tmp_path):
+    drawing = np.random.default_rng(0).integers(0, 256, (48, 64, 4), dtype="uint8")
+    drawing[..., 3] = 255 * (drawing[..., 3] > 99)
+    Image.fromarray(drawing).save(tmp_path / "clear.png")
+    seen = np.where(drawing[..., 3:] > 0, drawing[..., :3], 255).astype("uint8")
+    Image.fromarray(seen).save(tmp_path / "white.png")
+    (tmp_path / "noext").write_bytes((tmp_path / "white.png").read_bytes())
+    (tmp_path / "page").write_bytes(b"<html>")
+    paths = [tmp_path / name for name in ("clear.png", "white.png", "noext", "page")]
+    process = detect(run_script, outputs, files, *paths, model=unsure / "model")
+    assert process.returncode == 0, process.stderr
+    boxes = read_boxes(outputs)
+    assert boxes["clear"] == boxes["white"] == boxes["noext"] != []
+    assert "changed: 1 images with transparent pixels, drawn on white" in process.stderr
+    assert "left out 1 files that are not images: page" in process.stderr
+    line = json.loads(process.stdout.strip())
+    assert (line["images"], line["images_left_out"], line["other_files"]) == (3, 0, 1)
+
+
+def test_detect_reads_photographs_of_telephones(run_script, outputs, files, shared):
+    cases = shared / "cases"
+    process = detect(run_script, outputs, files, cases / "heic", cases / "mix")
+    assert process.returncode == 0, process.stderr
+    line = json.loads(process.stdout.strip())
+    assert (line["images"], line["images_left_out"], line["other_files"]) == (6, 0, 0)
+
+
 def write_odd_images(folder):
     """Writes images of every odd kind; returns a dict from name to size."""
     folder.mkdir()
@@ -201,7 +264,7 @@ def test_detect_reads_odd_images_and_skips_unreadable_ones(
     for name, reason in left_out.items():
         assert f"{tmp_path / 'odd'}: {name}: expected an image, got" in reason
         assert f"WARNING: skipped: {reason}" in process.stderr.splitlines()
-    assert "files in zips and folders that are not images: 1" in process.stderr
+    assert "left out 1 files that are not images: notes.txt" in process.stderr
     assert "skipped 3 of 16 images that could not be read" in process.stderr
     line = json.loads(process.stdout.strip())
     assert (line["images"], line["images_left_out"]) == (13, 3)

@@ -81,6 +81,22 @@ def test_a_validation_file_without_images(run_script, outputs, files, tmp_path):
     assert process.returncode == 0, process.stderr
 
 
+def test_train_writes_the_gray_range_of_16_bit_images(
+    run_script, outputs, files, tmp_path
+):
+    path = tmp_path / "gray.tfrecord"
+    encoded = (files / "image.png").read_bytes()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for gray_range in (None, (7164, 7529)):
+            boxes = [(5, 5, 30, 30)]
+            record = Record("a", encoded, "png", 64, 48, boxes, [0], gray_range)
+            writer.write(records.serialize_example(record, NAMES))
+    process = train(run_script, outputs, files, train=[path])
+    assert process.returncode == 0, process.stderr
+    info = checkpoint.read_model_info(outputs / "model")
+    assert info.gray_range == (7164, 7529)
+
+
 def changed_parts(outputs, files):
     """Returns the parts of the network that training has changed."""
     (path,) = (outputs / "checkpoints").glob("epoch-*.json")

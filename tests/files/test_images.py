@@ -12,7 +12,8 @@ from PIL import Image
 from suite_export import encode
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.images import is_image_name, load_rgb
+from yolov3_tf2.files.image_kinds import is_image_name
+from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.files.prepared_image import prepare_image
 
 RED = (250, 10, 10)
@@ -118,14 +119,14 @@ def test_is_image_name(name, expected):
 @pytest.mark.parametrize("labelled_size", [None, SIZE])
 def test_an_upright_jpeg_or_png_is_not_changed(encoded, kind, labelled_size):
     prepared = prepare_image(encoded, "a.jpg", labelled_size)
-    assert prepared == (encoded, kind, *SIZE, False)
+    assert prepared == (encoded, kind, *SIZE, False, ())
     assert decode(encoded).shape == (48, 64, 3)
 
 
-@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF"])
 def test_other_formats_become_a_png_with_the_same_pixels(kind):
     encoded = corner_image(kind)
-    prepared, new_kind, width, height, _ = prepare_image(encoded, f"a.{kind}")
+    prepared, new_kind, width, height, *_ = prepare_image(encoded, f"a.{kind}")
     assert (new_kind, width, height) == ("png", *SIZE)
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     np.testing.assert_array_equal(decode(prepared), expected)
@@ -137,8 +138,8 @@ def test_other_formats_become_a_png_with_the_same_pixels(kind):
 def test_an_image_is_made_upright(kind, orientation):
     encoded = corner_image(kind, orientation)
     size = TURNED if orientation >= 5 else SIZE
-    prepared, new_kind, *new_size, _ = prepare_image(encoded, "a.jpg")
-    assert new_kind == ("jpeg" if kind == "JPEG" else "png")
+    prepared, new_kind, *new_size, _, _ = prepare_image(encoded, "a.jpg")
+    assert new_kind == ("jpeg" if kind in ("JPEG", "WEBP") else "png")
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
     assert red_corner(decode(prepared)) == CORNERS[orientation]
@@ -159,7 +160,7 @@ def test_an_image_is_made_upright(kind, orientation):
 )
 def test_the_labelled_size_decides_the_orientation(kind, labelled_size, size, corner):
     encoded = corner_image(kind, orientation=6)
-    prepared, _, *new_size, _ = prepare_image(encoded, "a.jpg", labelled_size)
+    prepared, _, *new_size, _, _ = prepare_image(encoded, "a.jpg", labelled_size)
     assert tuple(new_size) == size
     assert decode(prepared).shape == (size[1], size[0], 3)
     assert red_corner(decode(prepared)) == corner
@@ -190,8 +191,8 @@ def test_a_swapped_labelled_size_without_orientation_is_refused():
     [
         (encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
         (encode(Image.new("L", (16, 16), 100), "JPEG"), (100, 100, 100)),
-        (encode(Image.new("RGBA", (4, 4), (200, 30, 40, 0)), "PNG"), (200, 30, 40)),
-        (encode(Image.new("LA", (4, 4), (90, 7)), "PNG"), (90, 90, 90)),
+        (encode(Image.new("RGBA", (4, 4), (200, 30, 40, 0)), "PNG"), (255, 255, 255)),
+        (encode(Image.new("LA", (4, 4), (90, 51)), "PNG"), (222, 222, 222)),
         (encode(Image.new("1", (4, 4), 1), "PNG"), (255, 255, 255)),
         (encode(Image.new("RGB", (4, 4), RED).quantize(), "PNG"), RED),
         (encode(Image.new("RGB", (4, 4), RED), "BMP"), RED),

@@ -35,8 +35,8 @@ def test_walk_and_count(tmp_path):
         ("ds/b.PNG", encoded[2]),
         ("데이터/d.png", encoded[3]),
     ]
-    assert count_images(paths) == (4, 1)
-    assert count_images([]) == (0, 0)
+    assert count_images(paths) == (4, ["ds/readme.txt"])
+    assert count_images([]) == (0, [])
 
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
@@ -46,7 +46,7 @@ def test_walk_and_count(tmp_path):
     (source, other) = walk_images([folder])
     assert (source.name, source.read()) == ("a.png", encoded[0])
     assert (other.name, other.where) == ("sub/b.jpg", f"{folder}: sub/b.jpg")
-    assert count_images([folder]) == (2, 1)
+    assert count_images([folder]) == (2, ["notes.txt"])
 
 
 @pytest.mark.parametrize("read", [lambda p: list(walk_images(p)), count_images])

@@ -71,6 +71,7 @@ def test_a_record_by_hand(tmp_path, spelling):
         48,
         [(10, 20, 40, 28.5), (0, 0, 64, 48)],
         [0, 1],
+        None,
     )
     assert second.boxes_px == [(1, 2, 4, 6)]
     assert second.labels == [1]

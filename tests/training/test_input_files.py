@@ -49,6 +49,36 @@ def test_an_optional_input_may_have_no_images(tmp_path):
         input_files.open_optional_records([two], "validation", NAMES, Share(0, 3))
 
 
+def write_gray_ranges(path, *gray_ranges):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for gray_range in gray_ranges:
+            record = Record("a", b"", "png", 8, 8, [(0, 0, 4, 4)], [0], gray_range)
+            writer.write(records.serialize_example(record, NAMES))
+    return path
+
+
+def choose_gray_range(path):
+    files = input_files.open_records([path], "train", NAMES, ALL)
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    contents = input_files.measure_contents(files, NAMES, strategy)
+    return input_files.choose_gray_range(contents.gray_ranges)
+
+
+def test_the_gray_range_of_16_bit_images_is_found(tmp_path, caplog):
+    path = write_gray_ranges(tmp_path / "a.tfrecord", None, (7164, 7529), None)
+    assert choose_gray_range(path) == (7164, 7529)
+    assert choose_gray_range(write_gray_ranges(tmp_path / "b.tfrecord", None)) is None
+    assert not caplog.text
+
+
+def test_different_gray_ranges_are_said(tmp_path, caplog):
+    ranges = [(0, 4095), (7164, 7529), (7164, 7529), None]
+    path = write_gray_ranges(tmp_path / "a.tfrecord", *ranges)
+    assert choose_gray_range(path) == (7164, 7529)
+    assert "(2 by 7164 to 7529, 1 by 0 to 4095)" in caplog.text
+    assert "Detection will scale by 7164 to 7529" in caplog.text
+
+
 def test_files_without_images_are_refused(tmp_path):
     path = write_records(tmp_path / "none.tfrecord", 0)
     with pytest.raises(InputError, match=f"^input 'test': no images in {path}; "):

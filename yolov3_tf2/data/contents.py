@@ -17,6 +17,8 @@ class Contents(NamedTuple):
         sizes: `[boxes, 2]` float32, width and height as fractions of the longer side of
             their image. Multiplied by the size of the network's input they are the
             pixels that the network sees.
+        gray_ranges: `[images of 16 bits, 2]` int64, the (black, white) values of those
+            in TFRecord files, see `records.py`.
     """
 
     source_ids: list[str]
@@ -24,6 +26,7 @@ class Contents(NamedTuple):
     boxes_per_image: np.ndarray
     labels: np.ndarray
     sizes: np.ndarray
+    gray_ranges: np.ndarray
 
     @property
     def max_boxes(self):
@@ -62,6 +65,7 @@ def list_contents(images):
         np.array([len(image.labels) for image in images], "int64"),
         np.array([label for image in images for label in image.labels], "int64"),
         np.array([size for i in images for size in i.sizes], "float32").reshape(-1, 2),
+        np.zeros((0, 2), "int64"),
     )
 
 

@@ -58,4 +58,5 @@ def _batch_contents(batch):
         np.bincount(image_of_box[is_known], minlength=len(batch["num_boxes"])),
         batch["labels"][is_known].astype("int64"),
         batch["sizes"][is_known],
+        batch["gray_ranges"],
     )

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from yolov3_tf2.data.transparency import decode_on_white
+
 # The factors by which the JPEG decoder can reduce an image.
 _RATIOS = (1, 2, 4, 8)
 
@@ -35,7 +37,7 @@ def decode_image(example, target):
         )
 
     def decode_other():
-        return tf.io.decode_image(encoded, 3, expand_animations=False)
+        return decode_on_white(encoded)
 
     factor = tf.minimum(width // target[0], height // target[1])
     branch = tf.reduce_sum(tf.cast(factor >= tf.constant(_RATIOS[1:]), tf.int32))

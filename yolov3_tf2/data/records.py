@@ -2,7 +2,8 @@
 
 The feature names are those of the TensorFlow Object Detection API, so that other tools
 can read the files. Boxes are fractions of the image. The image is stored upright, as
-JPEG or PNG, without an EXIF orientation.
+JPEG or PNG of 8 bits, without an EXIF orientation. `image/gray_range` is a feature of
+this project: the (black, white) values of an image that had 16 bits per channel.
 """
 
 import struct
@@ -13,6 +14,7 @@ from yolov3_tf2.errors import InputError, reason
 from yolov3_tf2.names import normalise_name
 
 _BBOX = "image/object/bbox/"
+_GRAY_RANGE = "image/gray_range"
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
     "image/source_id": tf.io.FixedLenFeature([], tf.string),
@@ -31,8 +33,8 @@ def serialize_example(record, class_names):
 
     Args:
         record: a record with the attributes `encoded` (bytes of a JPEG or PNG),
-            `format`, `source_id`, `width`, `height`, `boxes_px` (xyxy, pixels) and
-            `labels`.
+            `format`, `source_id`, `width`, `height`, `boxes_px` (xyxy, pixels),
+            `labels` and `gray_range` (None if the image had 8 bits).
         class_names: list of strings, which the labels of the record index.
     """
 
@@ -61,6 +63,8 @@ def serialize_example(record, class_names):
         "image/object/class/text": texts(*[class_names[i] for i in record.labels]),
         "image/object/class/label": ints(*record.labels),
     }
+    if record.gray_range:
+        features[_GRAY_RANGE] = ints(*record.gray_range)
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
 
@@ -97,7 +101,8 @@ def parse_contents(serialized):
         A dict: `source_id` `[examples]` strings; `hash` `[examples]` int64, equal where
         the encoded images are equal; `num_boxes` `[examples]` int64; and, of the boxes
         of all examples, `class_names` `[boxes]` strings and `sizes` `[boxes, 2]`
-        float32, width and height as fractions of the longer side of their image.
+        float32, width and height as fractions of the longer side of their image; and
+        `gray_ranges` `[examples of 16 bits, 2]` int64.
     """
     features = {
         name: tf.io.RaggedFeature(feature.dtype, row_splits_dtype=tf.int64)
@@ -105,6 +110,7 @@ def parse_contents(serialized):
         else feature
         for name, feature in _FEATURES.items()
     }
+    features[_GRAY_RANGE] = tf.io.RaggedFeature(tf.int64)
     examples = tf.io.parse_example(serialized, features)
     names = examples["image/object/class/text"]
     xmin, ymin, xmax, ymax = (
@@ -119,6 +125,7 @@ def parse_contents(serialized):
         "num_boxes": names.row_lengths(),
         "class_names": names.values,
         "sizes": sizes * tf.cast(tf.gather(shares, names.value_rowids()), tf.float32),
+        "gray_ranges": tf.reshape(examples[_GRAY_RANGE].values, (-1, 2)),
     }
 
 

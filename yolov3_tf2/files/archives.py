@@ -1,31 +1,32 @@
-"""Zips, and folders as if they were zips: list the files and read them in place.
+"""Zips, tars and folders: list the files and read them in place.
 
 A zip is checked when it is opened and again before each entry is read: no entry can
 reach outside the archive or unpack to more memory than the limits below allow.
 """
 
 import os
-import re
 import stat
 import struct
 import zipfile
 import zlib
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.files.archive_entries import (
+    MAX_ENTRY_BYTES,
+    check_growth,
+    check_size,
+    decode_name,
+    is_hidden,
+    leaves_archive,
+    refuse_entry,
+)
 from yolov3_tf2.files.positional_file import open_positional
-
-# An uncompressed image of 100 megapixels is larger than this, but hardly anyone labels
-# such a file in a browser.
-MAX_ENTRY_BYTES = 256 * 2**20
-# Labels compress to a twentieth of their size, only a zip bomb to a thousandth.
-MAX_GROWTH = 200
-_SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any factor.
+from yolov3_tf2.files.tars import Tar, is_tar
 
 _CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
-_HIDDEN = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
 # For bzip2 and LZMA, there is no bound on how far they expand.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -46,27 +47,31 @@ def open_archive(path):
     """Opens a zip, a folder, or a list of files as a folder that holds only these.
 
     Args:
-        path: a `pathlib.Path` of a zip or a folder, or a list of paths of files.
+        path: a `pathlib.Path` of a zip, tar or folder, or a list of paths of files.
 
     Returns:
-        A `Zip` or a `Folder`. Both are context managers and have `name`, for error
-        messages; `files`, a list of the names of their files, without the files that
-        macOS and editors add; and `read`.
+        A `Zip`, a `Tar` or a `Folder`. All are context managers and have `name`, for
+        error messages; `files`, a list of the names of their files, without the files
+        that macOS and editors add; `read` and `read_start`.
 
     Raises:
         InputError: the file is not a zip, or cannot be read safely.
     """
     if isinstance(path, list):
         return Folder(Path(os.path.commonpath([file.parent for file in path])), path)
-    return Folder(path) if path.is_dir() else Zip(path)
+    if path.is_dir():
+        return Folder(path)
+    return Tar(path) if is_tar(path) else Zip(path)
 
 
 def is_archive(path):
-    """Returns whether a path is a folder, or a zip by its name or its first bytes."""
+    """Returns whether a path is a folder, a zip or a tar, which the content says."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return True
     with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        if file.read(4) in (b"PK\x03\x04", b"PK\x05\x06"):
+            return True
+    return is_tar(path)
 
 
 class Zip:
@@ -94,7 +99,7 @@ class Zip:
             # needs a little more than that to open the file anyway.
             names = self._check_entries(path.stat().st_size)
             stack.pop_all()
-        self.files = [name for name in names if not _is_hidden(name)]
+        self.files = [name for name in names if not is_hidden(name)]
         # What the zip itself calls the few files whose names were decoded again.
         self._stored_names = {
             name: stored for name, stored in names.items() if name != stored
@@ -121,7 +126,7 @@ class Zip:
             InputError: the file is larger, its checksum is wrong, or it is damaged.
         """
         entry = self._zip.getinfo(self._stored_names.get(name, name))
-        _check_size(self.name, name, entry.file_size, limit)
+        check_size(self.name, name, entry.file_size, limit)
         content = bytearray()
         try:
             with self._zip.open(entry) as file:
@@ -131,17 +136,29 @@ class Zip:
             if len(content) != entry.file_size:
                 raise EOFError(f"{len(content):,} of {entry.file_size:,} bytes")
         except _DAMAGE as error:
-            raise InputError(
-                f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
-            ) from error
+            raise self._damaged(name, error) from error
         return bytes(content)
+
+    def read_start(self, name, number):
+        """Returns the first bytes of a file, at most `number`; see `read`."""
+        entry = self._zip.getinfo(self._stored_names.get(name, name))
+        try:
+            with self._zip.open(entry) as file:
+                return file.read(number)
+        except _DAMAGE as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name, error):
+        return InputError(
+            f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
+        )
 
     def _check_entries(self, packed_bytes):
         """Returns a dict from the names of the files to what the zip calls them."""
         names, unpacked_bytes = {}, 0
         for entry in self._zip.infolist():
             name = _decoded_name(entry).replace("\\", "/")
-            if re.match(r"/|[A-Za-z]:/", name) or ".." in name.split("/"):
+            if leaves_archive(name):
                 raise self._refuse(
                     name, "leaves the archive; expected a path inside it"
                 )
@@ -165,15 +182,11 @@ class Zip:
                 if (twin.CRC, twin.file_size) != (entry.CRC, entry.file_size):
                     raise self._refuse(name, "is there twice, with different contents")
                 unpacked_bytes += entry.file_size
-        if unpacked_bytes > max(_SMALL_BYTES, MAX_GROWTH * packed_bytes):
-            raise InputError(
-                f"{self.name}: its {packed_bytes:,} bytes would unpack to "
-                f"{unpacked_bytes:,}; expected at most {MAX_GROWTH} times as many."
-            )
+        check_growth(self.name, packed_bytes, unpacked_bytes)
         return names
 
     def _refuse(self, name, reason):
-        return InputError(f"{self.name}: '{name}' {reason}. Nothing was read from it.")
+        return refuse_entry(self.name, name, reason)
 
 
 class Folder:
@@ -186,7 +199,7 @@ class Folder:
             paths = list(_walk(path))
         # A dict, as a file may be given twice.
         names = dict.fromkeys(f.relative_to(path).as_posix() for f in sorted(paths))
-        self.files = [name for name in names if not _is_hidden(name)]
+        self.files = [name for name in names if not is_hidden(name)]
         for name in self.files:
             if not name.isascii() and name != name.encode("utf-8", "replace").decode():
                 raise InputError(f"{path}: the file name {name!r} is not UTF-8.")
@@ -204,18 +217,22 @@ class Folder:
         """Reads one file; see `Zip.read`."""
         path = self._path / name
         try:
-            _check_size(self.name, name, path.stat().st_size, limit)
+            check_size(self.name, name, path.stat().st_size, limit)
             return path.read_bytes()
         except OSError as error:
-            raise InputError(
-                f"{self.name}: cannot read '{name}': {error.strerror or error}."
-            ) from error
+            raise self._unreadable(name, error) from error
 
+    def read_start(self, name, number):
+        """Returns the first bytes of a file; see `Zip.read_start`."""
+        try:
+            with (self._path / name).open("rb") as file:
+                return file.read(number)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
 
-def _check_size(archive, name, size, limit):
-    if size > limit:
-        raise InputError(
-            f"{archive}: '{name}' has {size:,} bytes; expected at most {limit:,}."
+    def _unreadable(self, name, error):
+        return InputError(
+            f"{self.name}: cannot read '{name}': {error.strerror or error}."
         )
 
 
@@ -238,12 +255,4 @@ def _decoded_name(entry):
     if entry.flag_bits & _UTF8 or entry.filename.isascii():
         return entry.filename
     raw = entry.filename.encode("cp437")  # zipfile has decoded it so.
-    for encoding in ("utf-8", "cp949"):
-        with suppress(UnicodeDecodeError):
-            return raw.decode(encoding)
-    return entry.filename
-
-
-def _is_hidden(name):
-    """Returns whether a path is a file that a system or an editor left behind."""
-    return any(part in _HIDDEN or part.startswith("._") for part in name.split("/"))
+    return decode_name(raw) or entry.filename

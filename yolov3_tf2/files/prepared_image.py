@@ -9,15 +9,21 @@ from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.complete_images import has_end
 from yolov3_tf2.files.images import (
     DAMAGE,
-    load_rgb,
+    FIRST_FRAME,
+    PNG_DEPTH,
+    TRANSPARENT,
+    decode_image,
+    has_more_frames,
     open_image,
     read_orientation,
     unreadable,
 )
+from yolov3_tf2.files.sixteen_bits import FULL_RANGE
 
 # What tf.io.decode_image reads itself. MPO is a JPEG with more images after it.
 _KINDS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
-_PNG_DEPTH = 24  # Offset of the bits per channel in a PNG.
+# Formats of photographs, which are large as a PNG.
+_LOSSY = ("HEIF", "AVIF", "WEBP")
 
 # How to undo the upright rotation of an EXIF orientation that swaps the sides.
 _BACK = {
@@ -36,6 +42,7 @@ class PreparedImage(NamedTuple):
         format: `jpeg` or `png`.
         width, height: pixels.
         is_guess: whether it was rotated without knowing that its boxes are, too.
+        changes: what else differs from the file; see `images.DecodedImage`.
     """
 
     encoded: bytes
@@ -43,12 +50,16 @@ class PreparedImage(NamedTuple):
     width: int
     height: int
     is_guess: bool = False
+    changes: tuple[str, ...] = ()
 
 
-def prepare_image(encoded, where, labelled_size=None):
+def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
     """Returns an image as a record holds it.
 
-    The bytes of an upright JPEG or PNG remain unchanged and are not decoded. People
+    The bytes of an upright JPEG or PNG remain unchanged and are not decoded, except for
+    a PNG with transparency: that of a pixel shows in its decoded form only. Other
+    formats become a JPEG if they were compressed with loss, as photographs are: a PNG
+    of 12 megapixels would have some 20 MB. People
     draw boxes on what a browser shows, so an image with an EXIF orientation is made
     upright, unless `labelled_size` shows that the boxes belong to the stored pixels.
 
@@ -56,6 +67,7 @@ def prepare_image(encoded, where, labelled_size=None):
         encoded: the bytes of the file.
         where: what to call the image in an error.
         labelled_size: (width, height) of the image when it was labelled, if known.
+        gray_range: see `images.decode_image`.
 
     Returns:
         A `PreparedImage`.
@@ -79,23 +91,28 @@ def prepare_image(encoded, where, labelled_size=None):
             "belong together, or the images were resized."
         )
     kind = _KINDS.get(image.format)
-    if kind and orientation == 1 and has_end(encoded, kind):
-        if kind == "png":
-            _check_png(encoded, where)
-        if kind == "jpeg" or encoded[_PNG_DEPTH] <= 8:
-            return PreparedImage(encoded, kind, *stored)
+    can_stay = kind and orientation == 1 and has_end(encoded, kind)
+    if can_stay and kind == "png":
+        _check_png(encoded, where)
+        can_stay = encoded[PNG_DEPTH] <= 8
+    if can_stay and not image.has_transparency_data:
+        changes = (FIRST_FRAME,) * has_more_frames(image)
+        return PreparedImage(encoded, kind, *stored, changes=changes)
+    decoded = decode_image(encoded, where, gray_range)
+    if can_stay and TRANSPARENT not in decoded.changes:
+        return PreparedImage(encoded, kind, *stored, changes=decoded.changes)
     # Also encoded again if only the end marker is missing: other decoders are stricter.
-    rgb = load_rgb(encoded, where)
+    rgb = decoded.rgb
     if labelled_size and labelled_size == stored != upright:
         rgb = rgb.transpose(_BACK[orientation])
+    is_lossy = image.format in _LOSSY and not (
+        image.format == "WEBP" and b"VP8L" in encoded[: encoded.find(b"VP8 ")]
+    )
+    kind = "jpeg" if kind == "jpeg" or is_lossy else "png"
     buffer = io.BytesIO()
-    if kind == "jpeg":
-        rgb.save(buffer, "JPEG", quality=95)
-    else:
-        kind = "png"
-        rgb.save(buffer, "PNG")
+    rgb.save(buffer, kind, **({"quality": 95} if kind == "jpeg" else {}))
     is_guess = orientation != 1 and (not labelled_size or stored == upright)
-    return PreparedImage(buffer.getvalue(), kind, *rgb.size, is_guess)
+    return PreparedImage(buffer.getvalue(), kind, *rgb.size, is_guess, decoded.changes)
 
 
 def _check_png(encoded, where):

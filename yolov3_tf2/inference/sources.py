@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError, reason
 from yolov3_tf2.files import archives
-from yolov3_tf2.files.images import is_image_name
+from yolov3_tf2.files.archive_entries import is_hidden
+from yolov3_tf2.files.image_kinds import is_image_file, split_images
 
 
 class Source(NamedTuple):
@@ -38,13 +39,13 @@ def walk_images(paths) -> Iterator[Source]:
             yield from _walk_records(path)
         elif archives.is_archive(path):
             with archives.open_archive(path) as archive:
-                for name in filter(is_image_name, archive.files):
+                for name in split_images(archive)[0]:
                     yield Source(
                         name,
                         f"{archive.name}: {name}",
                         lambda archive=archive, name=name: archive.read(name),
                     )
-        else:
+        elif _is_image_path(path):
             yield Source(
                 _replace_invalid_utf8(path.name),
                 _replace_invalid_utf8(str(path)),
@@ -56,22 +57,28 @@ def count_images(paths):
     """Counts the images that `walk_images` yields, without reading them.
 
     Returns:
-        A pair: the number of images, and the number of other files in zips and folders.
+        A pair: the number of images, and a list with the names of the other files.
     """
     from yolov3_tf2.data import records
 
-    images, others = 0, 0
+    images, others = 0, []
     for path in paths:
         if path.suffix == ".tfrecord":
             images += records.count_records(path)
         elif archives.is_archive(path):
             with archives.open_archive(path) as archive:
-                in_archive = sum(map(is_image_name, archive.files))
-                images += in_archive
-                others += len(archive.files) - in_archive
-        else:
+                in_archive, not_images = split_images(archive)
+                images += len(in_archive)
+                others += not_images
+        elif _is_image_path(path):
             images += 1
+        elif not is_hidden(path.name):
+            others.append(_replace_invalid_utf8(path.name))
     return images, others
+
+
+def _is_image_path(path):
+    return not is_hidden(path.name) and is_image_file(path)
 
 
 def _walk_records(path):

@@ -21,7 +21,7 @@ from absl import logging
 from PIL import Image
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.images import load_rgb, open_image
+from yolov3_tf2.files.images import decode_image, open_image
 from yolov3_tf2.inference.detector import NetworkInput
 from yolov3_tf2.inference.sources import Source
 
@@ -46,18 +46,22 @@ class LoadedImage(NamedTuple):
         source: where it is from.
         rgb: the image itself, upright.
         network_input: what the network sees of it.
+        changes: what differs from the file; see `images.DecodedImage`.
     """
 
     source: Source
     rgb: Image.Image
     network_input: NetworkInput
+    changes: tuple[str, ...] = ()
 
     @property
     def num_pixels(self):
         return self.rgb.width * self.rgb.height
 
 
-def detect_images(sources, detector, *, batch_size, unreadable, stopwatch):
+def detect_images(
+    sources, detector, *, batch_size, unreadable, stopwatch, gray_range=None
+):
     """Yields batches of images with their detections, in the order of the sources.
 
     While the caller works on one batch, threads run the next two through the network
@@ -71,6 +75,8 @@ def detect_images(sources, detector, *, batch_size, unreadable, stopwatch):
         unreadable: list; a dict with `file_name` and `reason` is appended for each
             image that cannot be read. These are logged and skipped.
         stopwatch: a `Stopwatch` for the time of the network.
+        gray_range: the (black, white) of images of 16 bits; None if the model has none:
+            then each one's own.
 
     Yields:
         Pairs of a list of `LoadedImage` and a list of their `detector.Detections`.
@@ -80,21 +86,22 @@ def detect_images(sources, detector, *, batch_size, unreadable, stopwatch):
         with stopwatch:
             return batch, detector([loaded.network_input for loaded in batch])
 
-    loaded_images = load_images(sources, detector, batch_size, unreadable)
+    loaded_images = load_images(sources, detector, batch_size, unreadable, gray_range)
     with BoundedPool(BATCHES_IN_NETWORK, BATCHES_IN_NETWORK) as pool:
         for batch in make_batches(loaded_images, batch_size):
             yield from pool.submit(run_network, batch)
         yield from pool.finish()
 
 
-def load_images(sources, detector, max_waiting, unreadable):
+def load_images(sources, detector, max_waiting, unreadable, gray_range=None):
     """Yields a `LoadedImage` for each image that can be read.
 
     Args:
-        sources, detector, unreadable: see `detect_images`.
+        sources, detector, unreadable, gray_range: see `detect_images`.
         max_waiting: number of images that threads decode ahead.
     """
-    for source, loaded, error in _decode_images(sources, detector, max_waiting):
+    decoded = _decode_images(sources, detector, max_waiting, gray_range)
+    for source, loaded, error in decoded:
         if error is None:
             yield loaded
         else:
@@ -102,15 +109,15 @@ def load_images(sources, detector, max_waiting, unreadable):
             unreadable.append({"file_name": source.name, "reason": str(error)})
 
 
-def _decode_images(sources, detector, max_waiting):
+def _decode_images(sources, detector, max_waiting, gray_range):
     """Yields triples of a source, its `LoadedImage` and an error; one of them None."""
 
     def decode(source, encoded, error):
         if error is None:
             try:
-                rgb = load_rgb(encoded, source.where)
+                rgb, changes = decode_image(encoded, source.where, gray_range)
                 network_input = detector.prepare(np.asarray(rgb))
-                return source, LoadedImage(source, rgb, network_input), None
+                return source, LoadedImage(source, rgb, network_input, changes), None
             except InputError as caught:
                 error = caught
         return source, None, error

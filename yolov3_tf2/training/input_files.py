@@ -1,5 +1,9 @@
 """The TFRecord files of a training run, of which each worker reads its share."""
 
+from collections import Counter
+
+from absl import logging
+
 from yolov3_tf2.data import counting, records
 from yolov3_tf2.data.contents import join_contents
 from yolov3_tf2.data.record_files import RecordFiles
@@ -64,3 +68,27 @@ def measure_contents(files, class_names, strategy):
     """
     own = counting.measure_contents(files, class_names)
     return join_contents(collective.gather(strategy, own))
+
+
+def choose_gray_range(gray_ranges):
+    """Returns the gray range of the 16-bit images of a training run; None without any.
+
+    Warns if they were scaled in different ways, and returns the way of most of them.
+
+    Args:
+        gray_ranges: `[images, 2]` (black, white), of all images of 16 bits.
+    """
+    counts = Counter(map(tuple, gray_ranges.tolist()))
+    if not counts:
+        return None
+    gray_range = max(counts, key=lambda each: (counts[each], each))
+    if len(counts) > 1:
+        listed = ", ".join(f"{n} by {b} to {w}" for (b, w), n in counts.most_common(5))
+        logging.warning(
+            "16-bit images were scaled to 8 bits in different ways, by several runs of "
+            "convert_superbai.py (%s): a grey level does not mean the same in all of "
+            "them. Detection will scale by %d to %d",
+            listed,
+            *gray_range,
+        )
+    return gray_range
