@@ -196,10 +196,10 @@ def unreadable(where, encoded, error):
 
 @functools.cache
 def _register_heif():
-    import pillow_heif  # Its libraries take time to load, and few images need them.
+    import pi_heif  # Its libraries take time to load, and few images need them.
 
     # It turns images itself, and then says that they are upright.
-    pillow_heif.register_heif_opener()
+    pi_heif.register_heif_opener()
 
 
 def _is_camera_raw(image, encoded):
