@@ -211,6 +211,14 @@ PARAMETERS = {
         "description": "AP50 on the test images that the model must reach for a "
         "pipeline to continue.",
     },
+    "max_unreadable": {
+        "default": 0,
+        "category": "Training",
+        "min": 0,
+        "max": 1_000_000_000,
+        "description": "Number of unreadable training and test images to accept. They "
+        "are named in the log and left out: of training, and of AP.",
+    },
     "checkpoint_epochs": {
         "default": 1,
         "category": "Results",
@@ -318,7 +326,7 @@ class Run(NamedTuple):
         batch_size: number of images of this worker per step.
         train_files, test_files: `record_files.RecordFiles` of this worker.
         model_info: the `model_info.ModelInfo` of the trained model.
-        train_set, test_set: `tf.data.Dataset` of batches of this worker.
+        train_set, test_set: `dataset.Batches` of this worker.
         epoch: `tf.Variable` from which `train_set` reads the current epoch.
     """
 
@@ -407,6 +415,7 @@ def set_up(settings, workers, strategy):
     from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
+    from yolov3_tf2.data.unreadable import UnreadableImages
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.training import devices, input_files, transfer
@@ -454,6 +463,7 @@ def set_up(settings, workers, strategy):
         epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     common = (class_names, info.variant)
+    unreadable = UnreadableImages(class_names, values["max_unreadable"])
     fill_last_batch = replicas > 1  # Every replica needs images in every batch.
     train_set = build_training_dataset(
         train_files,
@@ -465,9 +475,15 @@ def set_up(settings, workers, strategy):
         epoch,
         round(MOSAIC_SHARE * values["epochs"]),
         fill_last_batch,
+        unreadable,
     )
     test_set = build_dataset(
-        test_files, *common, settings.sizes[-1], batch_size, fill_last_batch
+        test_files,
+        *common,
+        settings.sizes[-1],
+        batch_size,
+        fill_last_batch,
+        unreadable,
     )
     return Run(
         settings,

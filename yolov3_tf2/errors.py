@@ -13,6 +13,13 @@ class InputError(ValueError):
     """
 
 
+def list_first(messages, number=10):
+    """Returns the first of many messages as one line, with the number of the others."""
+    first = "; ".join(str(each).rstrip(".") for each in messages[:number])
+    more = len(messages) - number
+    return f"{first}; and {more} more" if more > 0 else first
+
+
 @contextmanager
 def writing(path):
     """Context that turns a TensorFlow error on writing `path` into an `OSError`."""

@@ -81,12 +81,16 @@ def batches(path, batch_size=2, names=NAMES, size=SIZE):
     return build_dataset(RecordFiles([path]), names, TINY, size, batch_size)
 
 
+def repeated(batches, count):
+    return batches._replace(dataset=batches.dataset.repeat(count))
+
+
 @pytest.mark.parametrize("box_loss", ["darknet", "ciou"])
 def test_a_network_overfits_two_images(two_images, box_loss):
     trainer = build(steps=60, box_loss=box_loss)
     dataset = batches(two_images)
     first = trainer.train_epoch(dataset, [two_images])
-    trainer.train_epoch(dataset.repeat(58), [two_images])
+    trainer.train_epoch(repeated(dataset, 58), [two_images])
     last = trainer.train_epoch(dataset, [two_images])
     assert last["loss"] < first["loss"] / 3
     assert last["unassigned"] == 0 and last["gradient_norm"] > 0
@@ -102,7 +106,7 @@ def test_a_single_class_reaches_high_scores(two_images, tmp_path):
     path = one_class(two_images, tmp_path)
     trainer = build(steps=80, num_classes=1)
     dataset = batches(path, names=["disc"])
-    trainer.train_epoch(dataset.repeat(80), [path])
+    trainer.train_epoch(repeated(dataset, 80), [path])
     _, evaluated = trainer.evaluate(dataset, ["disc"], SIZE)
     for item in evaluated:
         assert item.detections.scores[0] > 0.9
@@ -155,7 +159,7 @@ def test_unusual_images_train_with_finite_numbers(tmp_path, case, box_loss):
     trainer = build(steps=20, box_loss=box_loss)
     dataset = batches(path, 1, size=size)
     for _ in range(4):
-        results = trainer.train_epoch(dataset.repeat(5), [path])
+        results = trainer.train_epoch(repeated(dataset, 5), [path])
         assert np.isfinite(list(results.values())).all()
         assert results["gradient_norm"] > 0
     assert all(np.isfinite(v.numpy()).all() for v in trainer.model.variables)
@@ -225,7 +229,7 @@ def test_a_batch_is_copied_to_the_devices_while_they_compute(two_images, monkeyp
 
 def test_a_step_returns_before_the_next_batch_fails(two_images, monkeypatch):
     def iterate(dataset):
-        yield next(iter(dataset))
+        yield next(iter(dataset.dataset))
         raise InputError("a record cannot be used")
 
     monkeypatch.setattr(replicas, "iterate", iterate)

@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3_tf2.data import records
-from yolov3_tf2.data.dataset import build_options, iterate
+from yolov3_tf2.data.dataset import Batches, build_options, iterate
 from yolov3_tf2.data.examples import build_label_table
+from yolov3_tf2.data.unreadable import UnreadableImages
 
 # Records contain whole images: larger batches use more memory on a machine with many
 # cores, and are not faster.
@@ -46,7 +47,9 @@ def count_boxes(files, class_names):
         .with_options(build_options())
     )
     counts = np.zeros(len(class_names), "int64")
-    for labels in iterate(dataset):
+    unreadable = UnreadableImages(class_names)
+    unreadable.watch(files)  # To name a damaged record.
+    for labels in iterate(Batches(dataset, unreadable)):
         labels = labels.numpy()
         counts += np.bincount(labels[labels >= 0], minlength=len(class_names))
     return counts

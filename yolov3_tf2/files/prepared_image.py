@@ -14,6 +14,7 @@ from yolov3_tf2.files.images import (
     read_orientation,
     unreadable,
 )
+from yolov3_tf2.files.jpeg_markers import is_plain_jpeg
 
 # What tf.io.decode_image reads itself. MPO is a JPEG with more images after it.
 _KINDS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
@@ -48,9 +49,10 @@ class PreparedImage(NamedTuple):
 def prepare_image(encoded, where, labelled_size=None):
     """Returns an image as a record holds it.
 
-    The bytes of an upright JPEG or PNG remain unchanged and are not decoded. People
-    draw boxes on what a browser shows, so an image with an EXIF orientation is made
-    upright, unless `labelled_size` shows that the boxes belong to the stored pixels.
+    The bytes of an upright JPEG or PNG remain unchanged and are not decoded, unless a
+    decoder may refuse them, see `is_plain_jpeg`. People draw boxes on what a browser
+    shows, so an image with an EXIF orientation is made upright, unless `labelled_size`
+    shows that the boxes belong to the stored pixels.
 
     Args:
         encoded: the bytes of the file.
@@ -79,12 +81,14 @@ def prepare_image(encoded, where, labelled_size=None):
             "belong together, or the images were resized."
         )
     kind = _KINDS.get(image.format)
-    if kind and orientation == 1 and has_end(encoded, kind):
+    is_usual = is_plain_jpeg(encoded) if kind == "jpeg" else has_end(encoded, "png")
+    if kind and orientation == 1 and is_usual:
         if kind == "png":
             _check_png(encoded, where)
         if kind == "jpeg" or encoded[_PNG_DEPTH] <= 8:
             return PreparedImage(encoded, kind, *stored)
-    # Also encoded again if only the end marker is missing: other decoders are stricter.
+    # Also an upright JPEG that is out of the ordinary, as in CMYK or without its end:
+    # other decoders may refuse it, or read other colours.
     rgb = load_rgb(encoded, where)
     if labelled_size and labelled_size == stored != upright:
         rgb = rgb.transpose(_BACK[orientation])
