@@ -54,6 +54,14 @@ PARAMETERS = {
         "description": "Leave out labelled images whose files are missing, instead of "
         "stopping with an error.",
     },
+    "max_unreadable": {
+        "default": 0,
+        "category": "Labels",
+        "min": 0,
+        "max": 1_000_000_000,
+        "description": "Number of unreadable images and labels to accept. They are "
+        "named in the log and left out. If there are more, the step fails.",
+    },
     "valohai_dataset": {
         "default": "",
         "optional": True,
@@ -134,15 +142,18 @@ def convert(images, labels, values):
         # TensorFlow takes seconds to import: check everything else first.
         runtime.import_tensorflow()
         with staged_outputs() as folder:
-            counts = write_outputs(export, by_split, folder, values["images_per_shard"])
+            counts = write_outputs(export, by_split, folder, values)
     log_summary(counts, export.class_names, export.notes, method)
 
 
-def write_outputs(export, by_split, folder, images_per_shard):
+def write_outputs(export, by_split, folder, values):
     """Writes all outputs into a folder.
 
     Returns:
         A dict from split to a Counter of `images`, and of boxes by ("box", label).
+
+    Raises:
+        InputError: too many images or labels cannot be read, or all of a split.
     """
     from superbai import shards
     from yolov3_tf2.evaluation import previews
@@ -152,9 +163,10 @@ def write_outputs(export, by_split, folder, images_per_shard):
 
     every = -(-len(export.items) // PREVIEW_IMAGES)
     shown = {item.source_id for items in by_split.values() for item in items[::every]}
-    planned = shards.plan_shards(by_split, folder, images_per_shard)
+    planned = shards.plan_shards(by_split, folder, values["images_per_shard"])
     with progress_bar(total=len(export.items), unit=" images") as bar:
         written = shards.write_shards(export, planned, shown, bar)
+    shards.check_unreadable(export, values["max_unreadable"])
     shards.check_splits(written, planned, export.name)
 
     records = [record for shard in written for record in shard.shown]

@@ -81,6 +81,7 @@ class Export:
         name: what to call the labels in an error.
         class_names: the classes of the project, in its order.
         items: list of `Item`, in the order of the image archives.
+        num_labelled: number of `items`, and of labels that cannot be read.
         notes: `Notes` on opening the export, and on reading it where `read` has no
             other.
     """
@@ -216,7 +217,8 @@ class Export:
         self._check_missing(metas, matched, skip_missing)
         found = [identity for identity in metas if identity in matched.entries]
         if not found:
-            reasons = (f"{n} {why}" for why, n in self.notes.left_out.items())
+            reasons = [f"{n} {why}" for why, n in self.notes.left_out.items()]
+            reasons += [reason.rstrip(".") for _, reason in self.notes.unreadable[:10]]
             raise InputError(
                 f"{self.name}: none of its {len(identities)} labels can be used "
                 f"({', '.join(reasons)}); submit some in the Suite, then export again."
@@ -225,6 +227,7 @@ class Export:
             is_image = is_image_name(entry.name)
             reason = "images without a label" if is_image else "files other than images"
             self.notes.left_out[reason] += 1
+        self.num_labelled = len(found) + len(self.notes.unreadable)
         # In the order of the archives: a zip is read once, from front to back.
         found.sort(key=lambda identity: matched.entries[identity].number)
         self.items = [

@@ -1,4 +1,4 @@
-"""What the conversion of an export leaves out, changes and assumes: its counts."""
+"""What the conversion of an export leaves out, changes and assumes."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ class Notes:
         left_out: Counter of what is not converted, by reason.
         changed: Counter of boxes that differ from what was drawn, by reason.
         assumed: Counter of what the export does not state and was assumed.
+        unreadable: list of (name, reason) of the images that cannot be used: their
+            file or their label cannot be read.
         far_outside: number of boxes that reach over the edge of their image by more
             than `pixel_boxes.TOLERANCE_PX`.
     """
@@ -19,11 +21,13 @@ class Notes:
     left_out: Counter = field(default_factory=Counter)
     changed: Counter = field(default_factory=Counter)
     assumed: Counter = field(default_factory=Counter)
+    unreadable: list = field(default_factory=list)
     far_outside: int = 0
 
     def add(self, other):
-        """Adds the counts of other notes."""
+        """Adds other notes."""
         self.left_out += other.left_out
         self.changed += other.changed
         self.assumed += other.assumed
+        self.unreadable += other.unreadable
         self.far_outside += other.far_outside

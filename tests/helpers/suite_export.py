@@ -13,6 +13,7 @@ from functools import cache
 from PIL import Image
 
 from superbai.export import Export
+from yolov3_tf2.errors import InputError
 
 SPELLINGS = ("legacy", "0.3.1", "0.6.5")
 GENERATIONS = (*SPELLINGS, "0.4.7")  # Its keys are the newer ones, its polygons not.
@@ -170,6 +171,8 @@ def read_items(export):
 def read_all(folder, images, labels, **options):
     """Returns the records of an export by their `source_id`, and what was left out."""
     with open_export(folder, images, labels, **options) as export:
+        for _, reason in export.notes.unreadable:
+            raise InputError(reason)
         return read_items(export), export.notes.left_out
 
 
