@@ -151,7 +151,7 @@ class Export:
         notes = self.notes if notes is None else notes
         label = label_json.read_objects(
             self._labels.load_json(item.label_name) if item.label_name else None,
-            self._class_index,
+            self._classes,
             self._kinds,
             f"{self.name}: {item.label_name}",
         )
@@ -161,6 +161,7 @@ class Export:
             item.labelled_size,
         )
         notes.left_out += label.left_out
+        notes.repeated |= label.repeated
         boxes, box_notes = _fit_boxes(label.boxes, (image.width, image.height))
         notes.far_outside += box_notes.far_outside
         if not boxes and not item.is_submitted:
@@ -205,7 +206,7 @@ class Export:
             self.notes.assumed[
                 f"class name '{name}' of several annotation types: treated as one class"
             ] += 1
-        self.class_names, self._class_index = classes.names, classes.index
+        self.class_names, self._classes = classes.names, classes
 
     def _read_items(self, include_unsubmitted, skip_missing):
         identities, metas = self._labels.read_metas(include_unsubmitted, self.notes)

@@ -14,6 +14,7 @@ class Notes:
         assumed: Counter of what the export does not state and was assumed.
         unreadable: list of (name, reason) of the images that cannot be used: their
             file or their label cannot be read.
+        repeated: set of the used classes that share their name, see `label_json.Label`.
         far_outside: number of boxes that reach over the edge of their image by more
             than `pixel_boxes.TOLERANCE_PX`.
     """
@@ -22,6 +23,7 @@ class Notes:
     changed: Counter = field(default_factory=Counter)
     assumed: Counter = field(default_factory=Counter)
     unreadable: list = field(default_factory=list)
+    repeated: set = field(default_factory=set)
     far_outside: int = 0
 
     def add(self, other):
@@ -30,4 +32,5 @@ class Notes:
         self.changed += other.changed
         self.assumed += other.assumed
         self.unreadable += other.unreadable
+        self.repeated |= other.repeated
         self.far_outside += other.far_outside

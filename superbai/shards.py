@@ -15,6 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from absl import logging
 
+from superbai import export_json
 from superbai.export import Export, Item, Record
 from superbai.notes import Notes
 from yolov3_tf2.data import records
@@ -95,6 +96,9 @@ def write_shards(export, shards, shown, bar, processes=None):
         A list of `WrittenShard` in the order of the shards.
 
     Labels and images that cannot be used are left out, and noted as unreadable.
+
+    Raises:
+        InputError: labels use two classes with the same name.
     """
     for shard in shards:
         shard.path.parent.mkdir(exist_ok=True)
@@ -108,6 +112,7 @@ def write_shards(export, shards, shown, bar, processes=None):
         written = _write_in_parallel(export, shards, shown, bar, number)
     for result in written:
         export.notes.add(result.notes)
+    export_json.check_repeated_classes(export.notes.repeated, export.name)
     return written
 
 

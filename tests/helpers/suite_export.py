@@ -13,6 +13,7 @@ from functools import cache
 from PIL import Image
 
 from superbai.export import Export
+from superbai.export_json import check_repeated_classes
 from yolov3_tf2.errors import InputError
 
 SPELLINGS = ("legacy", "0.3.1", "0.6.5")
@@ -165,6 +166,7 @@ def open_export(folder, images, labels, **options):
 def read_items(export):
     """Returns the records of an open export by their `source_id`."""
     records = [export.read(item) for item in export.items]
+    check_repeated_classes(export.notes.repeated, export.name)
     return {record.source_id: record for record in records if record}
 
 
