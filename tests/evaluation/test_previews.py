@@ -30,3 +30,8 @@ def test_worst_mosaic_shows_labels_and_detections():
     assert mosaic.shape == (80, 160, 3)
     assert (mosaic[60, 30] == draw.class_colour(1)).all()  # Labelled as a dog,
     assert (mosaic[60, 80 + 30] == draw.class_colour(0)).all()  # detected as a car.
+
+
+def test_an_image_that_cannot_be_decoded_is_grey():
+    image = previews.load_to_draw(b"no image", "ds/a.jpg")
+    assert image.mode == "RGB" and image.getcolors() == [(320 * 320, (128, 128, 128))]

@@ -20,6 +20,7 @@ from yolov3_tf2.boxes import geometry
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import build_dataset
 from yolov3_tf2.data.record_files import RecordFiles
+from yolov3_tf2.data.unreadable import UnreadableImages
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model, layers_of
 from yolov3_tf2.network.variants import VARIANTS
@@ -163,6 +164,41 @@ def test_unusual_images_train_with_finite_numbers(tmp_path, case, box_loss):
         assert np.isfinite(list(results.values())).all()
         assert results["gradient_norm"] > 0
     assert all(np.isfinite(v.numpy()).all() for v in trainer.model.variables)
+
+
+def test_an_image_that_cannot_be_decoded_does_not_count(two_images, tmp_path):
+    path = tmp_path / "three.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        rows = [row.numpy() for row in tf.data.TFRecordDataset(str(two_images))]
+        record = Record("bad", b"no image", "png", SIZE, SIZE, [(5, 5, 50, 50)], [0])
+        for row in (rows[0], records.serialize_example(record, NAMES), rows[1]):
+            writer.write(row)
+    trainer = build(steps=40)
+    trainer.train_epoch(repeated(batches(two_images), 30), [two_images])
+    unreadable = UnreadableImages(NAMES, 1)
+    damaged = build_dataset(
+        *(RecordFiles([path]), NAMES, TINY, SIZE, 2), unreadable=unreadable
+    )
+    expected, (first, second) = trainer.evaluate(batches(two_images), NAMES, SIZE)
+    results, (ours, other) = trainer.evaluate(damaged, NAMES, SIZE)
+    assert results.pop("images_left_out") == 1
+    assert results == pytest.approx(expected, rel=1e-4)
+    assert (ours.number, other.number) == (0, 2)
+    np.testing.assert_array_equal(other.boxes_px, second.boxes_px)
+    np.testing.assert_array_equal(ours.boxes_px, first.boxes_px)
+    losses = trainer.train_epoch(damaged, [path])
+    assert np.isfinite(list(losses.values())).all()
+    nothing = tmp_path / "nothing.tfrecord"
+    with tf.io.TFRecordWriter(str(nothing)) as writer:
+        writer.write(records.serialize_example(record, NAMES))
+    nothing = build_dataset(
+        *(RecordFiles([nothing]), NAMES, TINY, SIZE, 1),
+        unreadable=UnreadableImages(NAMES, 1),
+    )
+    with pytest.raises(InputError, match="none of the test images can be decoded"):
+        trainer.evaluate(nothing, NAMES, SIZE)
+    with pytest.raises(InputError, match="none of the training images can be"):
+        trainer.train_epoch(nothing, [path])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
