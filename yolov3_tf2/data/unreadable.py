@@ -140,17 +140,19 @@ def find_unreadable(files, class_names):
         InputError: a record is damaged, has another schema, or has a class that is not
             among the class names.
     """
-    parse = build_parser(class_names)
+    # Compiled, a failed assertion has a message of one line.
+    parse = tf.function(build_parser(class_names), autograph=False)
 
-    def decode(serialized):
-        # An image that nobody uses would not be decoded.
-        return tf.size(decode_image(parse(serialized), _SMALLEST))
+    @tf.function(autograph=False)
+    def decode(example):
+        return decode_image(example, _SMALLEST)
 
     options = tf.data.Options()
     options.autotune.enabled = False
     results = iter(
         files.in_order()
-        .map(lambda _, serialized: decode(serialized), num_parallel_calls=_PARALLEL)
+        # An image that nobody uses would not be decoded.
+        .map(lambda _, row: tf.size(decode(parse(row))), num_parallel_calls=_PARALLEL)
         .with_options(options)
     )
     found = {}
@@ -160,11 +162,11 @@ def find_unreadable(files, class_names):
         except tf.errors.DataLossError as error:
             raise _damaged(files, number, error) from error
         except tf.errors.InvalidArgumentError:
-            found[number] = _explain(files, number, parse)
+            found[number] = _explain(files, number, parse, decode)
     return found
 
 
-def _explain(files, number, parse):
+def _explain(files, number, parse, decode):
     """Returns the `source_id` of a record whose image cannot be decoded, and why."""
     path, index = files.locate(number)
     try:
@@ -176,7 +178,7 @@ def _explain(files, number, parse):
             "convert_superbai.py?"
         ) from error
     try:
-        decode_image(example, _SMALLEST)
+        decode(example)
         message = "not always"
     except tf.errors.InvalidArgumentError as error:
         message = reason(error)
