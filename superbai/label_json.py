@@ -9,7 +9,13 @@ from collections import Counter
 from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.json_values import as_dict, as_dicts, as_list, as_number
+from yolov3_tf2.files.json_values import (
+    as_dict,
+    as_dicts,
+    as_list,
+    as_number,
+    is_number,
+)
 from yolov3_tf2.files.pixel_boxes import order_corners
 from yolov3_tf2.names import normalise_name
 
@@ -192,4 +198,8 @@ BOX_AROUND = {"polygon": _around_polygon, "rbox": _around_rotated}
 
 def _numbers(coord, names, where):
     """Returns members of a coord as finite floats."""
-    return [as_number(coord.get(name), f"{where}: {name}") for name in names]
+    values = [coord.get(name) for name in names]
+    if not all(map(is_number, values)):
+        for name, value in zip(names, values, strict=True):
+            as_number(value, f"{where}: {name}")  # Names the one that is none.
+    return list(map(float, values))

@@ -19,6 +19,9 @@ _APP = range(0xE0, 0xF0)
 _ENDS_SCAN = np.ones(256, bool)
 _ENDS_SCAN[[0x00, *range(0xD0, 0xD8), 0xFF]] = False
 
+# Memory for larger arrays would be taken from the system and returned each time.
+_BLOCK_BYTES = 2**15
+
 _MAX_BLOCKS = 10  # In the unit of a scan, of all its components together.
 _MAX_DC_BITS = 15
 
@@ -75,7 +78,12 @@ def _require(condition):
 def _find_scan_ends(encoded):
     """Returns the places of all markers that would end the data of a scan, sorted."""
     values = np.frombuffer(encoded, np.uint8)
-    places = np.flatnonzero(values[:-1] == 0xFF)
+    before_last = values[:-1]
+    places = [
+        np.flatnonzero(before_last[start : start + _BLOCK_BYTES] == 0xFF) + start
+        for start in range(0, len(values), _BLOCK_BYTES)
+    ]
+    places = np.concatenate(places)
     return places[_ENDS_SCAN[values[places + 1]]]
 
 
