@@ -23,7 +23,6 @@ MAX_ENTRY_BYTES = 256 * 2**20
 MAX_GROWTH = 200
 _SMALL_BYTES = 2**30  # Archives that unpack to less than this may grow by any factor.
 
-_CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
 _HIDDEN = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".ipynb_checkpoints"}
 # For bzip2 and LZMA, there is no bound on how far they expand.
@@ -122,19 +121,18 @@ class Zip:
         """
         entry = self._zip.getinfo(self._stored_names.get(name, name))
         _check_size(self.name, name, entry.file_size, limit)
-        content = bytearray()
         try:
             with self._zip.open(entry) as file:
-                # In chunks: a header may state a wrong size.
-                while chunk := file.read(_CHUNK_BYTES):
-                    content += chunk
+                # No more than a header states, which may be wrong, is unpacked. In one
+                # piece, as copying takes a tenth of the time of a conversion.
+                content = file.read(entry.file_size + 1)
             if len(content) != entry.file_size:
                 raise EOFError(f"{len(content):,} of {entry.file_size:,} bytes")
         except _DAMAGE as error:
             raise InputError(
                 f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
             ) from error
-        return bytes(content)
+        return content
 
     def _check_entries(self, packed_bytes):
         """Returns a dict from the names of the files to what the zip calls them."""
