@@ -67,6 +67,14 @@ PARAMETERS = {
         "description": "Leave out labelled images whose files are missing, instead of "
         "stopping with an error.",
     },
+    "max_unreadable": {
+        "default": 0,
+        "category": "Labels",
+        "min": 0,
+        "max": 1_000_000_000,
+        "description": "Number of unreadable images and labels to accept. They are "
+        "named in the log and left out. If there are more, the step fails.",
+    },
     "valohai_dataset": {
         "default": "",
         "optional": True,
@@ -153,18 +161,19 @@ def convert(images, labels, values):
         # TensorFlow takes seconds to import: check everything else first.
         runtime.import_tensorflow()
         with staged_outputs() as folder:
-            counts, problems = write_outputs(
-                export, by_split, folder, values["images_per_shard"]
-            )
+            counts, problems = write_outputs(export, by_split, folder, values)
     log_summary(counts, export, method, problems)
 
 
-def write_outputs(export, by_split, folder, images_per_shard):
+def write_outputs(export, by_split, folder, values):
     """Writes all outputs into a folder.
 
     Returns:
         A dict from split to a Counter of `images`, and of boxes by ("box", label); and
         a list of `data_report.find_problems`.
+
+    Raises:
+        InputError: too many images or labels cannot be read, or all of a split.
     """
     from superbai import shards
     from yolov3_tf2.data import data_report
@@ -176,8 +185,9 @@ def write_outputs(export, by_split, folder, images_per_shard):
 
     every = -(-len(export.items) // PREVIEW_IMAGES)
     shown = {item.source_id for items in by_split.values() for item in items[::every]}
-    planned = shards.plan_shards(by_split, folder, images_per_shard)
+    planned = shards.plan_shards(by_split, folder, values["images_per_shard"])
     written = write_records(export, planned, shown)
+    shards.check_unreadable(export, values["max_unreadable"])
     shards.check_splits(written, planned, export.name)
 
     records = [record for shard in written for record in shard.shown]

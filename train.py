@@ -217,6 +217,14 @@ PARAMETERS = {
         "description": "AP50 on the test images that the model must reach to get a "
         "version, an alias or tags, and for a pipeline to continue.",
     },
+    "max_unreadable": {
+        "default": 0,
+        "category": "Training",
+        "min": 0,
+        "max": 1_000_000_000,
+        "description": "Number of unreadable training and test images to accept. They "
+        "are named in the log and left out: of training, and of AP.",
+    },
     "checkpoint_epochs": {
         "default": 1,
         "category": "Results",
@@ -332,7 +340,7 @@ class Evaluated(NamedTuple):
     Attributes:
         split: `validation` or `test`.
         files: `record_files.RecordFiles` of this worker.
-        dataset: `tf.data.Dataset` of batches of this worker.
+        dataset: `dataset.Batches` of this worker.
     """
 
     split: str
@@ -351,7 +359,7 @@ class Run(NamedTuple):
         batch_size: number of images of this worker per step.
         train_files: `record_files.RecordFiles` of this worker.
         model_info: the `model_info.ModelInfo` of the trained model.
-        train_set: `tf.data.Dataset` of batches of this worker.
+        train_set: `dataset.Batches` of batches of this worker.
         chosen_on: the `Evaluated` images on which the best epoch is chosen.
         tested: the `Evaluated` test images; the same if there are no others.
         epoch: `tf.Variable` from which `train_set` reads the current epoch.
@@ -444,6 +452,7 @@ def set_up(settings, workers, strategy):
     from yolov3_tf2.data.augment import STRENGTHS
     from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
+    from yolov3_tf2.data.unreadable import UnreadableImages
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.training import devices, input_files, transfer
@@ -498,6 +507,7 @@ def set_up(settings, workers, strategy):
         epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     common = (class_names, info.variant)
+    unreadable = UnreadableImages(class_names, values["max_unreadable"])
     fill_last_batch = replicas > 1  # Every replica needs images in every batch.
     train_set = build_training_dataset(
         files["train"],
@@ -509,13 +519,19 @@ def set_up(settings, workers, strategy):
         epoch,
         round(MOSAIC_SHARE * values["epochs"]),
         fill_last_batch,
+        unreadable,
     )
     evaluated = [
         Evaluated(
             split,
             files[split],
             build_dataset(
-                files[split], *common, settings.sizes[-1], batch_size, fill_last_batch
+                files[split],
+                *common,
+                settings.sizes[-1],
+                batch_size,
+                fill_last_batch,
+                unreadable,
             ),
         )
         for split in ("validation", "test")

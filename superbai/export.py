@@ -6,7 +6,6 @@ Labels come in three spellings: legacy (no version; `class`, `shape.box`), camel
 `a.jpg.jpg`. Nothing is extracted to disk.
 """
 
-from collections import Counter
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
@@ -91,6 +90,7 @@ class Export:
         items: list of `Item`, in the order of the image archives.
         gray_range: the (black, white) values of all images with 16 bits per channel;
             None until `gray_range.py` has measured it.
+        num_labelled: number of `items`, and of labels that cannot be read.
         notes: `Notes` on opening the export, and on reading it where `read` has no
             other.
     """
@@ -169,6 +169,7 @@ class Export:
         if SIXTEEN_BITS in image.changes and self.gray_range is None:
             raise GrayRangeUnknown
         notes.left_out += label.left_out
+        notes.repeated |= label.repeated
         boxes, box_notes = _fit_boxes(label.boxes, (image.width, image.height))
         notes.far_outside += box_notes.far_outside
         if not boxes and not item.is_submitted:
@@ -206,7 +207,7 @@ class Export:
     def _read_label(self, item):
         return label_json.read_objects(
             self._labels.load_json(item.label_name) if item.label_name else None,
-            self._class_index,
+            self._classes,
             self._kinds,
             f"{self.name}: {item.label_name}",
         )
@@ -233,7 +234,7 @@ class Export:
             self.notes.assumed[
                 f"class name '{name}' of several annotation types: treated as one class"
             ] += 1
-        self.class_names, self._class_index = classes.names, classes.index
+        self.class_names, self._classes = classes.names, classes
 
     def _read_items(self, include_unsubmitted, skip_missing):
         identities, metas = self._labels.read_metas(include_unsubmitted, self.notes)
@@ -245,7 +246,8 @@ class Export:
         self._check_missing(metas, matched, skip_missing)
         found = [identity for identity in metas if identity in matched.entries]
         if not found:
-            reasons = (f"{n} {why}" for why, n in self.notes.left_out.items())
+            reasons = [f"{n} {why}" for why, n in self.notes.left_out.items()]
+            reasons += [reason.rstrip(".") for _, reason in self.notes.unreadable[:10]]
             raise InputError(
                 f"{self.name}: none of its {len(identities)} labels can be used "
                 f"({', '.join(reasons)}); submit some in the Suite, then export again."
@@ -257,6 +259,7 @@ class Export:
                 else "files other than images",
                 entry.name,
             )
+        self.num_labelled = len(found) + len(self.notes.unreadable)
         # In the order of the archives: a zip is read once, from front to back.
         found.sort(key=lambda identity: matched.entries[identity].number)
         self.items = [
@@ -302,13 +305,14 @@ def _fit_boxes(boxes, size):
             notes.left_out["boxes under one pixel or outside their image"] += 1
             continue
         fitted.append((xyxy, box.label))
-        notes.changed += Counter(
-            {
-                pixel_boxes.SWAPPED: box.is_swapped,
-                "boxes drawn around polygons and rotated boxes": box.is_around,
-                "boxes clipped to their image": outside > 0,
-            }
-        )
+        # Adding up a `Counter` for each box would take longer than all the rest.
+        for is_changed, reason in (
+            (box.is_swapped, pixel_boxes.SWAPPED),
+            (box.is_around, "boxes drawn around polygons and rotated boxes"),
+            (outside > 0, "boxes clipped to their image"),
+        ):
+            if is_changed:
+                notes.changed[reason] += 1
     return fitted, notes
 
 

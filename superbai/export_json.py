@@ -58,11 +58,14 @@ class Classes(NamedTuple):
         names: class names in the order of the project, each once.
         index: dict from ("id" or "name", value) to the index of a class.
         shared: names that classes of several annotation types share.
+        repeated: set of (annotation type, name) that several classes share. Labels may
+            use one of them at most, see `check_repeated_classes`.
     """
 
     names: list[str]
     index: dict[tuple[str, str], int]
     shared: list[str]
+    repeated: set[tuple[str, str]]
 
 
 def read_classes(project, name, kinds):
@@ -77,21 +80,17 @@ def read_classes(project, name, kinds):
         A `Classes`.
 
     Raises:
-        InputError: no class has such a type, two classes of one type have the same
-            name, or a name is not one line of text.
+        InputError: no class has such a type, or a name is not one line of text.
     """
     where = f"{name}: project.json"
-    names, kinds_of, index, all_kinds = [], {}, {}, Counter()
+    names, kinds_of, index, all_kinds, repeated = [], {}, {}, Counter(), set()
     for class_name, class_id, kind in _listed_classes(project, where):
         all_kinds[kind] += 1
         if kind not in kinds:
             continue
         class_name = as_name(str(class_name or ""), f"{where}: class name")
         if kind in kinds_of.setdefault(class_name, set()):
-            raise InputError(
-                f"{where}: two {kind} classes are both named '{class_name}'; rename "
-                "one in the Suite."
-            )
+            repeated.add((kind, class_name))
         if class_name not in names:
             names.append(class_name)
         kinds_of[class_name].add(kind)
@@ -108,7 +107,27 @@ def read_classes(project, name, kinds):
             f"{hint}."
         )
     shared = [class_name for class_name in names if len(kinds_of[class_name]) > 1]
-    return Classes(names, index, shared)
+    return Classes(names, index, shared, repeated)
+
+
+def check_repeated_classes(used, name):
+    """Raises an `InputError` if labels use two classes with the same type and name.
+
+    Args:
+        used: set of (annotation type, class name, class id) that labels use; the id is
+            None where a label has the name alone.
+        name: what to call the export in an error.
+    """
+    ids = {}
+    for kind, class_name, class_id in used:
+        ids.setdefault((kind, class_name), set()).add(class_id)
+    for (kind, class_name), found in sorted(ids.items()):
+        if len(found) > 1 or None in found:
+            raise InputError(
+                f"{name}: project.json: two {kind} classes are both named "
+                f"'{class_name}', and labels use both or do not say which; rename one "
+                "in the Suite."
+            )
 
 
 def _listed_classes(project, where):

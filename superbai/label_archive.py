@@ -76,7 +76,8 @@ class LabelArchive:
 
         Args:
             include_unsubmitted: whether to convert images that are not submitted yet.
-            notes: a `notes.Notes`, which is added to.
+            notes: a `notes.Notes`, which is added to, with the metas that cannot be
+                read too.
 
         Returns:
             A list of (dataset, data_key) of all images; and a dict from those that are
@@ -90,16 +91,28 @@ class LabelArchive:
             raise self._no_metas(files)
         entry_of, metas = {}, {}
         for entry in entries:
-            where = f"{self.name}: {entry}"
-            content = self._load_object(entry)
-            identity = export_json.identity(content, entry.removeprefix(prefix), where)
+            where, path = f"{self.name}: {entry}", entry.removeprefix(prefix)
+            try:
+                content = self._load_object(entry)
+                identity = export_json.identity(content, path, where)
+            except InputError as error:
+                # Its image is one of the export nevertheless.
+                entry_of.setdefault(export_json.identity({}, path, where), entry)
+                notes.unreadable.append((entry, str(error)))
+                continue
             twin = entry_of.setdefault(identity, entry)
             if twin is not entry:
                 raise InputError(
                     f"{self.name}: '{identity[1]}' of dataset '{identity[0]}' is "
                     f"described twice: {twin}, {entry}."
                 )
-            meta = self._read_meta(content, entry, files, include_unsubmitted, notes)
+            try:
+                meta = self._read_meta(
+                    content, entry, files, include_unsubmitted, notes
+                )
+            except InputError as error:
+                notes.unreadable.append((entry, str(error)))
+                continue
             if meta:
                 metas[identity] = meta
         return list(entry_of), metas

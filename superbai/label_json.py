@@ -9,7 +9,13 @@ from collections import Counter
 from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.json_values import as_dict, as_dicts, as_list, as_number
+from yolov3_tf2.files.json_values import (
+    as_dict,
+    as_dicts,
+    as_list,
+    as_number,
+    is_number,
+)
 from yolov3_tf2.files.pixel_boxes import order_corners
 from yolov3_tf2.names import normalise_name
 
@@ -31,19 +37,28 @@ class Box(NamedTuple):
 
 
 class Label(NamedTuple):
-    """The boxes of an image, and a Counter of its other objects by type."""
+    """The objects of an image.
+
+    Attributes:
+        boxes: list of `Box`.
+        left_out: Counter of the other objects, by type.
+        repeated: set of (annotation type, class name, class id) of the boxes whose
+            class is among `export_json.Classes.repeated`; the id is None where only the
+            name is known.
+    """
 
     boxes: list[Box]
     left_out: Counter
+    repeated: set
 
 
-def read_objects(label, class_index, kinds, where):
+def read_objects(label, classes, kinds, where):
     """Reads the objects of a label in any spelling.
 
     Args:
         label: the parsed JSON; null, {} and a label without objects belong to an image
             that was submitted without any object.
-        class_index: see `export_json.Classes`.
+        classes: an `export_json.Classes`.
         kinds: the annotation types that become boxes, a tuple of strings.
         where: what to call the label in an error.
 
@@ -53,14 +68,16 @@ def read_objects(label, class_index, kinds, where):
     Raises:
         InputError: the label is not in the Suite's format, or a class is unknown.
     """
-    boxes, left_out = [], Counter()
+    boxes, left_out, repeated = [], Counter(), set()
     for number, thing in enumerate(_objects(label, where), start=1):
         here = f"{where} object {number}"
         kind, coord = _kind_and_coord(thing, here)
         if kind not in kinds:
             left_out[f"objects of type {kind}"] += 1
             continue
-        index = _class_of(thing, class_index, here)
+        index, class_id = _class_of(thing, classes.index, here)
+        if (kind, classes.names[index]) in classes.repeated:
+            repeated.add((kind, classes.names[index], class_id))
         if kind == "box":
             xyxy, is_swapped = _box(as_dict(coord, here, optional=True), here)
             boxes.append(Box(xyxy, index, is_swapped))
@@ -75,7 +92,7 @@ def read_objects(label, class_index, kinds, where):
         categories = categories.get("properties")
     if categories and isinstance(categories, list):
         left_out["image categories"] += len(categories)
-    return Label(boxes, left_out)
+    return Label(boxes, left_out, repeated)
 
 
 def has_objects(label, where):
@@ -110,14 +127,18 @@ def _kind_and_coord(thing, where):
 
 
 def _class_of(thing, class_index, where):
-    """Returns the class index of an object: by the id of the class, or its name."""
+    """Returns the class index of an object, and the id of its class if that is known.
+
+    The id counts, or else the name.
+    """
     class_id = thing.get("class_id", thing.get("classId"))
     name = thing.get("class_name") or thing.get("className") or thing.get("class")
     name = normalise_name(str(name or ""))
     index = None
     if class_id is not None:
         index = class_index.get(("id", str(class_id)))
-    if index is None:
+    is_by_name = index is None
+    if is_by_name:
         index = class_index.get(("name", name))
     if index is None:
         listed = ", ".join(value for kind, value in class_index if kind == "name")
@@ -125,7 +146,7 @@ def _class_of(thing, class_index, where):
             f"{where}: class '{name}' (id {class_id}) is not in project.json (classes: "
             f"{listed}); was it renamed or deleted after the export?"
         )
-    return index
+    return index, None if is_by_name else str(class_id)
 
 
 def _box(coord, where):
@@ -177,4 +198,8 @@ BOX_AROUND = {"polygon": _around_polygon, "rbox": _around_rotated}
 
 def _numbers(coord, names, where):
     """Returns members of a coord as finite floats."""
-    return [as_number(coord.get(name), f"{where}: {name}") for name in names]
+    values = [coord.get(name) for name in names]
+    if not all(map(is_number, values)):
+        for name, value in zip(names, values, strict=True):
+            as_number(value, f"{where}: {name}")  # Names the one that is none.
+    return list(map(float, values))

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
+from absl import logging
 
+from superbai import export_json
 from superbai.export import Export, Item, Record
 from superbai.notes import Notes
 from yolov3_tf2.data import contents, records
-from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.errors import InputError, list_first, writing
 
 # A process starts quickly, but with less work even that takes too long.
 _IMAGES_PER_PROCESS = 250
@@ -98,8 +100,10 @@ def write_shards(export, shards, shown, bar, processes=None):
     Returns:
         A list of `WrittenShard` in the order of the shards.
 
+    Labels and images that cannot be used are left out, and noted as unreadable.
+
     Raises:
-        InputError: a label or image cannot be used.
+        InputError: labels use two classes with the same name.
     """
     for shard in shards:
         shard.path.parent.mkdir(exist_ok=True)
@@ -113,6 +117,7 @@ def write_shards(export, shards, shown, bar, processes=None):
         written = _write_in_parallel(export, shards, shown, bar, number)
     for result in written:
         export.notes.add(result.notes)
+    export_json.check_repeated_classes(export.notes.repeated, export.name)
     return written
 
 
@@ -174,7 +179,7 @@ def _write_shard(export, shard, shown, count):
     counts, notes, requested, first, images = Counter(), Notes(), [], [], []
     with writing(shard.path), tf.io.TFRecordWriter(str(shard.path)) as writer:
         for item in shard.items:
-            record = export.read(item, notes)
+            record = _read(export, item, notes)
             count(1)
             if record is None:
                 continue
@@ -193,12 +198,52 @@ def _write_shard(export, shard, shown, count):
     )
 
 
+def _read(export, item, notes):
+    """Returns the record of an item; None, and notes it, if it cannot be used."""
+    try:
+        return export.read(item, notes)
+    except InputError as error:
+        notes.unreadable.append((item.source_id, str(error)))
+        return None
+
+
+def check_unreadable(export, max_number):
+    """Counts and logs the images that cannot be used, if they are accepted.
+
+    Args:
+        export: the `Export`, all of which was read.
+        max_number: the number of such images to accept.
+
+    Raises:
+        InputError: there are more.
+    """
+    notes = export.notes
+    number = len(notes.unreadable)
+    messages = [f"{image} ({reason.rstrip('.')})" for image, reason in notes.unreadable]
+    if number > max_number:
+        raise InputError(
+            f"{export.name}: {number} of {export.num_labelled} labelled images cannot "
+            "be used, as the image or its label cannot be read: "
+            f"{list_first(messages)}; replace them in the Suite and export again, or "
+            f"leave them out with --max_unreadable={number}."
+        )
+    for message in messages:
+        logging.warning("left out, cannot be used: %s", message)
+    if number:
+        notes.left_out["images that cannot be read, or whose label cannot"] += number
+
+
 def check_splits(written, shards, name):
     """Raises an `InputError` where a split has items, but no record."""
     for split in {shard.split for shard in shards if shard.items}:
         if not sum(w.counts["images"] for w in written if w.split == split):
             number = sum(len(shard.items) for shard in shards if shard.split == split)
+            unreadable = sum(
+                len(w.notes.unreadable) for w in written if w.split == split
+            )
+            reasons = f"{unreadable} cannot be read, " * bool(unreadable)
             raise InputError(
-                f"{name}: no images left for {split}: none of its {number} has an "
-                "object; submit their labels in the Suite."
+                f"{name}: no images left for {split}: of its {number}, {reasons}"
+                f"{number - unreadable} are not submitted and have no object; submit "
+                "their labels in the Suite."
             )

@@ -282,6 +282,47 @@ def test_convert_leaves_nothing_of_an_image_that_cannot_be_read(
     refused(process, outputs, str(bad), "0003.jpg.jpg", "is it incomplete")
 
 
+@pytest.mark.parametrize("place", [0, 5])
+def test_a_damaged_jpeg_is_found_wherever_it_stands(
+    run_script, outputs, tmp_path, place
+):
+    keys = [f"{number}.jpg" for number in range(40)]
+    items = [labelled(key, box(9, 9, 20, 20), tags=["train"]) for key in keys[:36]]
+    items += [labelled(key, box(9, 9, 20, 20), tags=["test"]) for key in keys[36:]]
+    images, labels = suite_export.build(items)
+    name = f"ds/{place}.jpg.jpg"
+    # Its header is right: a marker that nobody knows is between the pixels.
+    images[name] = images[name][:-20] + b"\xff\x44" + images[name][-18:]
+    paths = (
+        suite_export.write_zip(tmp_path / "images.zip", images),
+        suite_export.write_zip(tmp_path / "labels.zip", labels),
+    )
+    process = convert(run_script, outputs, *paths)
+    refused(process, outputs, "1 of 40 labelled images", f": ds/{place}.jpg (")
+    process = convert(run_script, outputs, *paths, "--max_unreadable=1")
+    assert process.returncode == 0, process.stderr
+    assert f"WARNING: left out, cannot be used: ds/{place}.jpg (" in process.stderr
+    line = json.loads(process.stdout.strip())
+    assert line["images_train"] == 35 and line["boxes_train"] == 35
+    reason = "images that cannot be read, or whose label cannot"
+    assert line[f"left out: {reason}"] == 1
+    assert f"left out: 1 {reason}" in process.stderr
+
+
+def test_convert_refuses_a_split_of_unreadable_images(run_script, outputs, tmp_path):
+    items = [labelled(f"{n}.jpg", box(9, 9, 20, 20), tags=["train"]) for n in range(3)]
+    items.append(labelled("t.jpg", encoded=b"no image", tags=["test"]))
+    images, labels = suite_export.build(items)
+    process = convert(
+        run_script,
+        outputs,
+        suite_export.write_zip(tmp_path / "images.zip", images),
+        suite_export.write_zip(tmp_path / "labels.zip", labels),
+        "--max_unreadable=9",
+    )
+    refused(process, outputs, "no images left for test: of its 1, 1 cannot be read")
+
+
 def test_convert_takes_folders_and_options(run_script, outputs, tmp_path):
     items = [
         labelled("a.jpg", polygon(), box(9, 9, 20, 20), tags=["train"]),

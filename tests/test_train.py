@@ -284,6 +284,47 @@ def test_records_of_another_schema_are_refused(run_script, outputs, files, tmp_p
         refused(process, outputs, f"{path}: a record cannot be read: {words}")
 
 
+@pytest.fixture
+def three(files, tmp_path):
+    """The two records, and one with an image that cannot be decoded."""
+    path = tmp_path / "three.tfrecord"
+    record = Record(
+        "ds/bad.jpg", b"\xff\xd8\xff", "jpeg", 64, 48, [(5, 5, 30, 30)], [0]
+    )
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for serialized in tf.data.TFRecordDataset(str(files / "two.tfrecord")):
+            writer.write(serialized.numpy())
+        writer.write(records.serialize_example(record, NAMES))
+    return path
+
+
+def test_train_names_an_image_that_cannot_be_decoded(run_script, outputs, files, three):
+    for split in ("train", "test"):
+        process = train(run_script, outputs, files, **{split: [three]})
+        error = process.stderr.split("error: ")[1]
+        assert process.returncode == 1
+        words = f"1 images cannot be decoded: ds/bad.jpg ({three}: "
+        assert words in error and "--max_unreadable=1" in error
+        assert "class file" not in error
+        assert not (outputs / "plots").exists()
+
+
+def test_train_leaves_out_an_image_that_cannot_be_decoded(
+    run_script, outputs, files, three
+):
+    # With one image a step, one step has no image at all.
+    options = ("--max_unreadable=2", "--batch_size=1", "--kept_rate=1", "--epochs=2")
+    process = train(run_script, outputs, files, *options, train=[three], test=[three])
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count(f"cannot be decoded: ds/bad.jpg ({three}: ") == 2
+    lines = [json.loads(line) for line in process.stdout.split("\n") if line]
+    assert [line["images_left_out"] for line in lines[:3]] == [2, 2, 2]
+    assert all(np.isfinite(line["loss"]) for line in lines[1:3])
+    assert all(np.isfinite(line["val_loss"]) for line in lines[:3])
+    for name in ("train_batch.jpg", "plots/worst.jpg"):
+        assert (outputs / name).is_file()
+
+
 @pytest.mark.parametrize(
     "size, output",
     [(2**20, "model/model.tf"), (50 * 2**20, "checkpoints/epoch.tf")],

@@ -162,4 +162,13 @@ def finite_values(values):
 def progress_bar(iterable=None, **options):
     """Returns a tqdm bar: live on a terminal, a line every ten seconds in a log."""
     interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(iterable, mininterval=interval, dynamic_ncols=True, **options)
+    return _Bar(iterable, mininterval=interval, dynamic_ncols=True, **options)
+
+
+class _Bar(tqdm):
+    """A bar that stays hidden during its `delay`, also while lines are logged."""
+
+    def refresh(self, *args, **options):
+        # As `tqdm.close` decides whether to end the line of the bar.
+        if not self.delay or self.last_print_t >= self.start_t + self.delay:
+            super().refresh(*args, **options)

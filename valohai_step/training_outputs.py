@@ -16,7 +16,6 @@ from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import iterate
 from yolov3_tf2.errors import InputError, naming
 from yolov3_tf2.evaluation import draw, matching, plots, previews
-from yolov3_tf2.files.images import load_rgb
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
@@ -272,7 +271,7 @@ def draw_plots(
     )
     rows = records.read_examples(test_paths, [image.number for image in worst])
     images = [
-        load_rgb(row["encoded"].numpy(), row["source_id"].numpy().decode())
+        previews.load_to_draw(row["encoded"].numpy(), row["source_id"].numpy().decode())
         for row in rows
     ]
     if worst:

@@ -24,6 +24,37 @@ _WRITE_ERRORS = [
 ]
 
 
+def list_first(messages, number=10):
+    """Returns the first of many messages as one line, with the number of the others."""
+    first = "; ".join(str(each).rstrip(".") for each in messages[:number])
+    more = len(messages) - number
+    return f"{first}; and {more} more" if more > 0 else first
+
+
+@contextmanager
+def collecting(messages):
+    """Context that appends the message of an `InputError` to a list, and goes on."""
+    try:
+        yield
+    except InputError as error:
+        messages.append(str(error))
+
+
+def raise_collected(messages, what):
+    """Raises one `InputError` for all messages of `collecting`, if there are any.
+
+    Args:
+        messages: list of strings.
+        what: what they are about, with the beginning of a sentence: `a.zip: labels`.
+    """
+    messages = list(dict.fromkeys(messages))
+    if len(messages) == 1:
+        raise InputError(messages[0])
+    if messages:
+        number = len(messages)
+        raise InputError(f"{what}, {number} cannot be used: {list_first(messages)}.")
+
+
 @contextmanager
 def writing(path):
     """Context that turns a TensorFlow error on writing `path` into an `OSError`.

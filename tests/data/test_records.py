@@ -70,7 +70,10 @@ def test_features_are_those_of_the_object_detection_api():
     features = example.features.feature
     assert features["image/format"].bytes_list.value == [b"jpeg"]
     assert features["image/filename"] == features["image/source_id"]
-    assert features["image/object/class/label"].int64_list.value == LABELS
+    assert features["image/object/class/label"].int64_list.value == [
+        label + 1
+        for label in LABELS  # 0 is the background.
+    ]
     assert features["image/object/bbox/xmax"].float_list.value == [0.5, 1, 0.125]
 
 

@@ -32,3 +32,8 @@ def test_worst_mosaic_shows_labels_and_detections():
     assert (mosaic[60, 80 + 30] == draw.class_colour(0)).all()  # detected as a car.
     mosaic = np.asarray(previews.worst_mosaic(worst, [rgb], NAMES, 0.9, tile_size=80))
     assert (mosaic[60, 80 + 30] == 10).all()  # The score is below the threshold.
+
+
+def test_an_image_that_cannot_be_decoded_is_grey():
+    image = previews.load_to_draw(b"no image", "ds/a.jpg")
+    assert image.mode == "RGB" and image.getcolors() == [(320 * 320, (128, 128, 128))]

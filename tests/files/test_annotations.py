@@ -17,7 +17,7 @@ import pytest
 import suite_export
 from hypothesis import example, given
 from hypothesis import strategies as st
-from project import REPOSITORY
+from project import REPOSITORY, SHARED
 from pycocotools.coco import COCO
 
 from yolov3_tf2.errors import InputError
@@ -440,6 +440,67 @@ def test_an_image_in_two_files_is_refused(tmp_path):
         read_coco(tmp_path, changed("images", 1, file_name="/a.jpg"))
 
 
+def test_categories_that_no_box_uses(tmp_path):
+    unused = [
+        {"id": 9, "name": "dog", "supercategory": "none"},  # The parent, of Roboflow.
+        {"id": 10, "name": "  "},
+        {"id": 11, "name": "cow"},
+        {"id": 11, "name": "ox"},
+    ]
+    used = coco()["categories"]
+    for listed in ([*unused, *used], [*used, *unused]):
+        file = coco(categories=listed)
+        assert read_coco(tmp_path, file) == read_coco(tmp_path, coco())
+    # Regions without a box do not use theirs.
+    crowd = {"image_id": 7, "category_id": 9, "bbox": [1, 2, 3, 4], "iscrowd": 1}
+    file["annotations"].append(crowd)
+    assert read_coco(tmp_path, file)[1] == {"crowd regions": 1}
+    file["annotations"][-1]["iscrowd"] = 0
+    with pytest.raises(InputError, match="category 9: name: .* no other .* got 'dog'"):
+        read_coco(tmp_path, file)
+    file["annotations"][-1]["category_id"] = 11
+    with pytest.raises(InputError, match="number 6: id: expected a unique id, got 11"):
+        read_coco(tmp_path, file)
+
+
+def test_the_file_of_roboflow():
+    path = SHARED / "cases" / "annotations" / "roboflow_same.json"
+    if not path.is_file():
+        pytest.skip(f"the case is not here: no file {path}")
+    (image,), report = annotations.read_annotations([path])
+    assert image.boxes == (Box("raccoon", (10, 20, 40.5, 60)),)
+    assert not report
+
+
+def test_annotations_of_images_that_are_not_listed(tmp_path):
+    file = coco()
+    file["annotations"] += [{"image_id": n, "bbox": [1, 2, 3, 4]} for n in (1, HUGE)]
+    found, report = read_coco(tmp_path, file)
+    assert found == read_coco(tmp_path, coco())[0]
+    assert report == {"annotations of images that are not listed": 2}
+
+
+def test_all_bad_annotations_are_named(tmp_path):
+    file = coco()
+    file["annotations"] += [
+        {"id": n, "image_id": 7, "category_id": 5, "bbox": [n]} for n in range(20, 33)
+    ]
+    with pytest.raises(InputError) as caught:
+        read_coco(tmp_path, file)
+    message = str(caught.value)
+    assert "instances.json: of its annotations, 13 cannot be used: " in message
+    assert all(f"annotation {n}: bbox: expected" in message for n in range(20, 30))
+    assert "annotation 30" not in message and message.endswith("; and 3 more.")
+    for name in "abc":
+        (tmp_path / f"{name}.xml").write_text("<annotation>")
+    (tmp_path / "d.xml").write_text(VOC, "utf-8")
+    with pytest.raises(
+        InputError, match="of 5 annotation files, 4 cannot be used: "
+    ) as e:
+        annotations.read_annotations([tmp_path])
+    assert all(f"{name}.xml: malformed XML" in str(e.value) for name in "abc")
+
+
 def test_no_annotations(tmp_path):
     (tmp_path / "a.jpg").write_bytes(suite_export.encoded_image())
     with pytest.raises(
@@ -484,7 +545,7 @@ BAD_COCO = {
     ),
     "one name": (
         changed("categories", 1, name=" cat"),
-        "category 2: name: expected a name that no other category has, .*, got 'cat'",
+        "category 2: name: expected a name that no other used .*, got 'cat'",
     ),
     "blank name": (changed("categories", name=" "), "category 5: name: .* got ''"),
     "no name": (changed("categories", name=None), "category 5: name: .* got null"),
@@ -503,9 +564,9 @@ BAD_COCO = {
         "size: expected a finite .* got '80'",
     ),
     "bool size": (changed("images", height=False), "a finite number, got False"),
-    "other image": (
-        changed("annotations", image_id=1),
-        r"annotation 1: image_id: expected one that the file lists \(7, 3\), got 1;",
+    "other images": (
+        coco(annotations=[{"image_id": n} for n in (1, 4)]),
+        r"annotation number 1: image_id: expected one .* lists \(7, 3\), got 1;",
     ),
     "other category": (
         changed("annotations", category_id=9),
@@ -520,7 +581,10 @@ BAD_COCO = {
     "text image": (changed("annotations", image_id="7"), r"\(7, 3\), got '7'"),
     "list image": (changed("annotations", image_id=[7]), r"\(7, 3\), got \[7\]"),
     "bool image": (changed("annotations", image_id=True), "got True"),
-    "huge image": (changed("annotations", image_id=HUGE), "got 1000000000"),
+    "huge image": (
+        coco(annotations=[{"image_id": HUGE}]),
+        "got 1000000000",
+    ),
     "crowd": (changed("annotations", iscrowd="no"), "iscrowd: expected 0 or 1, got 'n"),
     "no bbox": (changed("annotations", bbox=None), "annotation 1: bbox: .* got null"),
     "three": (

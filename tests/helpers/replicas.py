@@ -76,7 +76,7 @@ def main():
     dataset = build_dataset(
         RecordFiles([path], share), NAMES, TINY, SIZE, BATCH // share.count, True
     )
-    parts = replicas.copy_to_devices(strategy, next(iter(dataset)))
+    parts = replicas.copy_to_devices(strategy, next(iter(dataset.dataset)))
     names = [part["images"].device for part in parts]
     assert names == list(strategy.extended.worker_devices), names
     for _ in range(2):

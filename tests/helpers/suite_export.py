@@ -13,6 +13,8 @@ from functools import cache
 from PIL import Image
 
 from superbai.export import Export
+from superbai.export_json import check_repeated_classes
+from yolov3_tf2.errors import InputError
 
 SPELLINGS = ("legacy", "0.3.1", "0.6.5")
 GENERATIONS = (*SPELLINGS, "0.4.7")  # Its keys are the newer ones, its polygons not.
@@ -164,12 +166,15 @@ def open_export(folder, images, labels, **options):
 def read_items(export):
     """Returns the records of an open export by their `source_id`."""
     records = [export.read(item) for item in export.items]
+    check_repeated_classes(export.notes.repeated, export.name)
     return {record.source_id: record for record in records if record}
 
 
 def read_all(folder, images, labels, **options):
     """Returns the records of an export by their `source_id`, and what was left out."""
     with open_export(folder, images, labels, **options) as export:
+        for _, reason in export.notes.unreadable:
+            raise InputError(reason)
         return read_items(export), export.notes.left_out
 
 

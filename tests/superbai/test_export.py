@@ -565,7 +565,11 @@ def test_class_names_in_either_unicode_form_are_equal(tmp_path, spelling, form):
         assert export.class_names == [unicodedata.normalize("NFC", "고양이")]
         assert export.read(export.items[0]).labels == [0]
     names = [in_project, in_label]
-    images, labels = build([labelled("a.jpg")], spelling, [(n, "box") for n in names])
+    images, labels = build(
+        [labelled("a.jpg", *(box(1, 2, 3, 4, n) for n in names))],
+        spelling,
+        [(n, "box") for n in names],
+    )
     refused(tmp_path, images, labels, "two box classes are both named '고양이'")
 
 
@@ -609,11 +613,26 @@ def test_a_project_without_box_classes_is_refused(tmp_path, spelling):
 
 @spellings
 def test_two_box_classes_with_the_same_name_are_refused(tmp_path, spelling):
-    classes = [("car", "box"), ("car", "polygon"), ("car", "box")]
-    images, labels = build([labelled("a.jpg")], spelling, classes)
+    classes = [("car", "box"), ("person", "box"), ("car", "polygon"), ("car", "box")]
+    things = [box(1, 2, 3, 4), box(5, 6, 7, 8)]
+    images, labels = build([labelled("a.jpg", *things)], spelling, classes)
+    if spelling != "legacy":  # Its labels have names alone.
+        records, _ = read_all(tmp_path, images, labels)
+        assert records["ds/a.jpg"].labels == [0, 0]
+        key = "classId" if spelling == "0.3.1" else "class_id"
+        labels["labels/0.json"]["objects"][1][key] = "id-3"
     refused(
         tmp_path, images, labels, "labels.zip: project.json: two box classes", "'car'"
     )
+
+
+@spellings
+def test_two_box_classes_with_the_same_name_that_no_label_uses(tmp_path, spelling):
+    classes = [("car", "box"), ("person", "box"), ("car", "box")]
+    items = [labelled("a.jpg", box(1, 2, 3, 4, "person"))]
+    with open_export(tmp_path, *build(items, spelling, classes)) as export:
+        assert export.class_names == ["car", "person"]
+        assert read_items(export)["ds/a.jpg"].labels == [1]
 
 
 # Tags.

@@ -98,13 +98,18 @@ def test_several_processes_write_the_same_as_one(tmp_path, exports, monkeypatch)
 def test_an_error_in_a_process_ends_the_others(tmp_path, exports, monkeypatch):
     monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
 
-    def change(images, labels):
-        images["ds/30.jpg.jpg"] = b"no image"
+    export = exports(100)
+    read_item = export.read
 
-    export = exports(100, change)
+    def read_or_fail(item, notes):
+        if item.key == "30.jpg":
+            raise OSError("the disk is gone")
+        return read_item(item, notes)
+
+    monkeypatch.setattr(export, "read", read_or_fail)
     planned = shards.plan_shards({"train": export.items}, tmp_path / "out", 10)
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match=r"images\.zip: ds/30\.jpg\.jpg: expected an"):
+    with pytest.raises(OSError, match="the disk is gone"):
         shards.write_shards(export, planned, set(), Bar(), 2)
     assert not shards.multiprocessing.active_children()
 
@@ -133,6 +138,81 @@ def test_a_full_disk_names_the_shard(tmp_path, exports, monkeypatch, processes):
     name = r"train/train-0000\d-of-00002.tfrecord"
     expected = rf"{tmp_path}/{name} cannot be written: File too large"
     assert re.fullmatch(expected, describe(caught.value))
+
+
+def damage(images, labels):
+    """Three images and three labels that cannot be used."""
+    images["ds/7.jpg.jpg"] = b""
+    images["ds/30.jpg.jpg"] = b"no image"
+    images["ds/31.jpg.jpg"] = images["ds/31.jpg.jpg"][:300]
+    labels["labels/50.json"] = b'{"objects": ['
+    (thing, _) = labels["labels/51.json"]["objects"]
+    thing["annotation"]["coord"]["x"] = float("nan")
+    (_, thing) = labels["labels/99.json"]["objects"]
+    thing |= {"class_id": "?", "class_name": "ghost"}
+
+
+REASONS = {
+    "ds/7.jpg": "got 0 bytes",
+    "ds/30.jpg": "got 8 bytes starting with b'no image'",
+    "ds/31.jpg": "got 300 bytes",
+    "ds/50.jpg": "labels/50.json: malformed JSON",
+    "ds/51.jpg": "x: expected a finite number, got nan",
+    "ds/99.jpg": "class 'ghost'",
+}
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_all_that_cannot_be_read_is_named_in_one_run(
+    tmp_path, exports, monkeypatch, processes
+):
+    monkeypatch.setattr(shards, "_IMAGES_PER_PROCESS", 10)
+    export = exports(100, damage)
+    by_split = {"train": export.items[:70], "test": export.items[70:]}
+    planned = shards.plan_shards(by_split, tmp_path, 16)
+    written = shards.write_shards(export, planned, {"ds/7.jpg"}, Bar(), processes)
+    assert [name for name, _ in export.notes.unreadable] == list(REASONS)
+    for name, reason in export.notes.unreadable:
+        assert REASONS[name] in reason
+    with pytest.raises(InputError) as caught:
+        shards.check_unreadable(export, 5)
+    message = str(caught.value)
+    assert "labels.zip: 6 of 100 labelled images cannot be used" in message
+    assert all(name in message for name in REASONS)
+    assert message.endswith("leave them out with --max_unreadable=6.")
+    # Accepted, they are left out and counted.
+    shards.check_unreadable(export, 6)
+    reason = "images that cannot be read, or whose label cannot"
+    assert export.notes.left_out == {reason: 6}
+    names = [name for name, _ in read(planned)]
+    assert names == [f"ds/{n}.jpg" for n in range(100) if f"ds/{n}.jpg" not in REASONS]
+    assert sum(w.counts["images"] for w in written) == 94
+
+
+def test_an_error_names_the_first_ten_of_many(tmp_path, exports):
+    export = exports(12, lambda images, _: images.update(dict.fromkeys(images, b"x")))
+    planned = shards.plan_shards({"train": export.items}, tmp_path, 50)
+    written = shards.write_shards(export, planned, set(), Bar(), 1)
+    with pytest.raises(InputError, match=r"12 of 12 .*ds/9\.jpg \(.*and 2 more"):
+        shards.check_unreadable(export, 0)
+    shards.check_unreadable(export, 12)
+    with pytest.raises(InputError, match="for train: of its 12, 12 cannot be read"):
+        shards.check_splits(written, planned, "labels.zip")
+
+
+def test_a_meta_that_cannot_be_read_is_one_image(tmp_path, exports):
+    def change(images, labels):
+        labels[suite_export.meta_name("3.jpg")] = b"{"
+        labels[suite_export.meta_name("4.jpg")]["label_path"] = ["labels/none.json"]
+
+    export = exports(9, change)
+    names = [name for name, _ in export.notes.unreadable]
+    assert names == ["meta/ds/3.jpg.json", "meta/ds/4.jpg.json"]
+    assert len(export.items) == 7 and export.num_labelled == 9
+    # Its image has a label, if not a readable one.
+    assert not export.notes.left_out
+    with pytest.raises(InputError, match="2 of 9 labelled images cannot be used"):
+        shards.check_unreadable(export, 1)
 
 
 def test_a_killed_process_is_reported(tmp_path, exports, monkeypatch):

@@ -20,6 +20,7 @@ from yolov3_tf2.boxes import geometry
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import build_dataset
 from yolov3_tf2.data.record_files import RecordFiles
+from yolov3_tf2.data.unreadable import UnreadableImages
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.network.model import build_model, layers_of
 from yolov3_tf2.network.variants import VARIANTS
@@ -81,12 +82,16 @@ def batches(path, batch_size=2, names=NAMES, size=SIZE):
     return build_dataset(RecordFiles([path]), names, TINY, size, batch_size)
 
 
+def repeated(batches, count):
+    return batches._replace(dataset=batches.dataset.repeat(count))
+
+
 @pytest.mark.parametrize("box_loss", ["darknet", "ciou"])
 def test_a_network_overfits_two_images(two_images, box_loss):
     trainer = build(steps=60, box_loss=box_loss)
     dataset = batches(two_images)
     first = trainer.train_epoch(dataset, [two_images])
-    trainer.train_epoch(dataset.repeat(58), [two_images])
+    trainer.train_epoch(repeated(dataset, 58), [two_images])
     last = trainer.train_epoch(dataset, [two_images])
     assert last["loss"] < first["loss"] / 3
     assert last["unassigned"] == 0 and last["gradient_norm"] > 0
@@ -102,7 +107,7 @@ def test_a_single_class_reaches_high_scores(two_images, tmp_path):
     path = one_class(two_images, tmp_path)
     trainer = build(steps=80, num_classes=1)
     dataset = batches(path, names=["disc"])
-    trainer.train_epoch(dataset.repeat(80), [path])
+    trainer.train_epoch(repeated(dataset, 80), [path])
     _, evaluated = trainer.evaluate(dataset, ["disc"], SIZE)
     for item in evaluated:
         assert item.detections.scores[0] > 0.9
@@ -155,10 +160,45 @@ def test_unusual_images_train_with_finite_numbers(tmp_path, case, box_loss):
     trainer = build(steps=20, box_loss=box_loss)
     dataset = batches(path, 1, size=size)
     for _ in range(4):
-        results = trainer.train_epoch(dataset.repeat(5), [path])
+        results = trainer.train_epoch(repeated(dataset, 5), [path])
         assert np.isfinite(list(results.values())).all()
         assert results["gradient_norm"] > 0
     assert all(np.isfinite(v.numpy()).all() for v in trainer.model.variables)
+
+
+def test_an_image_that_cannot_be_decoded_does_not_count(two_images, tmp_path):
+    path = tmp_path / "three.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        rows = [row.numpy() for row in tf.data.TFRecordDataset(str(two_images))]
+        record = Record("bad", b"no image", "png", SIZE, SIZE, [(5, 5, 50, 50)], [0])
+        for row in (rows[0], records.serialize_example(record, NAMES), rows[1]):
+            writer.write(row)
+    trainer = build(steps=40)
+    trainer.train_epoch(repeated(batches(two_images), 30), [two_images])
+    unreadable = UnreadableImages(NAMES, 1)
+    damaged = build_dataset(
+        *(RecordFiles([path]), NAMES, TINY, SIZE, 2), unreadable=unreadable
+    )
+    expected, (first, second) = trainer.evaluate(batches(two_images), NAMES, SIZE)
+    results, (ours, other) = trainer.evaluate(damaged, NAMES, SIZE)
+    assert results.pop("images_left_out") == 1
+    assert results == pytest.approx(expected, rel=1e-4)
+    assert (ours.number, other.number) == (0, 2)
+    np.testing.assert_array_equal(other.boxes_px, second.boxes_px)
+    np.testing.assert_array_equal(ours.boxes_px, first.boxes_px)
+    losses = trainer.train_epoch(damaged, [path])
+    assert np.isfinite(list(losses.values())).all()
+    nothing = tmp_path / "nothing.tfrecord"
+    with tf.io.TFRecordWriter(str(nothing)) as writer:
+        writer.write(records.serialize_example(record, NAMES))
+    nothing = build_dataset(
+        *(RecordFiles([nothing]), NAMES, TINY, SIZE, 1),
+        unreadable=UnreadableImages(NAMES, 1),
+    )
+    with pytest.raises(InputError, match="none of the test images can be decoded"):
+        trainer.evaluate(nothing, NAMES, SIZE)
+    with pytest.raises(InputError, match="none of the training images can be"):
+        trainer.train_epoch(nothing, [path])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -225,7 +265,7 @@ def test_a_batch_is_copied_to_the_devices_while_they_compute(two_images, monkeyp
 
 def test_a_step_returns_before_the_next_batch_fails(two_images, monkeypatch):
     def iterate(dataset):
-        yield next(iter(dataset))
+        yield next(iter(dataset.dataset))
         raise InputError("a record cannot be used")
 
     monkeypatch.setattr(replicas, "iterate", iterate)

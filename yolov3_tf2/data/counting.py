@@ -5,8 +5,9 @@ import tensorflow as tf
 
 from yolov3_tf2.data import records
 from yolov3_tf2.data.contents import Contents, join_contents
-from yolov3_tf2.data.dataset import build_options, iterate
+from yolov3_tf2.data.dataset import Batches, build_options, iterate
 from yolov3_tf2.data.examples import build_label_table
+from yolov3_tf2.data.unreadable import UnreadableImages
 
 # Records contain whole images: larger batches use more memory on a machine with many
 # cores, and are not faster.
@@ -45,7 +46,10 @@ def measure_contents(files, class_names):
         .prefetch(_PREFETCH)
         .with_options(build_options())
     )
-    return join_contents(_batch_contents(batch) for batch in iterate(dataset))
+    unreadable = UnreadableImages(class_names)
+    unreadable.watch(files)  # To name a damaged record.
+    batches = iterate(Batches(dataset, unreadable))
+    return join_contents(map(_batch_contents, batches))
 
 
 def _batch_contents(batch):

@@ -1,6 +1,7 @@
 """tf.data: TFRecord files to batches of images, boxes and targets."""
 
 import os
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -10,6 +11,7 @@ from yolov3_tf2.data.augment import augment_image
 from yolov3_tf2.data.examples import build_parser, letterbox_example
 from yolov3_tf2.data.jpeg import decode_image
 from yolov3_tf2.data.mosaic import make_mosaics
+from yolov3_tf2.data.unreadable import UnreadableImages
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
@@ -22,8 +24,32 @@ _PREFETCH = 2
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 
+class Batches(NamedTuple):
+    """A dataset of records, see `iterate`.
+
+    Attributes:
+        dataset: a `tf.data.Dataset`, the same in each pass until `unreadable` changes.
+        unreadable: the `UnreadableImages` of its files.
+    """
+
+    dataset: tf.data.Dataset
+    unreadable: UnreadableImages
+
+    @property
+    def element_spec(self):
+        return self.dataset.element_spec
+
+
 @_without_autograph
-def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch=False):
+def build_dataset(
+    files,
+    class_names,
+    variant,
+    size,
+    batch_size,
+    fill_last_batch=False,
+    unreadable=None,
+):
     """Builds the batches of one pass over TFRecord files, in their order.
 
     Args:
@@ -35,24 +61,28 @@ def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch
         batch_size: images per batch; the last batch may be smaller.
         fill_last_batch: whether to repeat images, with weight 0, until the last batch
             is full. Then every device that takes a part of the batch has images.
+        unreadable: the `UnreadableImages` of the run; if None, none is accepted.
 
     Returns:
-        A `tf.data.Dataset` of dicts: `images` `[batch, size, size, 3]`; `boxes`
+        `Batches` of dicts: `images` `[batch, size, size, 3]`; `boxes`
         `[batch, boxes, 4]` xyxy, fractions of the input, and `labels`
         `[batch, boxes]`, both padded with boxes without area; `targets` and
         `unassigned`, see `assign_boxes`; `sizes` `[batch, 2]`, width and height of the
         images before letterboxing, pixels; `numbers` `[batch]`, the index of each image
-        in the files; `weights` `[batch]`, 1 for an image, 0 for a repeated one.
+        in the files; `weights` `[batch]`, 1 for an image, 0 for a repeated or an
+        unreadable one.
     """
     parse = build_parser(class_names)
+    unreadable = unreadable or UnreadableImages(class_names)
+    replace_unreadable = unreadable.build_replacement(files)
 
     def load(number, serialized, weight):
-        example = parse(serialized)
+        example, weight = replace_unreadable(number, parse(serialized), weight)
         # As in detection, so that what is measured is what detection will find.
         image, boxes = letterbox_example(example, size, may_reduce=False)
         return _element(number, weight, example, image, boxes)
 
-    return (
+    dataset = (
         _append_repeated(files.in_order(), files, batch_size, fill_last_batch)
         .map(load, num_parallel_calls=_PARALLEL_WHOLE)
         .padded_batch(batch_size)
@@ -60,6 +90,7 @@ def build_dataset(files, class_names, variant, size, batch_size, fill_last_batch
         .prefetch(_PREFETCH)
         .with_options(build_options())
     )
+    return Batches(dataset, unreadable)
 
 
 @_without_autograph
@@ -74,13 +105,15 @@ def build_training_dataset(
     epoch,
     mosaic_epochs,
     fill_last_batch=False,
+    unreadable=None,
 ):
     """Builds the shuffled and augmented batches of an epoch.
 
     Order, sizes and augmentation are a function of `seed` and the epoch.
 
     Args:
-        files, class_names, variant, batch_size, fill_last_batch: see `build_dataset`.
+        files, class_names, variant, batch_size, fill_last_batch, unreadable: see
+            `build_dataset`.
         sizes: list of sides of the network's input, pixels; each batch has one.
         strengths: a dict with the keys of `augment.STRENGTHS`.
         seed: an integer.
@@ -92,6 +125,8 @@ def build_training_dataset(
         See `build_dataset`. With several `sizes`, the shapes change with the batch.
     """
     parse = build_parser(class_names)
+    unreadable = unreadable or UnreadableImages(class_names)
+    replace_unreadable = unreadable.build_replacement(files)
     changes_images = any(strengths[kind] for kind in strengths if kind != "mosaic")
 
     def size_of_batch(epoch, index):
@@ -103,7 +138,7 @@ def build_training_dataset(
         return tf.constant(sizes)[choice]
 
     def load(epoch, index, number, serialized, weight):
-        example = parse(serialized)
+        example, weight = replace_unreadable(number, parse(serialized), weight)
         size = size_of_batch(epoch, index)
         if changes_images:
             image, boxes = augment_image(
@@ -128,7 +163,7 @@ def build_training_dataset(
             batch = make_mosaics(batch, probability, size, mosaic_seed)
         return _add_targets(batch, variant, size)
 
-    return (
+    dataset = (
         _shuffled_records(files, batch_size, fill_last_batch, seed, epoch)
         .map(load, num_parallel_calls=_PARALLEL)
         .padded_batch(batch_size)
@@ -136,26 +171,34 @@ def build_training_dataset(
         .prefetch(_PREFETCH)
         .with_options(build_options())
     )
+    return Batches(dataset, unreadable)
 
 
-def iterate(dataset):
-    """Iterates over a dataset of `build_dataset` or `build_training_dataset`.
+def iterate(batches):
+    """Iterates over `Batches`, and leaves out images that cannot be decoded.
+
+    After the first image that fails, all files are searched for others. Then the
+    dataset is read again, up to the batch that failed: the same batches once more, and
+    from there on with the images replaced, see `UnreadableImages`.
 
     Raises:
-        InputError: a record is damaged, its image cannot be decoded, or one of its
-            classes is not in the class file.
+        InputError: there are more unreadable images than are accepted; or a record is
+            damaged, has another schema, or has a class that is not in the class file.
     """
-    iterator = iter(dataset)
+    done, iterator = 0, iter(batches.dataset)
     while True:
         try:
             batch = next(iterator)
         except StopIteration:
             return
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            raise InputError(
-                f"a record cannot be used: {reason(error)}; were the TFRecord files "
-                "and the class file written by the same run of convert_superbai.py?"
-            ) from error
+            if not batches.unreadable.search():
+                raise InputError(
+                    f"a record cannot be used: {reason(error)}."
+                ) from error
+            iterator = iter(batches.dataset.skip(done))
+            continue
+        done += 1
         yield batch
 
 

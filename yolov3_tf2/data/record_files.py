@@ -70,6 +70,28 @@ class RecordFiles:
         """Returns the number of batches in a pass, the same for all workers."""
         return -(-self.total // (self._share.count * batch_size))
 
+    @property
+    def own_numbers(self):
+        """The numbers of the records of this share, a range."""
+        first = self._parts[0][1] if self._parts else 0
+        return range(first, first + self._num_own)
+
+    def locate(self, number):
+        """Returns the path of the file of a record of this share, and its index there.
+
+        Args:
+            number: the number of the record.
+        """
+        for path, first, num_skipped, count in self._parts:
+            if first <= number < first + count:
+                return path, num_skipped + number - first
+        raise IndexError(f"record {number} is not among {self.own_numbers}")
+
+    def read(self, number):
+        """Returns the bytes of one record of this share, a string tensor."""
+        path, index = self.locate(number)
+        return next(iter(tf.data.TFRecordDataset(path).skip(index).take(1)))
+
     def in_order(self):
         """Returns a dataset of the records, file after file."""
         return tf.data.Dataset.from_tensor_slices(self._columns()).flat_map(self._read)

@@ -61,7 +61,8 @@ def serialize_example(record, class_names):
         _BBOX + "xmax": floats([box[2] / width for box in record.boxes_px]),
         _BBOX + "ymax": floats([box[3] / height for box in record.boxes_px]),
         "image/object/class/text": texts(*[class_names[i] for i in record.labels]),
-        "image/object/class/label": ints(*record.labels),
+        # Ids from 1, as 0 is the background; this project reads the names.
+        "image/object/class/label": ints(*(label + 1 for label in record.labels)),
     }
     if record.gray_range:
         features[_GRAY_RANGE] = ints(*record.gray_range)

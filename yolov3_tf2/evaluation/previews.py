@@ -3,12 +3,26 @@
 import math
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
+from yolov3_tf2.errors import InputError
 from yolov3_tf2.evaluation import draw
 from yolov3_tf2.files.images import load_rgb
 
 _GREY = (128, 128, 128)
+
+
+def load_to_draw(encoded, name):
+    """Returns an image as RGB; a grey one, with a warning, if it cannot be decoded.
+
+    A contact sheet is no reason to end a run.
+    """
+    try:
+        return load_rgb(encoded, name)
+    except InputError as error:
+        logging.warning("cannot be drawn: %s", error)
+        return Image.new("RGB", (320, 320), _GREY)
 
 
 def records_mosaic(records, class_names, tile_size=320):
@@ -25,7 +39,7 @@ def records_mosaic(records, class_names, tile_size=320):
     """
     tiles = [
         _draw_tile(
-            load_rgb(record.encoded, record.source_id),
+            load_to_draw(record.encoded, record.source_id),
             record.boxes_px,
             record.labels,
             class_names,

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from pathlib import PurePosixPath
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, collecting, raise_collected
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.annotated_image import AnnotatedImage, Box, fit_box
 from yolov3_tf2.files.coco_annotations import read_coco
@@ -44,16 +44,19 @@ def read_annotations(paths, *, voc_first_pixel=1):
 
     Raises:
         InputError: a file is damaged, in neither format, or contradicts itself or
-            another file; or there are no files.
+            another file; or there are no files. Of several damaged files, the first ten
+            are named.
     """
-    report, by_name, num_files = Counter(), {}, 0
+    report, by_name, num_files, errors = Counter(), {}, 0, []
     for path in paths:
         for where, content in _read_files(path, report):
             num_files += 1
-            if _is_xml(content, where):
-                images = [read_voc(content, where, voc_first_pixel, report)]
-            else:
-                images = read_coco(content, where, report)
+            images = []
+            with collecting(errors):
+                if _is_xml(content, where):
+                    images = [read_voc(content, where, voc_first_pixel, report)]
+                else:
+                    images = read_coco(content, where, report)
             for image in images:
                 twin = by_name.setdefault(image.name, image)
                 if twin is not image:
@@ -62,6 +65,7 @@ def read_annotations(paths, *, voc_first_pixel=1):
                         "expected each image once: was a file given twice, or do "
                         "images in two folders have the same name?"
                     )
+    raise_collected(errors, f"of {num_files} annotation files")
     if not num_files:
         raise InputError(
             f"no annotations in {', '.join(map(str, paths)) or 'no files'}; expected "

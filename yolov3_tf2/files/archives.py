@@ -25,7 +25,6 @@ from yolov3_tf2.files.archive_entries import (
 from yolov3_tf2.files.positional_file import open_positional
 from yolov3_tf2.files.tars import Tar, is_tar
 
-_CHUNK_BYTES = 2**20
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
 # For bzip2 and LZMA, there is no bound on how far they expand.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -127,17 +126,16 @@ class Zip:
         """
         entry = self._zip.getinfo(self._stored_names.get(name, name))
         check_size(self.name, name, entry.file_size, limit)
-        content = bytearray()
         try:
             with self._zip.open(entry) as file:
-                # In chunks: a header may state a wrong size.
-                while chunk := file.read(_CHUNK_BYTES):
-                    content += chunk
+                # No more than a header states, which may be wrong, is unpacked. In one
+                # piece, as copying takes a tenth of the time of a conversion.
+                content = file.read(entry.file_size + 1)
             if len(content) != entry.file_size:
                 raise EOFError(f"{len(content):,} of {entry.file_size:,} bytes")
         except _DAMAGE as error:
             raise self._damaged(name, error) from error
-        return bytes(content)
+        return content
 
     def read_start(self, name, number):
         """Returns the first bytes of a file, at most `number`; see `read`."""

@@ -1,11 +1,14 @@
 """Reads COCO annotations: one JSON file of many images, as `detections.json` is.
 
-Every number, id and name is checked, and every reference to an image or a category.
+Every number, id and name that a box needs is checked, and every reference to a
+category. What no box uses is no reason to refuse a file: a category with the name or
+the id of another one, or annotations of images that the file does not list.
 """
 
 import math
+from collections import Counter
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, collecting, raise_collected
 from yolov3_tf2.files import json_values
 from yolov3_tf2.files.annotated_image import (
     AnnotatedImage,
@@ -32,26 +35,33 @@ def read_coco(content, where, report):
         report: Counter of what was changed or left out, which is added to.
 
     Raises:
-        InputError: the file is damaged, not COCO, or contradicts itself.
+        InputError: the file is damaged, not COCO, or contradicts itself. The first ten
+            annotations that cannot be used are named.
     """
     coco = _load_coco(content, where)
     images = _read_images(coco, where)
-    class_names = _read_class_names(coco, where)
+    class_names = _ClassNames(coco, where)
     boxes = {image_id: [] for image_id in images}
-    for number, annotation in enumerate(_objects(coco, "annotations", where), start=1):
+    annotations = _objects(coco, "annotations", where)
+    errors, unlisted = [], []
+    for number, annotation in enumerate(annotations, start=1):
         annotation_id = annotation.get("id", f"number {number}")
         place = f"{where}: annotation {annotation_id!s:.60}"
-        image_id = _reference(annotation, "image_id", images, place)
-        category_id = _reference(annotation, "category_id", class_names, place)
-        reason = _reason_without_box(annotation, place)
-        if reason:
-            report[reason] += 1
+        image_id = annotation.get("image_id")
+        if json_values.is_integer(image_id) and image_id not in images:
+            unlisted.append((annotation, place))
             continue
-        score = _score(annotation.get("score"), f"{place}: score")
-        xyxy = _bbox_to_xyxy(annotation.get("bbox"), f"{place}: bbox")
-        xyxy = fit_box(xyxy, images[image_id].size, report)
-        if xyxy:
-            boxes[image_id].append(Box(class_names[category_id], xyxy, score))
+        with collecting(errors):
+            box = _read_box(annotation, images, class_names, place, report)
+            if box:
+                boxes[image_id].append(box)
+    if unlisted and len(unlisted) == len(annotations):
+        annotation, place = unlisted[0]
+        _reference(annotation, "image_id", images, place)
+    raise_collected(errors, f"{where}: of its annotations")
+    class_names.check_used()
+    # Of another part of a data set, whose file lists its images.
+    report += Counter({"annotations of images that are not listed": len(unlisted)})
     return [
         image._replace(boxes=tuple(boxes[image_id]))
         for image_id, image in images.items()
@@ -77,7 +87,10 @@ def _load_coco(content, where):
 def _read_images(coco, where):
     """Returns a dict from image id to `AnnotatedImage` without boxes."""
     images = {}
-    for image_id, image in _by_id(coco, "images", where).items():
+    for number, image in enumerate(_objects(coco, "images", where), start=1):
+        place = f"{where}: images number {number}"
+        image_id = _read_id(image, place)
+        expect(image_id not in images, "a unique id", image_id, f"{place}: id")
         place = f"{where}: image {image_id}"
         # null means unknown, as 0 does.
         sides = (0 if (v := image.get(k)) is None else v for k in ("width", "height"))
@@ -87,31 +100,63 @@ def _read_images(coco, where):
     return images
 
 
-def _read_class_names(coco, where):
-    """Returns a dict from category id to class name."""
-    names = {}
-    for category_id, category in _by_id(coco, "categories", where).items():
-        place = f"{where}: category {category_id}: name"
-        name = json_values.as_name(category.get("name"), place)
-        expected = "a name that no other category has, in whatever Unicode form"
-        expect(name not in names.values(), expected, name, place)
-        names[category_id] = name
-    return names
+class _ClassNames:
+    """The class names of the categories, of which only the used ones are checked."""
+
+    def __init__(self, coco, where):
+        self._where, self._names, self._repeated = where, {}, {}
+        for number, category in enumerate(_objects(coco, "categories", where), start=1):
+            category_id = _read_id(category, f"{where}: categories number {number}")
+            if category_id in self._names:
+                self._repeated[category_id] = number
+            self._names.setdefault(category_id, category.get("name"))
+        self._used = {}  # From id to the normalised name.
+
+    def of(self, annotation, place):
+        """Returns the class name of an annotation."""
+        category_id = _reference(annotation, "category_id", self._names, place)
+        if category_id not in self._used:
+            number = self._repeated.get(category_id)
+            where = f"{self._where}: categories number {number}: id"
+            expect(number is None, "a unique id", category_id, where)
+            where = f"{self._where}: category {category_id}: name"
+            name = json_values.as_name(self._names[category_id], where)
+            self._used[category_id] = name
+        return self._used[category_id]
+
+    def check_used(self):
+        """Raises an `InputError` if two used categories have the same name."""
+        seen = set()
+        for category_id in filter(self._used.get, self._names):
+            place = f"{self._where}: category {category_id}: name"
+            name = self._used[category_id]
+            expected = "a name that no other used category has, in any Unicode form"
+            expect(name not in seen, expected, name, place)
+            seen.add(name)
+
+
+def _read_box(annotation, images, class_names, place, report):
+    """Returns the `Box` of an annotation; None, and counts why, where it has none."""
+    image_id = _reference(annotation, "image_id", images, place)
+    reason = _reason_without_box(annotation, place)
+    if reason:
+        report[reason] += 1
+        return None
+    class_name = class_names.of(annotation, place)
+    score = _score(annotation.get("score"), f"{place}: score")
+    xyxy = _bbox_to_xyxy(annotation.get("bbox"), f"{place}: bbox")
+    xyxy = fit_box(xyxy, images[image_id].size, report)
+    return Box(class_name, xyxy, score) if xyxy else None
 
 
 def _objects(coco, key, where):
     return json_values.as_dicts(coco[key], f"{where}: {key}", "number")
 
 
-def _by_id(coco, key, where):
-    """Returns a list of a COCO file as a dict by `id`."""
-    by_id = {}
-    for number, thing in enumerate(_objects(coco, key, where), start=1):
-        place, thing_id = f"{where}: {key} number {number}: id", thing.get("id")
-        expect(json_values.is_integer(thing_id), "an integer", thing_id, place)
-        expect(thing_id not in by_id, "a unique id", thing_id, place)
-        by_id[thing_id] = thing
-    return by_id
+def _read_id(thing, place):
+    thing_id = thing.get("id")
+    expect(json_values.is_integer(thing_id), "an integer", thing_id, f"{place}: id")
+    return thing_id
 
 
 def _reference(annotation, key, by_id, place):

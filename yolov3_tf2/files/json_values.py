@@ -61,7 +61,8 @@ def as_dicts(value, where, member, *, optional=False):
     """Returns a list of objects; `member` and a number name one of them in an error."""
     things = as_list(value, where, optional=optional)
     for number, thing in enumerate(things, start=1):
-        as_dict(thing, f"{where} {member} {number}")
+        if not isinstance(thing, dict):
+            as_dict(thing, f"{where} {member} {number}")
     return things
 
 

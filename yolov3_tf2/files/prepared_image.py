@@ -18,6 +18,7 @@ from yolov3_tf2.files.images import (
     read_orientation,
     unreadable,
 )
+from yolov3_tf2.files.jpeg_markers import is_plain_jpeg
 from yolov3_tf2.files.sixteen_bits import FULL_RANGE
 
 # What tf.io.decode_image reads itself. MPO is a JPEG with more images after it.
@@ -57,11 +58,12 @@ def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
     """Returns an image as a record holds it.
 
     The bytes of an upright JPEG or PNG remain unchanged and are not decoded, except for
-    a PNG with transparency: that of a pixel shows in its decoded form only. Other
-    formats become a JPEG if they were compressed with loss, as photographs are: a PNG
-    of 12 megapixels would have some 20 MB. People
-    draw boxes on what a browser shows, so an image with an EXIF orientation is made
-    upright, unless `labelled_size` shows that the boxes belong to the stored pixels.
+    a JPEG that a decoder may refuse, see `is_plain_jpeg`, and a PNG with transparency:
+    that of a pixel shows in its decoded form only. Other formats become a JPEG if they
+    were compressed with loss, as photographs are: a PNG of 12 megapixels would have
+    some 20 MB. People draw boxes on what a browser shows, so an image with an EXIF
+    orientation is made upright, unless `labelled_size` shows that the boxes belong to
+    the stored pixels.
 
     Args:
         encoded: the bytes of the file.
@@ -91,7 +93,8 @@ def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
             "belong together, or the images were resized."
         )
     kind = _KINDS.get(image.format)
-    can_stay = kind and orientation == 1 and has_end(encoded, kind)
+    is_usual = is_plain_jpeg(encoded) if kind == "jpeg" else has_end(encoded, "png")
+    can_stay = kind and orientation == 1 and is_usual
     if can_stay and kind == "png":
         _check_png(encoded, where)
         can_stay = encoded[PNG_DEPTH] <= 8
@@ -101,7 +104,8 @@ def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
     decoded = decode_image(encoded, where, gray_range)
     if can_stay and TRANSPARENT not in decoded.changes:
         return PreparedImage(encoded, kind, *stored, changes=decoded.changes)
-    # Also encoded again if only the end marker is missing: other decoders are stricter.
+    # Also an upright JPEG that is out of the ordinary, as in CMYK or without its end:
+    # other decoders may refuse it, or read other colours.
     rgb = decoded.rgb
     if labelled_size and labelled_size == stored != upright:
         rgb = rgb.transpose(_BACK[orientation])

@@ -140,7 +140,7 @@ class Trainer:
         """Trains on every batch of a dataset once.
 
         Args:
-            dataset: the result of `build_training_dataset`.
+            dataset: the `Batches` of `build_training_dataset`.
             paths: its TFRecord files, to name the images of a step that fails.
             progress: wraps the batches, for a progress bar.
 
@@ -164,6 +164,8 @@ class Trainer:
             is_finite = np.isfinite(norms[-1]) or self.loss_scale
             if not (np.isfinite(means.last["loss"]) and is_finite):
                 raise InputError(self._describe_failure(means, batch, paths))
+        if not means.images:
+            raise InputError("none of the training images can be decoded.")
         results = means.results()
         finite = [norm for norm in norms if np.isfinite(norm)]
         results["gradient_norm"] = float(np.mean(finite)) if finite else 0.0
@@ -202,15 +204,16 @@ class Trainer:
         """Computes the loss and the average precision on all batches of a dataset.
 
         Args:
-            dataset: the result of `build_dataset`.
+            dataset: the `Batches` of `build_dataset`.
             class_names: list of strings.
             size: side of the network's input, pixels.
             progress: wraps the batches, for a progress bar.
 
         Returns:
-            A dict: `val_loss`, its parts, the results of `average_precision`, and the
-            best `F1` with its `score_threshold`, if anything was found; and a list of
-            `coco.EvaluatedImage`.
+            A dict: `val_loss`, its parts, the results of `average_precision`, the best
+            `F1` with its `score_threshold`, if anything was found, and
+            `images_left_out`, the number of images that cannot be decoded, if there
+            are any; and a list of `coco.EvaluatedImage`.
 
         Raises:
             InputError: the loss is not finite, or a record is invalid.
@@ -228,6 +231,10 @@ class Trainer:
             images += evaluated_images(batch, selected, size)
         shares = collective.gather(self._strategy, images)
         images = [image for share in shares for image in share]
+        unreadable = collective.gather(self._strategy, dataset.unreadable.names)
+        num_unreadable = dataset.unreadable.check_number(sum(unreadable, []))
+        if not images:
+            raise InputError("none of the test images can be decoded.")
         results = {f"val_{name}": value for name, value in means.results().items()}
         results.pop("val_unassigned", None)
         if not np.isfinite(results["val_loss"]):
@@ -235,6 +242,8 @@ class Trainer:
                 f"the loss on the test images is {results['val_loss']}: the network "
                 "has diverged; lower --learning_rate, or use another --model."
             )
+        if num_unreadable:
+            results["images_left_out"] = num_unreadable
         evaluation = coco.evaluate_images(images, class_names)
         results |= coco.average_precision(evaluation, class_names)
         f1, threshold = coco.best_f1(evaluation)
@@ -248,6 +257,7 @@ class Trainer:
         def replica_step(batch):
             context = tf.distribute.get_replica_context()
             num_images = context.all_reduce("SUM", tf.reduce_sum(batch["weights"]))
+            num_images = tf.maximum(num_images, 1.0)  # All may be unreadable.
             with tf.GradientTape() as tape:
                 logits = self._trained(batch["images"], training=True)
                 losses = self._losses(logits, batch)
