@@ -6,6 +6,7 @@ Labels come in three spellings: legacy (no version; `class`, `shape.box`), camel
 `a.jpg.jpg`. Nothing is extracted to disk.
 """
 
+from collections import Counter
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
