@@ -169,8 +169,8 @@ def write_outputs(export, by_split, folder, values):
     """Writes all outputs into a folder.
 
     Returns:
-        A dict from split to a Counter of `images`, and of boxes by ("box", label); and
-        a list of `data_report.find_problems`.
+        A dict from each split with images to a Counter of `images`, and of boxes by
+        ("box", label); and a list of `data_report.find_problems`.
 
     Raises:
         InputError: too many images or labels cannot be read, or all of a split.
@@ -208,9 +208,10 @@ def write_outputs(export, by_split, folder, values):
         size_name=f"size {TRAIN_SIZE}, the default of train",
     )
 
-    counts = {split: Counter() for split in by_split}
+    counts = {split: Counter() for split in by_split if by_split[split]}
     for shard in written:
-        counts[shard.split] += shard.counts
+        if shard.split in counts:
+            counts[shard.split] += shard.counts
     return counts, problems
 
 

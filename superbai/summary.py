@@ -1,25 +1,24 @@
 """The summary of a conversion: what was converted, as a table and as metadata."""
 
-from superbai.splits import SPLITS
-
 
 def format_table(counts, class_names):
     """Returns a table of images, boxes and boxes per class in each split, as text.
 
     Args:
-        counts: dict from split to a Counter of `images` and of boxes by ("box", label).
+        counts: dict from each split with images to a Counter of `images` and of boxes
+            by ("box", label).
         class_names: list of strings.
     """
     rows = [
-        ("images", [counts[split]["images"] for split in SPLITS]),
-        ("boxes", [num_boxes(counts[split]) for split in SPLITS]),
+        ("images", [counts[split]["images"] for split in counts]),
+        ("boxes", [num_boxes(counts[split]) for split in counts]),
         *(
-            (f"  {name}", [counts[split]["box", label] for split in SPLITS])
+            (f"  {name}", [counts[split]["box", label] for split in counts])
             for label, name in enumerate(class_names)
         ),
     ]
     width = max(len(name) for name, _ in rows) + 2
-    header = " " * width + "".join(f"{split:>12}" for split in SPLITS)
+    header = " " * width + "".join(f"{split:>12}" for split in counts)
     return "\n".join(
         [
             header,
@@ -57,11 +56,11 @@ def format_examples(names, number):
 def metadata(counts, class_names, notes):
     """Returns the table and the notes as a dict of numbers."""
     return {
-        **{f"images_{split}": counts[split]["images"] for split in SPLITS},
-        **{f"boxes_{split}": num_boxes(counts[split]) for split in SPLITS},
+        **{f"images_{split}": counts[split]["images"] for split in counts},
+        **{f"boxes_{split}": num_boxes(counts[split]) for split in counts},
         **{
             f"{split}/{name}": counts[split]["box", label]
-            for split in SPLITS
+            for split in counts
             for label, name in enumerate(class_names)
         },
         **{f"{kind}: {reason}": number for kind, reason, number in list_notes(notes)},
