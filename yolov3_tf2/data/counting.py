@@ -47,9 +47,9 @@ def count_boxes(files, class_names):
         .with_options(build_options())
     )
     counts = np.zeros(len(class_names), "int64")
-    unreadable = UnreadableImages(class_names)
-    unreadable.watch(files)  # To name a damaged record.
-    for labels in iterate(Batches(dataset, unreadable)):
+    # Names a damaged record.
+    batches = Batches(lambda _: dataset, files, UnreadableImages(class_names))
+    for labels in iterate(batches):
         labels = labels.numpy()
         counts += np.bincount(labels[labels >= 0], minlength=len(class_names))
     return counts
