@@ -18,7 +18,7 @@ from project import REPOSITORY, free_addresses
 from superbai.export import Record
 from yolov3_tf2.boxes import geometry
 from yolov3_tf2.data import records
-from yolov3_tf2.data.dataset import build_dataset
+from yolov3_tf2.data.dataset import Batches, build_dataset
 from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.data.unreadable import UnreadableImages
 from yolov3_tf2.errors import InputError
@@ -83,7 +83,11 @@ def batches(path, batch_size=2, names=NAMES, size=SIZE):
 
 
 def repeated(batches, count):
-    return batches._replace(dataset=batches.dataset.repeat(count))
+    return Batches(
+        lambda numbers: batches.build(numbers).repeat(count),
+        batches.files,
+        batches.unreadable,
+    )
 
 
 @pytest.mark.parametrize("box_loss", ["darknet", "ciou"])

@@ -46,10 +46,9 @@ def measure_contents(files, class_names):
         .prefetch(_PREFETCH)
         .with_options(build_options())
     )
-    unreadable = UnreadableImages(class_names)
-    unreadable.watch(files)  # To name a damaged record.
-    batches = iterate(Batches(dataset, unreadable))
-    return join_contents(map(_batch_contents, batches))
+    # Names a damaged record.
+    batches = Batches(lambda _: dataset, files, UnreadableImages(class_names))
+    return join_contents(map(_batch_contents, iterate(batches)))
 
 
 def _batch_contents(batch):

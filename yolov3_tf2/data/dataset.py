@@ -1,7 +1,6 @@
 """tf.data: TFRecord files to batches of images, boxes and targets."""
 
 import os
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -11,7 +10,7 @@ from yolov3_tf2.data.augment import augment_image
 from yolov3_tf2.data.examples import build_parser, letterbox_example
 from yolov3_tf2.data.jpeg import decode_image
 from yolov3_tf2.data.mosaic import make_mosaics
-from yolov3_tf2.data.unreadable import UnreadableImages
+from yolov3_tf2.data.unreadable import UnreadableImages, build_replacement
 from yolov3_tf2.errors import InputError, reason
 
 _PARALLEL = os.cpu_count()
@@ -24,19 +23,32 @@ _PREFETCH = 2
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 
-class Batches(NamedTuple):
-    """A dataset of records, see `iterate`.
+class Batches:
+    """A dataset of records without their unreadable images, see `iterate`.
 
     Attributes:
-        dataset: a `tf.data.Dataset`, the same in each pass until `unreadable` changes.
-        unreadable: the `UnreadableImages` of its files.
+        build: function from the numbers of unreadable images, a list, to a
+            `tf.data.Dataset`, which is the same in each pass.
+        files: its `record_files.RecordFiles`.
+        unreadable: the `UnreadableImages` of the run.
     """
 
-    dataset: tf.data.Dataset
-    unreadable: UnreadableImages
+    def __init__(self, build, files, unreadable):
+        self.build, self.files, self.unreadable = build, files, unreadable
+        self._numbers = self._dataset = None
+        unreadable.numbers_of(files)  # Searched with the others, read or not.
+
+    @property
+    def dataset(self):
+        """The `tf.data.Dataset` without the unreadable images that were found."""
+        numbers = self.unreadable.numbers_of(self.files)
+        if numbers != self._numbers:
+            self._numbers, self._dataset = numbers, self.build(numbers)
+        return self._dataset
 
     @property
     def element_spec(self):
+        """As of a `tf.data.Dataset`."""
         return self.dataset.element_spec
 
 
@@ -74,23 +86,27 @@ def build_dataset(
     """
     parse = build_parser(class_names)
     unreadable = unreadable or UnreadableImages(class_names)
-    replace_unreadable = unreadable.build_replacement(files)
 
-    def load(number, serialized, weight):
-        example, weight = replace_unreadable(number, parse(serialized), weight)
-        # As in detection, so that what is measured is what detection will find.
-        image, boxes = letterbox_example(example, size, may_reduce=False)
-        return _element(number, weight, example, image, boxes)
+    @_without_autograph
+    def build(unreadable_numbers):
+        replace_unreadable = build_replacement(unreadable_numbers)
 
-    dataset = (
-        _append_repeated(files.in_order(), files, batch_size, fill_last_batch)
-        .map(load, num_parallel_calls=_PARALLEL_WHOLE)
-        .padded_batch(batch_size)
-        .map(lambda batch: _add_targets(batch, variant, size), _PARALLEL)
-        .prefetch(_PREFETCH)
-        .with_options(build_options())
-    )
-    return Batches(dataset, unreadable)
+        def load(number, serialized, weight):
+            example, weight = replace_unreadable(number, parse(serialized), weight)
+            # As in detection, so that what is measured is what detection will find.
+            image, boxes = letterbox_example(example, size, may_reduce=False)
+            return _element(number, weight, example, image, boxes)
+
+        return (
+            _append_repeated(files.in_order(), files, batch_size, fill_last_batch)
+            .map(load, num_parallel_calls=_PARALLEL_WHOLE)
+            .padded_batch(batch_size)
+            .map(lambda batch: _add_targets(batch, variant, size), _PARALLEL)
+            .prefetch(_PREFETCH)
+            .with_options(build_options())
+        )
+
+    return Batches(build, files, unreadable)
 
 
 @_without_autograph
@@ -126,7 +142,6 @@ def build_training_dataset(
     """
     parse = build_parser(class_names)
     unreadable = unreadable or UnreadableImages(class_names)
-    replace_unreadable = unreadable.build_replacement(files)
     changes_images = any(strengths[kind] for kind in strengths if kind != "mosaic")
 
     def size_of_batch(epoch, index):
@@ -137,8 +152,7 @@ def build_training_dataset(
         )
         return tf.constant(sizes)[choice]
 
-    def load(epoch, index, number, serialized, weight):
-        example, weight = replace_unreadable(number, parse(serialized), weight)
+    def load(epoch, index, number, example, weight):
         size = size_of_batch(epoch, index)
         if changes_images:
             image, boxes = augment_image(
@@ -163,23 +177,33 @@ def build_training_dataset(
             batch = make_mosaics(batch, probability, size, mosaic_seed)
         return _add_targets(batch, variant, size)
 
-    dataset = (
-        _shuffled_records(files, batch_size, fill_last_batch, seed, epoch)
-        .map(load, num_parallel_calls=_PARALLEL)
-        .padded_batch(batch_size)
-        .map(finish, num_parallel_calls=_PARALLEL)
-        .prefetch(_PREFETCH)
-        .with_options(build_options())
-    )
-    return Batches(dataset, unreadable)
+    @_without_autograph
+    def build(unreadable_numbers):
+        replace_unreadable = build_replacement(unreadable_numbers)
+
+        def load_readable(epoch, index, number, serialized, weight):
+            example = parse(serialized)
+            replaced = replace_unreadable(number, example, weight)
+            return load(epoch, index, number, *replaced)
+
+        return (
+            _shuffled_records(files, batch_size, fill_last_batch, seed, epoch)
+            .map(load_readable, num_parallel_calls=_PARALLEL)
+            .padded_batch(batch_size)
+            .map(finish, num_parallel_calls=_PARALLEL)
+            .prefetch(_PREFETCH)
+            .with_options(build_options())
+        )
+
+    return Batches(build, files, unreadable)
 
 
 def iterate(batches):
     """Iterates over `Batches`, and leaves out images that cannot be decoded.
 
     After the first image that fails, all files are searched for others. Then the
-    dataset is read again, up to the batch that failed: the same batches once more, and
-    from there on with the images replaced, see `UnreadableImages`.
+    dataset is built again without them and read up to the batch that failed: the same
+    batches once more, and from there on with the images replaced.
 
     Raises:
         InputError: there are more unreadable images than are accepted; or a record is

@@ -31,55 +31,15 @@ class UnreadableImages:
         """Takes the class names, and the number of unreadable images to accept."""
         self.names = []
         self._class_names, self._max_number = class_names, max_number
-        self._numbers_of = {}  # From `RecordFiles` to a variable.
+        self._numbers_of = {}  # By `RecordFiles`.
 
-    def watch(self, files):
-        """Adds `record_files.RecordFiles` to those that are searched.
-
-        Returns:
-            A `tf.Variable` with the numbers of their unreadable images.
-        """
-        if files not in self._numbers_of:
-            with tf.device("/cpu:0"):  # Where tf.data runs.
-                self._numbers_of[files] = tf.Variable(
-                    tf.zeros([0], tf.int64), trainable=False, shape=[None]
-                )
-        return self._numbers_of[files]
-
-    def build_replacement(self, files):
-        """Builds a function that replaces the images that were found.
+    def numbers_of(self, files):
+        """Returns the numbers of the images of files that were found, a list.
 
         Args:
-            files: the `record_files.RecordFiles`, which are watched.
-
-        Returns:
-            A function from the number of a record, its parsed example and its weight to
-            an example and a weight. Those of an unreadable image become a small grey
-            image without boxes, and 0. So neither the shapes nor the order of batches
-            change, and nothing is learned or measured on it.
+            files: a `record_files.RecordFiles`, which is searched from now on.
         """
-        numbers = self.watch(files)
-        grey = tf.fill((_STAND_IN_SIDE, _STAND_IN_SIDE, 3), tf.cast(GREY, tf.uint8))
-        stand_in = tf.io.encode_png(grey).numpy()
-
-        def replace(number, example, weight):
-            is_readable = tf.reduce_all(numbers.read_value() != number)
-            kept = tf.where(is_readable, tf.shape(example["labels"])[0], 0)
-            return {
-                **example,
-                # Not `tf.where`, which copies the bytes.
-                "encoded": tf.cond(
-                    is_readable, lambda: example["encoded"], lambda: stand_in
-                ),
-                **{
-                    side: tf.where(is_readable, example[side], _STAND_IN_SIDE)
-                    for side in ("width", "height")
-                },
-                "boxes": example["boxes"][:kept],
-                "labels": example["labels"][:kept],
-            }, weight * tf.cast(is_readable, tf.float32)
-
-        return replace
+        return self._numbers_of.setdefault(files, [])
 
     def search(self):
         """Searches all files for images that cannot be decoded.
@@ -94,9 +54,9 @@ class UnreadableImages:
         logging.info("a record cannot be used: searching for others")
         known, messages = len(self.names), []
         self.names = []
-        for files, numbers in self._numbers_of.items():
+        for files in self._numbers_of:
             found = find_unreadable(files, self._class_names)
-            numbers.assign(tf.constant(list(found), tf.int64))
+            self._numbers_of[files] = list(found)
             self.names += [name for name, _ in found.values()]
             messages += [f"{name} ({message})" for name, message in found.values()]
         self.check_number(messages)
@@ -122,6 +82,38 @@ class UnreadableImages:
                 f"--max_unreadable={len(images)}."
             )
         return len(images)
+
+
+def build_replacement(numbers):
+    """Builds a function that replaces unreadable images, for a dataset.
+
+    Args:
+        numbers: the numbers of their records, a list.
+
+    Returns:
+        A function from the number of a record, its parsed example and its weight to an
+        example and a weight. Those of an unreadable image become a small grey image
+        without boxes, and 0. So neither the shapes nor the order of batches change, and
+        nothing is learned or measured on it.
+    """
+    if not numbers:  # As almost always: the dataset then has no operation for it.
+        return lambda number, example, weight: (example, weight)
+    grey = tf.fill((_STAND_IN_SIDE, _STAND_IN_SIDE, 3), tf.cast(GREY, tf.uint8))
+    stand_in = tf.io.encode_png(grey).numpy()
+
+    def replace(number, example, weight):
+        is_readable = tf.reduce_all(tf.constant(numbers, tf.int64) != number)
+        kept = tf.where(is_readable, tf.shape(example["labels"])[0], 0)
+        replaced = {
+            "encoded": tf.where(is_readable, example["encoded"], stand_in),
+            "width": tf.where(is_readable, example["width"], _STAND_IN_SIDE),
+            "height": tf.where(is_readable, example["height"], _STAND_IN_SIDE),
+            "boxes": example["boxes"][:kept],
+            "labels": example["labels"][:kept],
+        }
+        return example | replaced, weight * tf.cast(is_readable, tf.float32)
+
+    return replace
 
 
 @tf.autograph.experimental.do_not_convert
