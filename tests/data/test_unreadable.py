@@ -10,7 +10,7 @@ from PIL import Image
 from superbai.export import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.data.augment import STRENGTHS
-from yolov3_tf2.data.counting import count_boxes
+from yolov3_tf2.data.counting import measure_contents
 from yolov3_tf2.data.dataset import build_dataset, build_training_dataset, iterate
 from yolov3_tf2.data.record_files import WHOLE, RecordFiles, Share
 from yolov3_tf2.data.unreadable import UnreadableImages, find_unreadable
@@ -181,4 +181,4 @@ def test_a_damaged_record_is_named_with_its_file(paths):
     with pytest.raises(InputError, match=expected):
         list(iterate(training(files, UnreadableImages(NAMES, 99))))
     with pytest.raises(InputError, match=expected):
-        count_boxes(RecordFiles(paths, WHOLE), NAMES)
+        measure_contents(RecordFiles(paths, WHOLE), NAMES)
