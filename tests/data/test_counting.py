@@ -1,5 +1,7 @@
 """Measuring records: by hand, share by share, and what other programs write."""
 
+import image_bytes
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from yolov3_tf2.data.record_files import RecordFiles, Share
 from yolov3_tf2.errors import InputError
 
 NAMES = ["cat", "dog"]
+IMAGE = image_bytes.png(np.zeros((8, 8, 1), "uint8"))
 
 
 def write_records(path, labels_of_images, change=lambda features: None):
@@ -17,7 +20,7 @@ def write_records(path, labels_of_images, change=lambda features: None):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for labels in labels_of_images:
             boxes = [(1, 1, 5, 5)] * len(labels)
-            record = Record("ds/x", b"not decoded", "jpeg", 8, 8, boxes, labels)
+            record = Record("ds/x", IMAGE, "png", 8, 8, boxes, labels)
             serialized = records.serialize_example(record, NAMES)
             example = tf.train.Example.FromString(serialized)
             change(example.features.feature)
