@@ -302,11 +302,6 @@ with without_command_line():
 # The part of the epochs with mosaics. In the rest the network sees whole images, as in
 # testing.
 MOSAIC_SHARE = 2 / 3
-NOUNS = {
-    "train": "training images",
-    "validation": "validation images",
-    "test": "test images",
-}
 
 
 class Settings(NamedTuple):
@@ -449,10 +444,7 @@ def set_up(settings, workers, strategy):
     import tensorflow as tf
 
     from yolov3_tf2.data import data_report
-    from yolov3_tf2.data.augment import STRENGTHS
-    from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
     from yolov3_tf2.data.record_files import Share
-    from yolov3_tf2.data.unreadable import UnreadableImages
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model_info import ModelInfo
     from yolov3_tf2.training import devices, input_files, transfer
@@ -465,12 +457,17 @@ def set_up(settings, workers, strategy):
 
     replicas = strategy.num_replicas_in_sync
     share = Share(workers.rank, max(len(workers.addresses), 1))
-    files = open_splits(settings, share)
+    paths = {
+        "train": settings.train_paths,
+        "validation": settings.validation_paths,
+        "test": settings.test_paths,
+    }
+    files = input_files.open_splits(paths, class_names, share)
     logging.info(
         "%s: %d classes, %s, %s, %s, %d images per step",
         info.variant.name,
         len(class_names),
-        ", ".join(f"{each.total} {NOUNS[split]}" for split, each in files.items()),
+        input_files.describe_splits(files),
         devices.describe_devices(strategy),
         precision,
         values["batch_size"] * replicas,
@@ -485,8 +482,7 @@ def set_up(settings, workers, strategy):
             contents, class_names, settings.sizes[-1], anchors=info.variant.anchors
         ):
             logging.warning("%s", problem)
-    max_boxes = choose_max_boxes(contents)
-    gray_range = input_files.choose_gray_range(contents["train"].gray_ranges)
+    max_boxes = input_files.choose_max_boxes(contents)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
         model, all_classes_pretrained = transfer.build_transferred_model(
@@ -506,37 +502,10 @@ def set_up(settings, workers, strategy):
         )
         epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    common = (class_names, info.variant)
-    unreadable = UnreadableImages(class_names, values["max_unreadable"])
-    fill_last_batch = replicas > 1  # Every replica needs images in every batch.
-    train_set = build_training_dataset(
-        files["train"],
-        *common,
-        settings.sizes,
-        batch_size,
-        {kind: values[kind] for kind in STRENGTHS},
-        values["seed"],
-        epoch,
-        round(MOSAIC_SHARE * values["epochs"]),
-        fill_last_batch,
-        unreadable,
+    # Every replica needs images in every batch.
+    train_set, evaluated = build_datasets(
+        settings, info.variant, files, batch_size, replicas > 1, epoch
     )
-    evaluated = [
-        Evaluated(
-            split,
-            files[split],
-            build_dataset(
-                files[split],
-                *common,
-                settings.sizes[-1],
-                batch_size,
-                fill_last_batch,
-                unreadable,
-            ),
-        )
-        for split in ("validation", "test")
-        if split in files
-    ]
     return Run(
         settings,
         workers,
@@ -550,7 +519,7 @@ def set_up(settings, workers, strategy):
             settings.sizes[-1],
             contents["train"].count_boxes(class_names),
             max_boxes=max_boxes,
-            gray_range=gray_range,
+            gray_range=input_files.choose_gray_range(contents["train"].gray_ranges),
         ),
         train_set,
         evaluated[0],
@@ -559,49 +528,51 @@ def set_up(settings, workers, strategy):
     )
 
 
-def open_splits(settings, share):
-    """Opens the TFRecord files.
-
-    Returns:
-        A dict from `train`, `validation` (if there are such images) and `test` to the
-        `record_files.RecordFiles` of this worker.
-    """
-    from yolov3_tf2.training import input_files
-
-    common = (settings.class_names, share)
-    files = {
-        "train": input_files.open_records(settings.train_paths, "train", *common),
-        "validation": input_files.open_optional_records(
-            settings.validation_paths, "validation", *common
-        ),
-        "test": input_files.open_records(settings.test_paths, "test", *common),
-    }
-    if files["validation"] is None:
-        del files["validation"]
-        logging.info(
-            "no validation images: the best epoch is chosen by its AP on the test "
-            "images, so that AP is a little too good"
-        )
-    return files
-
-
-def choose_max_boxes(contents):
-    """Returns how many detections of an image an evaluation keeps; logs unusual ones.
+def build_datasets(settings, variant, files, batch_size, fill_last_batch, epoch):
+    """Builds the batches of this worker.
 
     Args:
-        contents: dict from split to `contents.Contents`.
-    """
-    from yolov3_tf2.evaluation import coco
+        settings: the `Settings`.
+        variant: the `variants.Variant` of the network.
+        files: the result of `input_files.open_splits`.
+        batch_size, fill_last_batch, epoch: see `dataset.build_training_dataset`.
 
-    most = max(each.max_boxes for each in contents.values())
-    limit = coco.detection_limit(most)
-    if limit > coco.COCO_MAX_BOXES:
-        logging.info(
-            "an image has %d boxes: the evaluation keeps %d detections per image "
-            "instead of COCO's %d",
-            *(most, limit, coco.COCO_MAX_BOXES),
+    Returns:
+        The `dataset.Batches` to train on, and a list of the `Evaluated` images, those
+        for validation first.
+    """
+    from yolov3_tf2.data.augment import STRENGTHS
+    from yolov3_tf2.data.dataset import build_dataset, build_training_dataset
+    from yolov3_tf2.data.unreadable import UnreadableImages
+
+    values = settings.values
+    common = (settings.class_names, variant)
+    unreadable = UnreadableImages(settings.class_names, values["max_unreadable"])
+    train_set = build_training_dataset(
+        files["train"],
+        *common,
+        settings.sizes,
+        batch_size,
+        {kind: values[kind] for kind in STRENGTHS},
+        values["seed"],
+        epoch,
+        round(MOSAIC_SHARE * values["epochs"]),
+        fill_last_batch,
+        unreadable,
+    )
+    size = settings.sizes[-1]
+    evaluated = [
+        Evaluated(
+            split,
+            files[split],
+            build_dataset(
+                files[split], *common, size, batch_size, fill_last_batch, unreadable
+            ),
         )
-    return limit
+        for split in ("validation", "test")
+        if split in files
+    ]
+    return train_set, evaluated
 
 
 def train_epochs(run):

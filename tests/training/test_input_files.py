@@ -38,15 +38,44 @@ def test_contents_are_those_of_all_files(tmp_path):
     assert contents.max_boxes == 3 and contents.source_ids == ["0", "1"]
 
 
-def test_an_optional_input_may_have_no_images(tmp_path):
-    empty, two = (write_records(tmp_path / f"{n}.tfrecord", n) for n in (0, 2))
-    for paths in ([], [empty]):
-        arguments = (paths, "validation", NAMES, ALL)
-        assert input_files.open_optional_records(*arguments) is None
-    files = input_files.open_optional_records([empty, two], "validation", NAMES, ALL)
-    assert files.total == 2
-    with pytest.raises(InputError, match="^input 'validation': expected at least 3"):
-        input_files.open_optional_records([two], "validation", NAMES, Share(0, 3))
+def test_validation_images_are_optional(tmp_path, caplog):
+    caplog.set_level("INFO")
+    two = write_records(tmp_path / "two.tfrecord", 2)
+    empty = write_records(tmp_path / "empty.tfrecord", 0)
+    for validation in ([], [empty]):
+        paths = {"train": [two], "validation": validation, "test": [two]}
+        files = input_files.open_splits(paths, NAMES, ALL)
+        assert list(files) == ["train", "test"]
+        assert "no validation images: the best epoch is chosen" in caplog.text
+        caplog.clear()
+    paths["validation"] = [empty, two]
+    files = input_files.open_splits(paths, NAMES, ALL)
+    assert input_files.describe_splits(files) == (
+        "2 training images, 2 validation images, 2 test images"
+    )
+    assert not caplog.text
+    with pytest.raises(InputError, match="'test': no images"):
+        input_files.open_splits(paths | {"test": [empty]}, NAMES, ALL)
+    with pytest.raises(InputError, match="expected at least 3 images"):
+        input_files.open_splits(paths, NAMES, Share(0, 3))
+
+
+def test_evaluation_keeps_as_many_boxes_as_the_images_need(tmp_path, caplog):
+    caplog.set_level("INFO")
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    contents = {}
+    for split, number in (("train", 3), ("test", 101)):
+        path = tmp_path / f"{split}.tfrecord"
+        boxes = [(0, 0, 4, 4)] * number
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            record = Record("a", b"", "png", 8, 8, boxes, [0] * number)
+            writer.write(records.serialize_example(record, NAMES))
+        files = input_files.open_records([path], split, NAMES, ALL)
+        contents[split] = input_files.measure_contents(files, NAMES, strategy)
+    assert input_files.choose_max_boxes({"train": contents["train"]}) == 100
+    assert not caplog.text
+    assert input_files.choose_max_boxes(contents) == 1000
+    assert "an image has 101 boxes: the evaluation keeps 1000" in caplog.text
 
 
 def write_gray_ranges(path, *gray_ranges):

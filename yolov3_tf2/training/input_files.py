@@ -8,7 +8,14 @@ from yolov3_tf2.data import counting, records
 from yolov3_tf2.data.contents import join_contents
 from yolov3_tf2.data.record_files import RecordFiles
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.evaluation import coco
 from yolov3_tf2.training.workers import collective
+
+_KINDS = {
+    "train": "training images",
+    "validation": "validation images",
+    "test": "test images",
+}
 
 
 def open_records(paths, name, class_names, share):
@@ -43,16 +50,33 @@ def open_records(paths, name, class_names, share):
     return files
 
 
-def open_optional_records(paths, name, class_names, share):
-    """Opens the TFRecord files of an optional input, see `open_records`.
+def open_splits(paths, class_names, share):
+    """Opens the TFRecord files of all splits.
+
+    Args:
+        paths: dict from `train`, `validation` and `test` to a list of `pathlib.Path`.
+            Those for validation may be none, or have no records: convert_superbai.py
+            writes such a file for a split without images.
+        class_names, share: see `open_records`.
 
     Returns:
-        A `record_files.RecordFiles`; None without files, and where the files have no
-        records: convert_superbai.py writes such a file for a split without images.
+        A dict from the splits with images to `record_files.RecordFiles`.
     """
-    if not RecordFiles(paths).total:
-        return None
-    return open_records(paths, name, class_names, share)
+    files = {}
+    for split in ("train", "validation", "test"):
+        if split == "validation" and not RecordFiles(paths[split]).total:
+            logging.info(
+                "no validation images: the best epoch is chosen by its AP on the test "
+                "images, so that AP is a little too good"
+            )
+        else:
+            files[split] = open_records(paths[split], split, class_names, share)
+    return files
+
+
+def describe_splits(files):
+    """Returns the numbers of images of the result of `open_splits` in words."""
+    return ", ".join(f"{each.total} {_KINDS[split]}" for split, each in files.items())
 
 
 def measure_contents(files, class_names, strategy):
@@ -68,6 +92,23 @@ def measure_contents(files, class_names, strategy):
     """
     own = counting.measure_contents(files, class_names)
     return join_contents(collective.gather(strategy, own))
+
+
+def choose_max_boxes(contents):
+    """Returns how many detections of an image an evaluation keeps; logs unusual ones.
+
+    Args:
+        contents: dict from split to `contents.Contents`.
+    """
+    most = max(each.max_boxes for each in contents.values())
+    limit = coco.detection_limit(most)
+    if limit > coco.COCO_MAX_BOXES:
+        logging.info(
+            "an image has %d boxes: the evaluation keeps %d detections per image "
+            "instead of COCO's %d",
+            *(most, limit, coco.COCO_MAX_BOXES),
+        )
+    return limit
 
 
 def choose_gray_range(gray_ranges):
