@@ -2,8 +2,8 @@
 
     python convert_superbai.py --images images.zip --labels labels.zip
 
-Writes `classes.txt`; `train/*.tfrecord`, `validation/*.tfrecord`, of which that may be
-empty, and `test/*.tfrecord`; `data.json`, the numbers of boxes and their sizes; and
+Writes `classes.txt`; `train/*.tfrecord`, `validation/*.tfrecord` (possibly without
+records) and `test/*.tfrecord`; `data.json`, the numbers of boxes and their sizes; and
 `preview.jpg`, a mosaic of labelled images to check the boxes by eye.
 """
 
@@ -36,10 +36,11 @@ PARAMETERS = {
         "default": "",
         "optional": True,
         "category": "Output",
-        "description": "Which images are in one split together, if no image has such a "
-        "tag: those of a folder, those of a dataset, or a regular expression whose "
-        "first group names the video in dataset/data_key, as in (.*)_. Classes are "
-        "balanced then; image does only this. Empty: by a hash of each name.",
+        "description": "Keeps images together in one split, if no image has such a "
+        "tag. folder: those of a folder; dataset: those of a dataset; a regular "
+        "expression such as (.*)_: those for which its first group matches the same "
+        "part of dataset/data_key. Classes are balanced over the splits; image does "
+        "only that. Empty: by a hash of each name.",
     },
     "images_per_shard": {
         "default": 4096,

@@ -20,7 +20,7 @@ from valohai_step import runtime
 from valohai_step.inputs import input_folder, input_paths, read_class_names
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, list_first
 
 PARAMETERS = {
     "size": {
@@ -114,7 +114,6 @@ with without_command_line():
     )
 
 NUM_TO_REVIEW = 3  # Images that the log names.
-MAX_NAMED = 10  # Files left out that the log names.
 
 
 def main():
@@ -144,10 +143,8 @@ def main():
         )
     if others:
         logging.info(
-            "left out %d files that are not images: %s%s",
-            len(others),
-            ", ".join(others[:MAX_NAMED]),
-            ", ..." if len(others) > MAX_NAMED else "",
+            "left out %d files that are not images: %s",
+            *(len(others), list_first(others, ", ")),
         )
 
     unreadable, changes, stopwatch = [], Counter(), stream.Stopwatch()
@@ -233,13 +230,17 @@ def choose_defaults(values, info):
             info.size,
             chosen["size"],
         )
+    reason = ""
     if values["score_threshold"] < 0:
         chosen["score_threshold"] = info.shown_threshold
-        reason = "the best F1 in training"
+        reason = " (the best F1 in training)"
         if info.score_threshold is None:
-            reason = "the default, as training has found none"
-        logging.info("score threshold: %.3f, %s", info.shown_threshold, reason)
+            reason = " (the default: the model has no threshold of its own)"
     chosen["max_boxes"] = values["max_boxes"] or info.max_boxes or coco.COCO_MAX_BOXES
+    logging.info(
+        "size %d, score threshold %.3f%s, at most %d boxes per image",
+        *(chosen["size"], chosen["score_threshold"], reason, chosen["max_boxes"]),
+    )
     return chosen
 
 

@@ -222,8 +222,8 @@ PARAMETERS = {
         "category": "Training",
         "min": 0,
         "max": 1_000_000_000,
-        "description": "Number of unreadable training and test images to accept. They "
-        "are named in the log and left out: of training, and of AP.",
+        "description": "Number of unreadable training, validation and test images to "
+        "accept. They are named in the log and left out, of training and of AP.",
     },
     "checkpoint_epochs": {
         "default": 1,
@@ -400,14 +400,21 @@ def read_settings():
     values = read_parameters(PARAMETERS, INPUTS)
     for option in ("valohai_model", "valohai_alias"):
         execution.check_name(option, values[option])
+    # Validation images may be taken from the local outputs that all others are from.
+    required = {name: input_paths(name) for name in ("classes", "train", "test")}
+    required["validation"] = input_paths("validation", optional=True)
+    # In a fixed order, which shares and the order within an epoch depend on.
+    paths = {
+        name: sorted(given, key=lambda path: path.name)
+        for name, given in required.items()
+    }
     return Settings(
         values,
         parse_sizes(values["size"]),
-        read_class_names(input_paths("classes")[0]),
-        # In a fixed order, which shares and the order within an epoch depend on.
-        sorted(input_paths("train"), key=lambda path: path.name),
-        sorted(input_paths("validation", optional=True), key=lambda path: path.name),
-        sorted(input_paths("test"), key=lambda path: path.name),
+        read_class_names(paths["classes"][0]),
+        paths["train"],
+        paths["validation"],
+        paths["test"],
         input_folder("model", "model.json"),
         find_state(),
         execution.split_tags("valohai_tags", values["valohai_tags"]),
@@ -638,14 +645,15 @@ def test_epoch(run, checkpoints, history, results):
     from valohai_step import training_outputs
 
     epoch, epochs = results["epoch"], run.settings.values["epochs"]
-    evaluated, _ = evaluate_model(run, run.chosen_on, f"testing {epoch}/{epochs}")
+    evaluated, _ = evaluate_model(run, run.chosen_on, f"evaluating {epoch}/{epochs}")
     results = results | evaluated
     history.append(finite_values(results))
     best = training_outputs.best_epoch(history)
     rank = "best so far" if best == epoch else f"best: epoch {best}"
     if "AP" not in history[-1]:
         rank = "the last epoch is kept"
-    outcome = f"{training_outputs.describe_accuracy(results)}, {rank}"
+    accuracy = training_outputs.describe_accuracy(results, run.chosen_on.split)
+    outcome = f"{accuracy}, {rank}"
     if run.workers.is_master:
         log_metadata(**results)
         if epoch == best:

@@ -94,6 +94,10 @@ def main():
     if cfg:
         size = max(cfg.width, cfg.height)
         variant = darknet_layers.match_cfg(cfg_path, cfg, variant)
+        logging.info(
+            "%s: %d classes, size %d, anchors %s",
+            *(cfg_path.name, cfg.num_classes, size, describe_anchors(variant)),
+        )
     model = build_model(variant, num_classes, random=False)
     num_backbone = darknet.count_backbone_convolutions(weights_path, model)
     if num_backbone:
@@ -102,8 +106,8 @@ def main():
         info = ModelInfo(variant, [], size, parts=("backbone",))
         report_backbone(weights_path, num_backbone, image_paths)
     else:
-        variant = choose_anchors(variant, weights_path, cfg_path, size)
         num_weights = darknet.load_weights(weights_path, model, variant, num_classes)
+        variant = choose_anchors(variant, weights_path, cfg_path, size)
         info = ModelInfo(variant, class_names, size)
     logging.info(
         "%s: loaded %s weights of %s at size %d",

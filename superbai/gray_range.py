@@ -74,9 +74,9 @@ def _find_range_of_number(number):
 def _find_range(item):
     try:
         start = item.archive.read_start(item.entry, START_BYTES)
-        is_png = image_kind(start) == "PNG"
+        kind, depth = image_kind(start), start[PNG_DEPTH : PNG_DEPTH + 1]
         # Any page of a TIFF may have 16 bits, and its header is anywhere.
-        if image_kind(start) != "TIFF" and not (is_png and start[PNG_DEPTH] == 16):
+        if kind != "TIFF" and not (kind == "PNG" and depth == b"\x10"):
             return None
         return find_gray_range(item.archive.read(item.entry), item.entry)
     except InputError:

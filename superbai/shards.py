@@ -230,7 +230,7 @@ def check_unreadable(export, max_number):
     for message in messages:
         logging.warning("left out, cannot be used: %s", message)
     if number:
-        notes.left_out["images that cannot be read, or whose label cannot"] += number
+        notes.left_out["images with an unreadable file or label"] += number
 
 
 def check_splits(written, shards, name):

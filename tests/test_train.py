@@ -207,10 +207,11 @@ def test_test_images_without_boxes(run_script, outputs, files, tmp_path):
     process = train(run_script, outputs, files, test=test)
     assert process.returncode == 0, process.stderr
     assert "best so far" not in process.stderr and "nan" not in process.stderr.lower()
-    assert "epoch 1: AP unknown, as no image has a box, the last epoch is kept" in (
-        process.stderr
+    assert (
+        "epoch 1: AP is unknown, as no test image has a box, the last epoch is kept"
+        in (process.stderr)
     )
-    assert "model/ is from epoch 1: AP unknown" in process.stderr
+    assert "model/ is from epoch 1: AP is unknown" in process.stderr
     assert checkpoint.read_model_info(outputs / "model").score_threshold is None
 
 

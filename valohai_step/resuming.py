@@ -34,7 +34,7 @@ def describe_refused_options(changed):
     """Returns what to do where a checkpoint has other variables than the run."""
     refused = {name: changed[name] for name in _REFUSED if name in changed}
     if refused:
-        return f"it was written with {_list_options(refused, 0)}: use the same"
+        return f"it was written with {_list_options(refused, 0)}; use the same"
     names = " and ".join(f"--{name}" for name in _REFUSED)
     return f"expected one of the same network, with the same {names}"
 

@@ -19,7 +19,11 @@ from yolov3_tf2.evaluation import draw, matching, plots, previews
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network import model as network
-from yolov3_tf2.network.model_info import FILE, read_model_info
+from yolov3_tf2.network.model_info import (
+    DEFAULT_SCORE_THRESHOLD,
+    FILE,
+    read_model_info,
+)
 from yolov3_tf2.network.variants import VARIANTS
 from yolov3_tf2.training import state as training_state
 
@@ -169,11 +173,11 @@ def epochs_without_progress(history):
     return history[-1]["epoch"] - best_epoch(history)
 
 
-def describe_accuracy(row):
-    """Returns the accuracy of an epoch in words, for the log."""
+def describe_accuracy(row, split):
+    """Returns the accuracy of an epoch on the images of a split in words."""
     if "AP" not in row or math.isnan(row["AP"]):
-        return "AP unknown, as no image has a box"
-    return f"AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}"
+        return f"AP is unknown, as no {split} image has a box"
+    return f"AP {row['AP']:.3f}, AP50 {row['AP50']:.3f} on the {split} images"
 
 
 def draw_batch(dataset, class_names):
@@ -222,9 +226,7 @@ def finish(results, tested, test_paths, class_names, history, min_ap50, chosen_o
     best = best_epoch(history)
     if best == 0 and len(history) > 1:
         logging.warning("no epoch improved the model: model/ is as before training")
-    outcome = (
-        f"model/ is from epoch {best}: {describe_accuracy(results)} on the test images"
-    )
+    outcome = f"model/ is from epoch {best}: {describe_accuracy(results, 'test')}"
     # An AP50 that is unknown, without labels in the test images, is not enough either.
     below = min_ap50 > 0 and not results.get("AP50", 0.0) >= min_ap50
     if below:
@@ -232,15 +234,39 @@ def finish(results, tested, test_paths, class_names, history, min_ap50, chosen_o
         logging.warning("%s", outcome)
     else:
         logging.info("%s", outcome)
+    log_threshold(history[best], chosen_on)
+    validation = {}
+    if chosen_on == "validation":
+        validation = {
+            f"validation_{name}": history[best][name]
+            for name in ("AP", "AP50")
+            if name in history[best]
+        }
     log_metadata(
         best_epoch=best,
         best_AP=results["AP"],
         best_AP50=results["AP50"],
+        **validation,
         below_min_ap50=below,
         score_threshold=score_threshold,
     )
     execution.set_status(outcome)
     return outcome, not below
+
+
+def log_threshold(row, split):
+    """Logs the score threshold that the results of an epoch on a split give."""
+    if "score_threshold" in row:
+        logging.info(
+            "score threshold %.3f: there F1 is best on the %s images, %.3f",
+            *(row["score_threshold"], split, row["F1"]),
+        )
+    else:
+        logging.warning(
+            "no score threshold found, as no box with a score above %g is correct: "
+            "detect uses %g by default",
+            *(matching.MIN_SHOWN_SCORE, DEFAULT_SCORE_THRESHOLD),
+        )
 
 
 def draw_plots(

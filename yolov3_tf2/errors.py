@@ -24,11 +24,16 @@ _WRITE_ERRORS = [
 ]
 
 
-def list_first(messages, number=10):
-    """Returns the first of many messages as one line, with the number of the others."""
-    first = "; ".join(str(each).rstrip(".") for each in messages[:number])
-    more = len(messages) - number
-    return f"{first}; and {more} more" if more > 0 else first
+def list_first(items, separator="; ", number=10):
+    """Returns the first of many texts as one line, with the number of the others.
+
+    Example:
+        >>> list_first(["a.", "b", "c"], ", ", 2)
+        'a, b, and 1 more'
+    """
+    first = separator.join(str(each).rstrip(".") for each in items[:number])
+    more = len(items) - number
+    return f"{first}{separator}and {more} more" if more > 0 else first
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from evaluated import ONE, TWO, build_evaluated
+from evaluated import ONE, TWO, build_evaluated, grid_of_boxes
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -60,14 +60,6 @@ def test_nothing_to_find_is_no_measurement():
     assert "AP50/cat" not in results
 
 
-def grid_of_boxes(number, side=10):
-    """Returns boxes that do not touch each other."""
-    return [
-        ([x, y, x + side, y + side], 0)
-        for x, y in ((i % 50 * 12, i // 50 * 12) for i in range(number))
-    ]
-
-
 @pytest.mark.parametrize("number", [100, 101, 300, 1500])
 def test_perfect_detections_of_crowded_images(number):
     boxes = grid_of_boxes(number)
@@ -119,48 +111,3 @@ def test_crowded_images_score_as_pycocotools_with_1000_boxes_does(tmp_path):
 )
 def test_detection_limit(num_boxes, limit):
     assert coco.detection_limit(num_boxes) == limit
-
-
-def best_f1(*images):
-    return coco.best_f1(coco.evaluate_images(list(images), NAMES))
-
-
-def test_the_best_f1_by_hand():
-    boxes = grid_of_boxes(4)
-    far = [300, 300, 310, 310]
-    scores = [0.9, 0.8, 0.6, 0.1]
-    found = [(box, 0, s) for (box, _), s in zip(boxes, scores, strict=True)]
-    found += [(far, 0, 0.4), (far, 0, 0.3), ([500, 500, 509, 509], 0, 0.2)]
-    # Scores in order: three right, three wrong, one right. F1 after three: 6 / 7; after
-    # all seven: 8 / 11. The threshold is between 0.6 and 0.4.
-    f1, threshold = best_f1(build_evaluated(0, boxes, found))
-    assert f1 == pytest.approx(6 / 7) and threshold == pytest.approx(0.5)
-
-
-def test_the_best_f1_counts_all_images_and_classes():
-    # The label is wrong in the second image.
-    f1, threshold = best_f1(
-        build_evaluated(0, ONE, [(ONE[0][0], 0, 0.9)]),
-        build_evaluated(1, TWO, [(TWO[0][0], 1, 0.8), (TWO[1][0], 1, 0.7)]),
-        build_evaluated(2, [], [(TWO[0][0], 1, 0.06)]),
-    )
-    assert f1 == pytest.approx(2 * 2 / (3 + 3))
-    assert threshold == pytest.approx((0.7 + 0.06) / 2)
-
-
-def test_equal_scores_cannot_be_told_apart():
-    boxes = grid_of_boxes(2)
-    found = [(box, 0, 0.5) for box, _ in boxes] + [([300, 300, 310, 310], 0, 0.5)] * 3
-    f1, threshold = best_f1(build_evaluated(0, boxes, found))
-    assert f1 == pytest.approx(2 * 2 / (5 + 2)) and threshold < 0.5
-
-
-def test_no_threshold_without_a_correct_box_of_a_score_worth_showing():
-    low = [(ONE[0][0], 0, coco.MIN_SHOWN_SCORE - 0.01)]
-    for image in (
-        build_evaluated(0, ONE, []),
-        build_evaluated(0, ONE, [([0, 0, 9, 9], 0, 1)]),
-        build_evaluated(0, [], [([0, 0, 9, 9], 0, 1)]),
-        build_evaluated(0, ONE, low),
-    ):
-        assert best_f1(image) == (0.0, None)

@@ -26,3 +26,11 @@ def build_evaluated(number, labelled, found):
 
 ONE = [([0, 0, 100, 100], 0)]
 TWO = [([0, 0, 50, 50], 0), ([100, 100, 200, 200], 1)]
+
+
+def grid_of_boxes(number, side=10):
+    """Returns (box, label) pairs whose boxes do not touch each other."""
+    return [
+        ([x, y, x + side, y + side], 0)
+        for x, y in ((i % 50 * 12, i // 50 * 12) for i in range(number))
+    ]

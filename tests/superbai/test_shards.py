@@ -182,7 +182,7 @@ def test_all_that_cannot_be_read_is_named_in_one_run(
     assert message.endswith("leave them out with --max_unreadable=6.")
     # Accepted, they are left out and counted.
     shards.check_unreadable(export, 6)
-    reason = "images that cannot be read, or whose label cannot"
+    reason = "images with an unreadable file or label"
     assert export.notes.left_out == {reason: 6}
     names = [name for name, _ in read(planned)]
     assert names == [f"ds/{n}.jpg" for n in range(100) if f"ds/{n}.jpg" not in REASONS]

@@ -344,7 +344,7 @@ def test_a_network_that_diverges_in_its_last_step_is_an_error(two_images):
     trainer = build()
     variances = [v for v in trainer.model.variables if v.name == "moving_variance"]
     variances[0].assign(variances[0] * np.nan)  # Training does not use them.
-    with pytest.raises(InputError, match="the loss on the test images is nan"):
+    with pytest.raises(InputError, match="the loss on the evaluated images is nan"):
         trainer.evaluate(batches(two_images), NAMES, SIZE)
 
 

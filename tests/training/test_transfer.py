@@ -24,7 +24,7 @@ def test_a_backbone_serves_as_a_backbone_only(tmp_path, transfer):
     checkpoint.save_model(tmp_path, pretrained, info)
     info = checkpoint.read_model_info(tmp_path)
     if transfer in ("no_output", "heads"):
-        message = f"^--transfer={transfer}: .* only the backbone.* --transfer=darknet"
+        message = f"^--transfer={transfer}: .* only backbone.* --transfer=darknet"
         with pytest.raises(InputError, match=message):
             build_transferred_model(info, ["a", "b"], tmp_path, transfer)
         return

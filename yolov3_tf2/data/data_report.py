@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from yolov3_tf2.boxes import anchors as anchor_fit
+from yolov3_tf2.errors import list_first
 
 # The network hardly finds a box with a smaller side, the square root of its area. It
 # finds most boxes with a side from which on they are as large as its finest cells.
@@ -19,7 +20,6 @@ _SMALL_SHARE, _SMALL_SHARE_OF_CLASS = 0.1, 0.5
 _POOR_RECALL = 0.9
 _FEW_BOXES = 10
 _LARGEST_SIZE = 4096
-_NAMES = 10  # How many classes a line names.
 # Enough boxes to know the share that fits an anchor to a percent.
 _SAMPLE = 100_000
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -44,11 +44,13 @@ def find_problems(splits, class_names, size, *, size_name=None, anchors=None):
         lines += _find_small_boxes(
             train, class_names, size, size_name or f"size {size}"
         )
-        lines += _find_poor_anchors(train, size, anchors) if anchors else []
+        # A line on small boxes advises another size, which other boxes fit.
+        if anchors and not lines:
+            lines += _find_poor_anchors(train, size, anchors)
     else:
         lines.append(
-            "no training image has a box: there is nothing to learn; are the tags "
-            "'train' right, and the labels submitted?"
+            "no training image has a box: there is nothing to learn; tag images with "
+            "objects 'train'"
         )
     lines += _find_rare_classes(splits, class_names)
     lines += _find_copies(splits)
@@ -94,7 +96,7 @@ def _find_small_boxes(train, class_names, size, size_name):
         )
         if not len(of_class):
             return
-        names = _list_names(class_names[label] for label in of_class)
+        names = list_first([class_names[label] for label in of_class], ", ")
         subject = f"most training boxes of {names} are"
         sides = sides[np.isin(train.labels, of_class)]
     # Nine of ten boxes are visible when they are this many times larger.
@@ -146,7 +148,9 @@ def _find_rare_classes(splits, class_names):
     train, total = counts["train"], sum(counts.values())
     few = np.flatnonzero((train < _FEW_BOXES) & ((train > 0) | (total == 0)))
     if len(few) and total.any():
-        names = _list_names(f"{class_names[label]} ({train[label]})" for label in few)
+        names = list_first(
+            [f"{class_names[label]} ({train[label]})" for label in few], ", "
+        )
         yield (
             f"classes with fewer than {_FEW_BOXES} training boxes: {names}; label more "
             "objects of them, or remove the classes"
@@ -161,7 +165,7 @@ def _find_rare_classes(splits, class_names):
                     f"images with objects '{split}'"
                 )
         elif len(missing):
-            names = _list_names(class_names[label] for label in missing)
+            names = list_first([class_names[label] for label in missing], ", ")
             effect = (
                 "the network cannot learn them"
                 if split == "train"
@@ -194,10 +198,3 @@ def _find_copies(splits):
             f"{' and '.join(sorted(set(names)))}): AP will be too high; remove the "
             "copies, or give them the same tag"
         )
-
-
-def _list_names(names):
-    """Returns the first names of an iterable, and the number of the others."""
-    names = list(names)
-    rest = len(names) - _NAMES
-    return ", ".join(names[:_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""Images in record files that cannot be decoded: their names, and datasets without."""
+"""Finds images in record files that cannot be decoded, and replaces them."""
 
 import os
 
@@ -51,7 +51,7 @@ class UnreadableImages:
             InputError: there are more than are accepted; or a record is damaged, has
                 another schema, or has a class that is not among the class names.
         """
-        logging.info("a record cannot be used: searching for others")
+        logging.info("a record cannot be used: searching all records for such")
         known, messages = len(self.names), []
         self.names = []
         for files in self._numbers_of:
@@ -66,13 +66,10 @@ class UnreadableImages:
         return len(self.names) > known
 
     def check_number(self, images):
-        """Returns the number of unreadable images, of all workers.
+        """Raises an `InputError` if there are more unreadable images than accepted.
 
         Args:
-            images: list of strings that name them.
-
-        Raises:
-            InputError: there are more than are accepted.
+            images: list of strings that name them, of all workers.
         """
         if len(images) > self._max_number:
             raise InputError(
@@ -81,7 +78,6 @@ class UnreadableImages:
                 "the images again, or leave these out with "
                 f"--max_unreadable={len(images)}."
             )
-        return len(images)
 
 
 def build_replacement(numbers):

@@ -17,9 +17,6 @@ COCO_MAX_BOXES = 100
 # Thresholds for boxes that enter an evaluation. A precision curve needs low scores too,
 # lower than a person would look at.
 THRESHOLDS = {"score_threshold": 0.001, "iou_threshold": 0.5}
-# Lower scores are no candidates for the threshold of the best F1: a model that has
-# learned next to nothing would show its noise.
-MIN_SHOWN_SCORE = 0.05
 
 
 class EvaluatedImage(NamedTuple):
@@ -94,38 +91,6 @@ def detection_limit(num_boxes):
     if num_boxes <= COCO_MAX_BOXES:
         return COCO_MAX_BOXES
     return -(-2 * num_boxes // 1000) * 1000
-
-
-def best_f1(evaluation):
-    """Finds the score threshold of the best F1, at an IoU of 0.5.
-
-    F1 = 2 tp / (2 tp + fp + fn), over the boxes of all classes together. Scores below
-    `MIN_SHOWN_SCORE` are not looked at.
-
-    Args:
-        evaluation: the result of `coco_evaluation` or `evaluate_images`.
-
-    Returns:
-        A pair: the F1, and a threshold midway between the lowest score that counts and
-        the highest one that does not. (0, None) without a correct detection.
-    """
-    images = [image for image in evaluation.evalImgs if image is not None]
-    # Images, classes and areas; the first area is "all". [IoU thresholds, detections].
-    images = [i for i in images if i["aRng"] == evaluation.params.areaRng[0]]
-    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
-    hits = np.concatenate([[], *(image["dtMatches"][0] > 0 for image in images)])
-    num_true = sum(len(image["gtIds"]) for image in images)
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] >= MIN_SHOWN_SCORE]
-    scores, true_positives = scores[order], np.cumsum(hits[order])
-    f1 = 2 * true_positives / (np.arange(1, len(scores) + 1) + num_true)
-    if not f1.any():
-        return 0.0, None
-    # A threshold cannot separate equal scores: only the last of them counts.
-    lower = np.append(scores[1:], MIN_SHOWN_SCORE / 2)
-    f1[scores == lower] = 0.0
-    best = len(f1) - 1 - int(np.argmax(f1[::-1]))  # The last of equally good ones.
-    return float(f1[best]), float((scores[best] + lower[best]) / 2)
 
 
 def average_precision(evaluation, class_names):

@@ -1,4 +1,4 @@
-"""Matches detections with true boxes: the confusion matrix and the worst images."""
+"""Matches detections with true boxes: best F1, confusion matrix, worst images."""
 
 import numpy as np
 
@@ -6,6 +6,9 @@ from yolov3_tf2.boxes import geometry
 
 # A detection and a true box are the same object from this IoU on.
 MATCH_IOU = 0.5
+# Lower scores are no candidates for the threshold of the best F1: a model that has
+# learned next to nothing would show its noise.
+MIN_SHOWN_SCORE = 0.05
 
 
 def confusion_counts(images, num_classes, *, score_threshold, iou_threshold=MATCH_IOU):
@@ -53,6 +56,38 @@ def worst_images(images, number, *, score_threshold, iou_threshold=MATCH_IOU):
 
     ranked = sorted(images, key=count_errors, reverse=True)[:number]
     return [image for image in ranked if count_errors(image)]
+
+
+def best_f1(evaluation):
+    """Finds the score threshold of the best F1, at an IoU of 0.5.
+
+    F1 = 2 tp / (2 tp + fp + fn), over the boxes of all classes together. Scores below
+    `MIN_SHOWN_SCORE` are not looked at.
+
+    Args:
+        evaluation: the result of `coco.evaluate_images`.
+
+    Returns:
+        A pair: the F1, and a threshold midway between the lowest score that counts and
+        the highest one that does not. (0, None) without a correct detection.
+    """
+    images = [image for image in evaluation.evalImgs if image is not None]
+    # Images, classes and areas; the first area is "all". [IoU thresholds, detections].
+    images = [i for i in images if i["aRng"] == evaluation.params.areaRng[0]]
+    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
+    hits = np.concatenate([[], *(image["dtMatches"][0] > 0 for image in images)])
+    num_true = sum(len(image["gtIds"]) for image in images)
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= MIN_SHOWN_SCORE]
+    scores, true_positives = scores[order], np.cumsum(hits[order])
+    f1 = 2 * true_positives / (np.arange(1, len(scores) + 1) + num_true)
+    if not f1.any():
+        return 0.0, None
+    # A threshold cannot separate equal scores: only the last of them counts.
+    lower = np.append(scores[1:], MIN_SHOWN_SCORE / 2)
+    f1[scores == lower] = 0.0
+    best = len(f1) - 1 - int(np.argmax(f1[::-1]))  # The last of equally good ones.
+    return float(f1[best]), float((scores[best] + lower[best]) / 2)
 
 
 def _match_boxes(image, score_threshold, iou_threshold):

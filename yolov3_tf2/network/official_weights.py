@@ -13,7 +13,7 @@ class OfficialFile(NamedTuple):
     """A weights file that the author of darknet trained on COCO.
 
     Attributes:
-        urls: addresses of the file, the one to try first first.
+        urls: addresses of the file, in the order in which they are tried.
         num_bytes: its size.
         checksums: dict from the name of an algorithm of `hashlib` to the digest in
             hexadecimal digits.

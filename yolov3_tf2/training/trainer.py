@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.evaluation import coco
+from yolov3_tf2.evaluation import coco, matching
 from yolov3_tf2.inference import nms
 from yolov3_tf2.network import folding
 from yolov3_tf2.training import loss, replicas
@@ -232,21 +232,22 @@ class Trainer:
         shares = collective.gather(self._strategy, images)
         images = [image for share in shares for image in share]
         unreadable = collective.gather(self._strategy, dataset.unreadable.names)
-        num_unreadable = dataset.unreadable.check_number(sum(unreadable, []))
+        unreadable = sum(unreadable, [])
+        dataset.unreadable.check_number(unreadable)
         if not images:
-            raise InputError("none of the test images can be decoded.")
+            raise InputError("none of the evaluated images can be decoded.")
         results = {f"val_{name}": value for name, value in means.results().items()}
         results.pop("val_unassigned", None)
         if not np.isfinite(results["val_loss"]):
             raise InputError(
-                f"the loss on the test images is {results['val_loss']}: the network "
+                f"the loss on the evaluated images is {results['val_loss']}: the network "
                 "has diverged; lower --learning_rate, or use another --model."
             )
-        if num_unreadable:
-            results["images_left_out"] = num_unreadable
+        if unreadable:
+            results["images_left_out"] = len(unreadable)
         evaluation = coco.evaluate_images(images, class_names)
         results |= coco.average_precision(evaluation, class_names)
-        f1, threshold = coco.best_f1(evaluation)
+        f1, threshold = matching.best_f1(evaluation)
         if threshold is not None:
             results |= {"F1": f1, "score_threshold": threshold}
         return results, images

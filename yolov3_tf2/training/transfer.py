@@ -44,8 +44,8 @@ def build_transferred_model(info, class_names, model_folder, transfer):
     missing = [part for part in parts if part not in info.parts]
     if missing:
         raise InputError(
-            f"--transfer={transfer}: expected a pretrained {' and '.join(parts)}, but "
-            f"the input 'model' has only the {' and '.join(info.parts)}, as it was "
+            f"--transfer={transfer}: expected pretrained {', '.join(parts)}, but the "
+            f"input 'model' has only {', '.join(info.parts)}, as it was "
             "made from a backbone file; use --transfer=darknet."
         )
     model = network.build_model(info.variant, len(class_names))
@@ -92,8 +92,8 @@ def are_few_images(all_classes_pretrained, num_labelled, num_classes):
     decision = "enough to train all layers"
     if are_few:
         decision = (
-            f"fewer than {ENOUGH_IMAGES}: pretrained layers stay frozen, and the "
-            "output layers learn slowly"
+            f"fewer than {ENOUGH_IMAGES}: by default pretrained layers stay frozen, and "
+            "the output layers learn slowly"
         )
     logging.info(
         "all classes are pretrained; %.0f labelled training images per class are %s",
@@ -149,6 +149,15 @@ def build_trainer(
     freeze_epochs = count_frozen_epochs(values, few_images)
     if pretrained_parts and (freeze_epochs or not values["kept_rate"]):
         trainer.freeze(pretrained_parts)
+        frozen = values["epochs"]
+        if values["kept_rate"]:
+            frozen = min(freeze_epochs, values["epochs"])
+        logging.info(
+            "the pretrained layers below the output layers are frozen for %d of %d "
+            "epochs",
+            frozen,
+            values["epochs"],
+        )
     trainer.start_average()
     return trainer
 
