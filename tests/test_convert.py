@@ -304,7 +304,7 @@ def test_a_damaged_jpeg_is_found_wherever_it_stands(
     assert f"WARNING: left out, cannot be used: ds/{place}.jpg (" in process.stderr
     line = json.loads(process.stdout.strip())
     assert line["images_train"] == 35 and line["boxes_train"] == 35
-    reason = "images that cannot be read, or whose label cannot"
+    reason = "images with an unreadable file or label"
     assert line[f"left out: {reason}"] == 1
     assert f"left out: 1 {reason}" in process.stderr
 

@@ -16,6 +16,7 @@ from steps import (
     model_files,
     on_a_full_disk,
     refused,
+    start,
     train,
 )
 
@@ -189,6 +190,22 @@ def test_the_epoch_is_chosen_on_validation_images(run_script, outputs, files, tm
     ]
     for ours, theirs in zip(history, expected[:2], strict=True):
         assert ours["AP"] == theirs["AP"] and ours["val_loss"] == theirs["val_loss"]
+
+
+def test_train_alone_takes_the_validation_images_of_the_latest_run(
+    outputs, files, tmp_path
+):
+    run = tmp_path / ".valohai" / "outputs" / "run" / "convert-superbai"
+    for split in ("train", "validation", "test"):
+        (run / split).mkdir(parents=True)
+        shutil.copy(files / "two.tfrecord", run / split / f"{split}.tfrecord")
+    shutil.copy(files / "classes.txt", run)
+    options = ("--epochs=1", "--size=64", "--model", *model_files(files / "model"))
+    process = start("train.py", outputs, *options, cwd=tmp_path)
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert "2 training images, 2 validation images, 2 test images" in stderr
+    assert "validation: taken from the latest local outputs" in stderr
 
 
 def test_validation_files_without_records_are_as_none(

@@ -16,6 +16,7 @@ from suite_export import (
 
 from superbai import gray_range
 from superbai.export import Export, GrayRangeUnknown
+from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.image_kinds import split_images
 
 
@@ -103,6 +104,15 @@ def test_few_unusual_images_are_named(tmp_path, caplog):
         gray_range.measure_gray_range(export)
     assert "3 of 4 images of 16 bits get fewer than 16 of the 256" in caplog.text
     assert "ds/odd.png.jpg" in caplog.text
+
+
+def test_images_cut_off_inside_their_header_are_left_to_the_reader(tmp_path):
+    cut = labelled("cut.png", box(1, 1, 9, 9), encoded=thermal(0)[:10])
+    with open_export(tmp_path, *build([*items(2), cut])) as export:
+        gray_range.measure_gray_range(export)
+        assert export.gray_range == (7200, 7501)
+        with pytest.raises(InputError, match=r"cut\.png"):
+            export.read(export.items[-1])
 
 
 def test_images_by_content_in_folders_and_loose_files(tmp_path):

@@ -55,7 +55,7 @@ def test_few_images_of_pretrained_classes(
     found = are_few_images(all_pretrained, num_labelled, num_classes)
     assert found == few
     if all_pretrained:
-        decision = "fewer than 30: pretrained layers stay" if few else "enough to train"
+        decision = "fewer than 30: by default pretrained" if few else "enough to train"
         per_class = f"{num_labelled / num_classes:.0f} labelled training images"
         assert f"{per_class} per class are {decision}" in caplog.text
 

@@ -240,8 +240,8 @@ class Trainer:
         results.pop("val_unassigned", None)
         if not np.isfinite(results["val_loss"]):
             raise InputError(
-                f"the loss on the evaluated images is {results['val_loss']}: the network "
-                "has diverged; lower --learning_rate, or use another --model."
+                f"the loss on the evaluated images is {results['val_loss']}: the "
+                "network has diverged; lower --learning_rate, or use another --model."
             )
         if unreadable:
             results["images_left_out"] = len(unreadable)

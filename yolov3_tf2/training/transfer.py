@@ -92,8 +92,8 @@ def are_few_images(all_classes_pretrained, num_labelled, num_classes):
     decision = "enough to train all layers"
     if are_few:
         decision = (
-            f"fewer than {ENOUGH_IMAGES}: by default pretrained layers stay frozen, and "
-            "the output layers learn slowly"
+            f"fewer than {ENOUGH_IMAGES}: by default pretrained layers stay frozen, "
+            "and the output layers learn slowly"
         )
     logging.info(
         "all classes are pretrained; %.0f labelled training images per class are %s",
