@@ -450,7 +450,6 @@ def set_up(settings, workers, strategy):
     import keras
     import tensorflow as tf
 
-    from yolov3_tf2.data import data_report
     from yolov3_tf2.data.record_files import Share
     from yolov3_tf2.network import checkpoint
     from yolov3_tf2.network.model_info import ModelInfo
@@ -480,15 +479,7 @@ def set_up(settings, workers, strategy):
         values["batch_size"] * replicas,
     )
 
-    contents = {
-        split: input_files.measure_contents(each, class_names, strategy)
-        for split, each in files.items()
-    }
-    if workers.is_master:
-        for problem in data_report.find_problems(
-            contents, class_names, settings.sizes[-1], anchors=info.variant.anchors
-        ):
-            logging.warning("%s", problem)
+    contents = measure_data(settings, files, info.variant, strategy, workers.is_master)
     max_boxes = input_files.choose_max_boxes(contents)
     batch_size = values["batch_size"] * replicas // share.count
     with strategy.scope():
@@ -533,6 +524,34 @@ def set_up(settings, workers, strategy):
         evaluated[-1],
         epoch,
     )
+
+
+def measure_data(settings, files, variant, strategy, is_master):
+    """Measures the images and boxes of all splits, and warns of problems.
+
+    Args:
+        settings: the `Settings`.
+        files: the result of `input_files.open_splits`.
+        variant: the `variants.Variant` of the network.
+        strategy: the `tf.distribute.Strategy` of all workers.
+        is_master: whether this worker logs the problems.
+
+    Returns:
+        A dict from split to `contents.Contents`.
+    """
+    from yolov3_tf2.data import data_report
+    from yolov3_tf2.training import input_files
+
+    contents = {
+        split: input_files.measure_contents(each, settings.class_names, strategy)
+        for split, each in files.items()
+    }
+    if is_master:
+        for problem in data_report.find_problems(
+            contents, settings.class_names, settings.sizes[-1], anchors=variant.anchors
+        ):
+            logging.warning("%s", problem)
+    return contents
 
 
 def build_datasets(settings, variant, files, batch_size, fill_last_batch, epoch):

@@ -98,6 +98,14 @@ def test_anchors_are_not_blamed_for_boxes_that_nobody_sees():
     assert "anchors" not in line
 
 
+def test_one_line_at_most_advises_a_size():
+    # 3 and 5 pixels: both are over four times smaller than each of these anchors.
+    boxes = [(0, (3 / 416, 3 / 416)), (1, (5 / 416, 5 / 416))]
+    anchors = (((25, 25), (50, 50)),)
+    (line,) = problems(split(*[boxes] * 20), anchors=anchors)
+    assert "under 4 pixels" in line and "the anchors fit" not in line
+
+
 def test_classes_with_few_boxes():
     assert problems(split(*[[0, 1]] * 9, [0]), names=[*NAMES, "cow"]) == [
         "classes with fewer than 10 training boxes: dog (9), cow (0); label more "
@@ -108,7 +116,7 @@ def test_classes_with_few_boxes():
 def test_many_classes_are_not_all_named():
     names = [f"c{number}" for number in range(30)]
     (line,) = problems(split(*GOOD), names=names)
-    assert "c2 (0), c3 (0), " in line and "c11 (0) and 18 more; " in line
+    assert "c2 (0), c3 (0), " in line and "c11 (0), and 18 more; " in line
 
 
 def test_classes_in_one_split_only():
