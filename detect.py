@@ -344,8 +344,8 @@ def report(file, rows, values):
         )
     if file.num_full:
         logging.warning(
-            "%d of %d images have %d objects, the most that --max_boxes allows: others "
-            "may be missing; raise it",
+            "%d of %d images reach the limit of %d boxes per image: others may be "
+            "missing; raise --max_boxes",
             file.num_full,
             file.num_images,
             values["max_boxes"],

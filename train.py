@@ -354,6 +354,7 @@ class Run(NamedTuple):
         batch_size: number of images of this worker per step.
         train_files: `record_files.RecordFiles` of this worker.
         model_info: the `model_info.ModelInfo` of the trained model.
+        data: see `training_outputs.Checkpoints`.
         train_set: `dataset.Batches` of batches of this worker.
         chosen_on: the `Evaluated` images on which the best epoch is chosen.
         tested: the `Evaluated` test images; the same if there are no others.
@@ -367,6 +368,7 @@ class Run(NamedTuple):
     batch_size: int
     train_files: object
     model_info: object
+    data: dict
     train_set: object
     chosen_on: object
     tested: object
@@ -519,6 +521,7 @@ def set_up(settings, workers, strategy):
             max_boxes=max_boxes,
             gray_range=input_files.choose_gray_range(contents["train"].gray_ranges),
         ),
+        {split: contents[split].describe() for split in ("train", evaluated[0].split)},
         train_set,
         evaluated[0],
         evaluated[-1],
@@ -617,6 +620,7 @@ def train_epochs(run):
         settings.class_names,
         settings.values
         | {"precision": devices.choose_precision(settings.values["precision"])},
+        run.data,
     )
     history = []
     if run.workers.is_master and settings.state:

@@ -245,5 +245,5 @@ def check_splits(written, shards, name):
             raise InputError(
                 f"{name}: no images left for {split}: of its {number}, {reasons}"
                 f"{number - unreadable} are not submitted and have no object; submit "
-                "their labels in the Suite."
+                f"more labels in the Suite, or tag other images '{split}'."
             )

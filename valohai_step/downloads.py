@@ -166,7 +166,9 @@ def _update(path, copy, url, num_bytes, checksums):
         partial = path.with_name(f".partial-{uuid.uuid4().hex}")
         try:
             with _writing(path, url):
-                size = fetching.save_body(response, partial, num_bytes, checksums)
+                size = fetching.save_body(
+                    response, partial, path.name, num_bytes, checksums
+                )
                 # In this order a file is never taken for another version.
                 path.with_name(_INFO).unlink(missing_ok=True)
                 partial.replace(path)

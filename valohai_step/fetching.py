@@ -10,6 +10,9 @@ from valohai_step.outputs import progress_bar
 
 TIMEOUT = 60  # Seconds without an answer, or without the next bytes.
 _CHUNK = 1 << 20
+# How a file with an extension starts; an archive may be of another kind than it says.
+_ARCHIVE = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+_STARTS = dict.fromkeys(("zip", "gz", "tgz", "bz2", "xz"), _ARCHIVE)
 
 
 class UnreachableError(Exception):
@@ -111,12 +114,13 @@ def is_unchanged(response, known):
     return bool(found.last_modified and found.num_bytes) and found == known
 
 
-def save_body(response, path, num_bytes=None, checksums=None):
+def save_body(response, path, file_name, num_bytes=None, checksums=None):
     """Writes the body of a response to a file, and checks it.
 
     Args:
         response: of `open_address`.
         path: of the file to write.
+        file_name: name of the file in its address; an archive must start like one.
         num_bytes: expected size, where it is known.
         checksums: dict from an algorithm of `hashlib` to the expected digest in hex.
 
@@ -152,6 +156,12 @@ def save_body(response, path, num_bytes=None, checksums=None):
     for expected in (total, num_bytes):
         if expected is not None and written != expected:
             raise RefusedError(f"expected {expected:,} bytes, got {written:,}")
+    extension = file_name.rpartition(".")[2].lower()
+    if not head.startswith(_STARTS.get(extension, b"")):
+        raise RefusedError(
+            f"expected an archive, as {file_name} says, got {written:,} bytes starting "
+            f"with {head[:20]!r}"
+        )
     for name, digest in digests.items():
         if digest.hexdigest() != checksums[name]:
             raise RefusedError(

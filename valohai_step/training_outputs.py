@@ -33,7 +33,7 @@ NUM_WORST_IMAGES = 8
 class Checkpoints:
     """Saves and restores the state of a training run, together with its best model."""
 
-    def __init__(self, trainer, variant, class_names, options):
+    def __init__(self, trainer, variant, class_names, options, data):
         """Starts without a model.
 
         Args:
@@ -42,9 +42,11 @@ class Checkpoints:
             class_names: list of strings.
             options: dict of the parameters of train.py, with the precision that is
                 used in place of `auto`.
+            data: dict from `train`, and the split on which the best epoch is chosen, to
+                a text that differs where the images or their boxes do.
         """
         self._trainer, self._variant, self._class_names = trainer, variant, class_names
-        self._options = options
+        self._options, self._data = options, data
         self._best = None  # The epoch of the best model that was saved.
 
     @property
@@ -66,6 +68,8 @@ class Checkpoints:
         """
         info = training_state.read_state_info(path)
         self._check_run(path, info)
+        resuming.check_data(path, info.get("data"), self._data)
+        resuming.check_size(path, info.get("options", {}), self._options)
         changed = resuming.changed_options(info.get("options", {}), self._options)
         initial = training_state.restore_state(
             path, self._trainer.state(), resuming.describe_refused_options(changed)
@@ -130,6 +134,7 @@ class Checkpoints:
             "anchors": self._variant.anchors,
             "classes": self._class_names,
             "options": self._options,
+            "data": self._data,
             "history": history,
         }
         return written + training_state.save_state(

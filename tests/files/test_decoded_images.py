@@ -7,7 +7,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tensorflow as tf
-from image_bytes import png, tiff
+from image_bytes import PALETTE, png, tiff
 from PIL import Image
 from suite_export import encode
 
@@ -230,3 +230,10 @@ def test_a_camera_raw_is_refused_and_not_its_small_copy():
 def test_a_format_that_is_not_read_is_named():
     with pytest.raises(InputError, match="JPEG 2000, none of JPEG, PNG"):
         load_rgb(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(50), "a.jp2")
+
+
+def test_a_palette_image_without_its_palette_is_refused():
+    encoded = png(np.zeros((48, 64, 1), "uint8"), PALETTE)
+    for read in (prepare_image, load_rgb):
+        with pytest.raises(InputError, match=r"^a\.png: expected an image"):
+            read(encoded, "a.png")

@@ -167,6 +167,10 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, data, finished):
             "it was written with --optimizer=adamw: use the same.",
         ),
         (
+            [*data, "--size=64", "--checkpoints", *files],
+            "its best epoch was chosen by AP at size 96",
+        ),
+        (
             [*data, "--transfer=darknet", "--checkpoints", *files],
             "it was written with --transfer=no_output: use the same.",
         ),

@@ -56,7 +56,7 @@ def test_few_images_of_pretrained_classes(
     assert found == few
     if all_pretrained:
         decision = "fewer than 30: by default pretrained" if few else "enough to train"
-        per_class = f"{num_labelled / num_classes:.0f} labelled training images"
+        per_class = f"{num_labelled / num_classes:.3g} labelled training images"
         assert f"{per_class} per class are {decision}" in caplog.text
 
 

@@ -28,7 +28,7 @@ def fetch(server, tmp_path, caplog):
     """Downloads a path of the server; returns the path of the file."""
     caplog.set_level("INFO", logger=logging.get_absl_logger().name)
 
-    def run(path="/images.zip", **options):
+    def run(path="/images.bin", **options):
         caplog.clear()
         url = server.url + path
         return downloads.download(url, tmp_path / "cache", "--images FILE", **options)
@@ -43,22 +43,22 @@ def left_in_cache(tmp_path):
 
 
 def test_an_unchanged_file_is_taken_from_the_cache(fetch, server, tmp_path, caplog):
-    server.pages["/images.zip"] = Page(b"first")
+    server.pages["/images.bin"] = Page(b"first")
     path = fetch()
-    assert path.name == "images.zip" and path.read_bytes() == b"first"
-    assert f"downloading {server.url}/images.zip" in caplog.text
+    assert path.name == "images.bin" and path.read_bytes() == b"first"
+    assert f"downloading {server.url}/images.bin" in caplog.text
     assert fetch() == path and path.read_bytes() == b"first"
     assert "unchanged, from cache, fetched on 20" in caplog.text
     assert str(path) in caplog.text and "downloading" not in caplog.text
-    assert left_in_cache(tmp_path) == ["images.zip"]
+    assert left_in_cache(tmp_path) == ["images.bin"]
 
 
 def test_an_unchanged_file_is_not_sent_again_where_it_has_an_etag(fetch, server):
-    server.pages["/images.zip"] = Page(b"first", headers={"ETag": '"1"'})
+    server.pages["/images.bin"] = Page(b"first", headers={"ETag": '"1"'})
     fetch()
     assert fetch().read_bytes() == b"first"
     assert [status for status, _ in server.log] == [200, 304]
-    server.pages["/images.zip"] = Page(b"other", headers={"ETag": '"2"'})
+    server.pages["/images.bin"] = Page(b"other", headers={"ETag": '"2"'})
     assert fetch().read_bytes() == b"other"
 
 
@@ -74,26 +74,26 @@ def test_an_unchanged_file_is_not_sent_again_where_it_has_an_etag(fetch, server)
     ],
 )
 def test_a_changed_file_is_downloaded_again(fetch, server, caplog, changed):
-    server.pages["/images.zip"] = Page(b"first")
+    server.pages["/images.bin"] = Page(b"first")
     fetch()
-    server.pages["/images.zip"] = changed
+    server.pages["/images.bin"] = changed
     assert fetch().read_bytes() == changed.body
-    assert "/images.zip has changed since 20" in caplog.text
+    assert "/images.bin has changed since 20" in caplog.text
 
 
 def test_a_file_of_which_nobody_knows_whether_it_has_changed(fetch, server, caplog):
-    server.pages["/images.zip"] = Page(b"first", last_modified=None)
+    server.pages["/images.bin"] = Page(b"first", last_modified=None)
     fetch()
-    server.pages["/images.zip"] = Page(b"other", last_modified=None)
+    server.pages["/images.bin"] = Page(b"other", last_modified=None)
     assert fetch().read_bytes() == b"other"
-    assert "/images.zip may have changed since 20" in caplog.text
+    assert "/images.bin may have changed since 20" in caplog.text
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, "stopped", "slow"])
 def test_the_cache_serves_where_the_server_cannot(
     fetch, server, caplog, monkeypatch, status
 ):
-    server.pages["/images.zip"] = Page(b"first")
+    server.pages["/images.bin"] = Page(b"first")
     path = fetch()
     released = threading.Event()
     if status == "stopped":
@@ -101,15 +101,15 @@ def test_the_cache_serves_where_the_server_cannot(
         server.server_close()
     elif status == "slow":
         monkeypatch.setattr(fetching, "TIMEOUT", 0.2)
-        server.pages["/images.zip"] = slow = Page(b"first")
+        server.pages["/images.bin"] = slow = Page(b"first")
         # The answer's head, too, comes late.
         slow.headers = _LateHeaders(released)
     else:
-        server.pages["/images.zip"] = Page(b"busy", status=status)
+        server.pages["/images.bin"] = Page(b"busy", status=status)
     assert fetch() == path and path.read_bytes() == b"first"
     released.set()
     (line,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
-    assert line.startswith(f"{server.url}/images.zip cannot be downloaded (")
+    assert line.startswith(f"{server.url}/images.bin cannot be downloaded (")
     assert f"from cache, fetched on 20{line.partition('fetched on 20')[2]}" in line
     assert str(path) in line
 
@@ -139,22 +139,22 @@ class _LateHeaders(dict):
     ],
 )
 def test_what_is_not_kept(fetch, server, tmp_path, page, words):
-    server.pages["/images.zip"] = page
+    server.pages["/images.bin"] = page
     with pytest.raises(InputError) as caught:
         fetch()
     message = str(caught.value)
-    assert message.startswith(f"{server.url}/images.zip cannot be downloaded (")
+    assert message.startswith(f"{server.url}/images.bin cannot be downloaded (")
     assert words in message and "--images FILE" in message and "\n" not in message
     assert left_in_cache(tmp_path) == []
-    server.pages["/images.zip"] = Page(b"right")  # There is a way out.
+    server.pages["/images.bin"] = Page(b"right")  # There is a way out.
     assert fetch().read_bytes() == b"right"
 
 
 def test_a_web_page_in_place_of_a_newer_file_names_the_copy(fetch, server):
-    server.pages["/images.zip"] = Page(b"first")
+    server.pages["/images.bin"] = Page(b"first")
     path = fetch()
     for page in (Page(WEB_PAGE, last_modified=None), Page(b"gone", status=404)):
-        server.pages["/images.zip"] = page
+        server.pages["/images.bin"] = page
         with pytest.raises(InputError) as caught:
             fetch()
         assert str(path) in str(caught.value)
@@ -168,18 +168,18 @@ def test_annotations_are_no_web_page(fetch, server):
 
 
 def test_a_file_that_an_earlier_version_left_in_the_cache(fetch, server):
-    server.pages["/images.zip"] = Page(b"right")
+    server.pages["/images.bin"] = Page(b"right")
     path = fetch()
     path.with_name(".download.json").unlink()
     path.write_bytes(WEB_PAGE)
-    path.with_name(".partial-images.zip").write_bytes(b"left by a killed process")
+    path.with_name(".partial-images.bin").write_bytes(b"left by a killed process")
     assert fetch().read_bytes() == b"right"
     names = {each.name for each in path.parent.iterdir()}
-    assert names == {"images.zip", ".download.json", ".lock"}
+    assert names == {"images.bin", ".download.json", ".lock"}
 
 
 def test_a_deleted_or_shortened_file_is_downloaded_again(fetch, server):
-    server.pages["/images.zip"] = Page(b"right", headers={"ETag": '"1"'})
+    server.pages["/images.bin"] = Page(b"right", headers={"ETag": '"1"'})
     path = fetch()
     for spoil in (path.unlink, lambda: path.write_bytes(b"rig")):
         spoil()
@@ -221,9 +221,9 @@ def test_redirects_names_and_secrets(fetch, server, caplog):
     server.pages["/latest/%EA%B3%A0%20x.zip?key=secret"] = Page(
         status=302, headers={"Location": "/real"}
     )
-    server.pages["/real"] = Page(b"zip")
+    server.pages["/real"] = Page(b"PK\x03\x04zip")
     path = fetch("/latest/고 x.zip?key=secret")
-    assert path.name == "고 x.zip" and path.read_bytes() == b"zip"
+    assert path.name == "고 x.zip" and path.read_bytes() == b"PK\x03\x04zip"
     assert "secret" not in caplog.text
     # To a login page.
     server.pages["/real"] = Page(WEB_PAGE, last_modified=None)
@@ -233,6 +233,18 @@ def test_redirects_names_and_secrets(fetch, server, caplog):
     server.pages["/loop"] = Page(status=302, headers={"Location": "/loop"})
     with pytest.raises(InputError, match=r"/loop cannot be downloaded \(Exceeded 30"):
         fetch("/loop")
+
+
+@pytest.mark.parametrize("body", [b"", b"Access denied", b"<?xml version='1.0'?><E/>"])
+def test_what_is_no_archive_does_not_replace_one(fetch, server, body):
+    server.pages["/images.zip"] = Page(b"PK\x03\x04right", headers={"ETag": '"1"'})
+    path = fetch("/images.zip")
+    server.pages["/images.zip"] = Page(body, headers={"ETag": '"2"'})
+    with pytest.raises(InputError) as caught:
+        fetch("/images.zip")
+    words = f"expected an archive, as images.zip says, got {len(body)} bytes"
+    assert words in str(caught.value) and str(path) in str(caught.value)
+    assert path.read_bytes() == b"PK\x03\x04right"
 
 
 def test_a_compressed_body_and_one_without_a_size(fetch, server):
@@ -250,8 +262,8 @@ def test_a_compressed_body_and_one_without_a_size(fetch, server):
 
 def test_files_of_one_name_and_different_addresses(fetch, server):
     for folder in "ab":
-        server.pages[f"/{folder}/images.zip"] = Page(folder.encode())
-    paths = [fetch(f"/{folder}/images.zip") for folder in "ab"]
+        server.pages[f"/{folder}/images.bin"] = Page(folder.encode())
+    paths = [fetch(f"/{folder}/images.bin") for folder in "ab"]
     assert [path.read_bytes() for path in paths] == [b"a", b"b"]
 
 
@@ -274,14 +286,14 @@ def start(url, folder):
 
 
 def test_two_processes_download_at_the_same_time(server, tmp_path):
-    url, started, released = f"{server.url}/images.zip", threading.Event(), []
+    url, started, released = f"{server.url}/images.bin", threading.Event(), []
     waiting = threading.Event()
 
     def hold():
         started.set()
         released.append(waiting.wait(60))
 
-    server.pages["/images.zip"] = Page(b"x" * 300_000, before_body=hold)
+    server.pages["/images.bin"] = Page(b"x" * 300_000, before_body=hold)
     first = start(url, tmp_path)
     assert started.wait(60)
     second = start(url, tmp_path)
@@ -304,7 +316,7 @@ def test_without_file_locks_each_process_has_its_own_partial_file(
 ):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     barrier = threading.Barrier(2, timeout=60)
-    server.pages["/images.zip"] = Page(b"x" * 300_000, before_body=barrier.wait)
+    server.pages["/images.bin"] = Page(b"x" * 300_000, before_body=barrier.wait)
     paths, errors = [], []
 
     def run():
@@ -323,12 +335,12 @@ def test_without_file_locks_each_process_has_its_own_partial_file(
 
 
 def test_a_cache_that_cannot_be_written_is_named(server, tmp_path):
-    server.pages["/images.zip"] = Page(b"x" * 300_000)
-    url = f"{server.url}/images.zip"
+    server.pages["/images.bin"] = Page(b"x" * 300_000)
+    url = f"{server.url}/images.bin"
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match="keep the download of http://127") as caught:
         downloads.download(url, tmp_path / "file" / "cache", "--images FILE")
-    assert "images.zip cannot be written: Not a directory" in str(caught.value)
+    assert "images.bin cannot be written: Not a directory" in str(caught.value)
     program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))"
     process = subprocess.run(
         [sys.executable, "-c", program + PROGRAM, url, str(tmp_path / "cache")],
@@ -337,7 +349,7 @@ def test_a_cache_that_cannot_be_written_is_named(server, tmp_path):
         text=True,
     )
     last = process.stderr.splitlines()[-1]
-    assert "images.zip cannot be written: File too large" in last
+    assert "images.bin cannot be written: File too large" in last
     assert ".partial" not in last and f"keep the download of {url}" in last
     assert left_in_cache(tmp_path) == []
 
@@ -349,9 +361,9 @@ def test_other_addresses(tmp_path):
     assert downloads.download(source, tmp_path, "--x FILE") == tmp_path / "a b.txt"
     for url, words in (
         (f"{source}.gone", "which does not exist"),
-        ("s3://bucket/images.zip", "s3://, which only Valohai can open"),
-        ("http://[::1/images.zip", "expected an address"),
-        ("http:///images.zip", "cannot be downloaded"),
+        ("s3://bucket/images.bin", "s3://, which only Valohai can open"),
+        ("http://[::1/images.bin", "expected an address"),
+        ("http:///images.bin", "cannot be downloaded"),
     ):
         with pytest.raises(InputError, match=words):
             downloads.download(url, tmp_path / "cache", "--x FILE")

@@ -1,5 +1,6 @@
 """What the images of a split contain: their boxes and their bytes, without pixels."""
 
+import hashlib
 import itertools
 from typing import NamedTuple
 
@@ -42,6 +43,18 @@ class Contents(NamedTuple):
     def sides(self):
         """`[boxes]`, the square root of each box's area, in the unit of `sizes`."""
         return np.sqrt(self.sizes.prod(axis=-1))
+
+    def describe(self):
+        """Returns a text that differs where the images, or their boxes, do.
+
+        It does not depend on the order of the images.
+        """
+        order = np.lexsort((self.boxes_per_image, self.hashes))
+        digest = hashlib.sha256(self.hashes[order].tobytes())
+        digest.update(self.boxes_per_image[order].tobytes())
+        digest.update(np.sort(self.labels).tobytes())
+        digest.update(np.sort(self.sizes, axis=0).tobytes())
+        return f"{len(self.hashes)} images, {digest.hexdigest()[:16]}"
 
     def count_boxes(self, class_names):
         """Returns a dict from class name to the number of its boxes."""

@@ -73,9 +73,9 @@ class UnreadableImages:
         """
         if len(images) > self._max_number:
             raise InputError(
-                f"{len(images)} images cannot be decoded: {list_first(images)}; were "
-                "the TFRecord files damaged, or written by another program? Convert "
-                "the images again, or leave these out with "
+                f"{len(images)} images cannot be decoded: {list_first(images)}; are "
+                "these images damaged, or were the TFRecord files written by another "
+                "program? Replace them and convert again, or leave them out with "
                 f"--max_unreadable={len(images)}."
             )
 

@@ -39,6 +39,7 @@ DAMAGE = (
     struct.error,
     MemoryError,
     RuntimeError,
+    AssertionError,  # Of a palette that is missing.
 )
 
 # What `decode_image` changes, to be counted.
@@ -190,7 +191,8 @@ def unreadable(where, encoded, error):
     """Returns the `InputError` for bytes that cannot be decoded."""
     return InputError(
         f"{where}: expected an image, got {len(encoded):,} bytes starting with "
-        f"{encoded[:12]!r} ({error}); is it incomplete, or another kind of file?"
+        f"{encoded[:12]!r} ({str(error) or 'damaged'}); is it incomplete, or another "
+        "kind of file?"
     )
 
 

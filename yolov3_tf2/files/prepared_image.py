@@ -98,7 +98,7 @@ def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
     if can_stay and kind == "png":
         _check_png(encoded, where)
         can_stay = encoded[PNG_DEPTH] <= 8
-    if can_stay and not image.has_transparency_data:
+    if can_stay and not _may_be_transparent(image, encoded, where):
         changes = (FIRST_FRAME,) * has_more_frames(image)
         return PreparedImage(encoded, kind, *stored, changes=changes)
     decoded = decode_image(encoded, where, gray_range)
@@ -117,6 +117,14 @@ def prepare_image(encoded, where, labelled_size=None, gray_range=FULL_RANGE):
     rgb.save(buffer, kind, **({"quality": 95} if kind == "jpeg" else {}))
     is_guess = orientation != 1 and (not labelled_size or stored == upright)
     return PreparedImage(buffer.getvalue(), kind, *rgb.size, is_guess, decoded.changes)
+
+
+def _may_be_transparent(image, encoded, where):
+    """Returns whether an image has an opacity or a transparent colour."""
+    try:
+        return image.has_transparency_data
+    except DAMAGE as error:
+        raise unreadable(where, encoded, error) from error
 
 
 def _check_png(encoded, where):

@@ -96,7 +96,7 @@ def are_few_images(all_classes_pretrained, num_labelled, num_classes):
             "and the output layers learn slowly"
         )
     logging.info(
-        "all classes are pretrained; %.0f labelled training images per class are %s",
+        "all classes are pretrained; %.3g labelled training images per class are %s",
         *(per_class, decision),
     )
     return are_few
