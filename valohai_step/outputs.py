@@ -169,6 +169,7 @@ class _Bar(tqdm):
     """A bar that stays hidden during its `delay`, also while lines are logged."""
 
     def refresh(self, *args, **options):
+        delay = getattr(self, "delay", 0)  # Versions before 4.56 have none.
         # As `tqdm.close` decides whether to end the line of the bar.
-        if not self.delay or self.last_print_t >= self.start_t + self.delay:
+        if not delay or self.last_print_t >= self.start_t + delay:
             super().refresh(*args, **options)

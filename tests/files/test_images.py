@@ -107,7 +107,6 @@ def test_is_image_name(name, expected):
         (corner_image("JPEG", orientation=1), "jpeg"),
         (corner_image("PNG", orientation=1), "png"),
         (noise("JPEG", "L"), "jpeg"),
-        (noise("JPEG", "CMYK"), "jpeg"),
         (noise("JPEG", progressive=True), "jpeg"),
         (noise("PNG", "P"), "png"),
         (noise("PNG", "RGBA"), "png"),

@@ -224,12 +224,15 @@ def write_case(number, folder):
         "polygons": chance.choice(["skip", "box"]),
         "include_unsubmitted": chance.choice([True, False]),
         "skip_missing": chance.choice([True, False]),
+        "group_by": chance.choice(["", "", "image", "folder", "dataset"]),
+        "max_unreadable": chance.choice([0, 0, 3]),
     }
 
 
 def check_outputs(folder):
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["classes.txt", "preview.jpg", "test", "train"], names
+    expected = ["classes.txt", "data.json", "preview.jpg", "test", "train"]
+    assert names == [*expected, "validation"], names
     assert (folder / "classes.txt").read_text("utf-8").splitlines()
     with Image.open(folder / "preview.jpg") as preview:
         preview.load()

@@ -360,7 +360,7 @@ def test_a_worker_that_fails_ends_the_others(tmp_path, data):
     addresses, workers = start_all(tmp_path, damaged, damaged)
     printed = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [1, 1]
-    assert "error: a record cannot be used" in printed[1]
+    assert "error: 1 images cannot be decoded: " in printed[1]
     (error,) = [line for line in printed[0].splitlines() if "error: " in line]
     assert f"error: worker {addresses[0]}: another of the 2 workers" in error
     assert "no longer answers" in error and "see its own log" in error

@@ -307,9 +307,11 @@ def test_convert(vh, converted, tmp_path):
         assert (tmp_path / datum.name).read_bytes() == datum.path.read_bytes()
     assert sorted(datum.name for datum in converted.outputs) == [
         "classes.txt",
+        "data.json",
         "preview.jpg",
         "test/test-00000-of-00001.tfrecord",
         *(f"train/train-0000{number}-of-00003.tfrecord" for number in range(3)),
+        "validation/validation-00000-of-00001.tfrecord",
     ]
     with Image.open(tmp_path / "preview.jpg") as preview:
         preview.load()

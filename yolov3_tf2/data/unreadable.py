@@ -128,10 +128,8 @@ def find_unreadable(files, class_names):
         InputError: a record is damaged, has another schema, or has a class that is not
             among the class names.
     """
-    # Compiled, a failed assertion has a message of one line.
-    parse = tf.function(build_parser(class_names), autograph=False)
+    parse = build_parser(class_names)
 
-    @tf.function(autograph=False)
     def decode(example):
         return decode_image(example, _SMALLEST)
 
@@ -150,7 +148,10 @@ def find_unreadable(files, class_names):
         except tf.errors.DataLossError as error:
             raise _damaged(files, number, error) from error
         except tf.errors.InvalidArgumentError:
-            found[number] = _explain(files, number, parse, decode)
+            # Compiled, a failed assertion has a message of one line. The dataset must
+            # not call compiled functions: where there are several workers, it fails.
+            compiled = (tf.function(each, autograph=False) for each in (parse, decode))
+            found[number] = _explain(files, number, *compiled)
     return found
 
 
