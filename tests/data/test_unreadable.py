@@ -96,7 +96,7 @@ def test_all_are_named_when_the_first_one_fails(paths, kind):
         and "; ds/11.jpg (" in message
         and "; ds/12.jpg (" in message
     )
-    assert message.endswith("leave these out with --max_unreadable=3.")
+    assert message.endswith("leave them out with --max_unreadable=3.")
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
