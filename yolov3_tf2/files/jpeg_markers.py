@@ -6,21 +6,16 @@ does not expect, wherever it stands, so those are what is checked.
 """
 
 import functools
+import re
 from typing import NamedTuple
-
-import numpy as np
 
 _SOF = {0xC0: "baseline", 0xC1: "baseline", 0xC2: "progressive"}
 _DHT, _EOI, _SOS, _DQT, _DRI, _COM = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE
 _APP = range(0xE0, 0xF0)
 
-# What follows 0xff in a marker that ends the data of a scan. In that data, 0xff is
-# followed by 0, or is part of a restart marker, or precedes another 0xff.
-_ENDS_SCAN = np.ones(256, bool)
-_ENDS_SCAN[[0x00, *range(0xD0, 0xD8), 0xFF]] = False
-
-# Memory for larger arrays would be taken from the system and returned each time.
-_BLOCK_BYTES = 2**15
+# A marker that ends the data of a scan. In that data, 0xff is followed by 0, or is part
+# of a restart marker, or precedes another 0xff.
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 _MAX_BLOCKS = 10  # In the unit of a scan, of all its components together.
 _MAX_DC_BITS = 15
@@ -42,7 +37,7 @@ def is_plain_jpeg(encoded):
     """Returns whether the markers and tables of a JPEG are those that cameras write.
 
     It is then grey or has three channels of 8 bits, is baseline or progressive, and is
-    complete. For 160 kB this takes 0.05 ms on one core of an AMD EPYC; decoding, 2 ms.
+    complete. For 170 kB this takes 0.08 ms on one core of an AMD EPYC; decoding, 2 ms.
 
     Args:
         encoded: the bytes of the file. After the end of the image, they may be any.
@@ -50,7 +45,6 @@ def is_plain_jpeg(encoded):
     if encoded[:2] != b"\xff\xd8":
         return False
     walk, place = _Walk(), 2
-    scan_ends = _find_scan_ends(encoded)
     try:
         while True:
             # Any number of 0xff may precede a marker.
@@ -65,7 +59,9 @@ def is_plain_jpeg(encoded):
             walk.read_segment(marker, encoded[place + 4 : end])
             place = end
             if marker == _SOS:
-                place = int(scan_ends[np.searchsorted(scan_ends, end)])
+                scan_end = _SCAN_END.search(encoded, end)
+                _require(scan_end)
+                place = scan_end.start()
     except (_Odd, IndexError):
         return False
 
@@ -73,18 +69,6 @@ def is_plain_jpeg(encoded):
 def _require(condition):
     if not condition:
         raise _Odd
-
-
-def _find_scan_ends(encoded):
-    """Returns the places of all markers that would end the data of a scan, sorted."""
-    values = np.frombuffer(encoded, np.uint8)
-    before_last = values[:-1]
-    places = [
-        np.flatnonzero(before_last[start : start + _BLOCK_BYTES] == 0xFF) + start
-        for start in range(0, len(values), _BLOCK_BYTES)
-    ]
-    places = np.concatenate(places)
-    return places[_ENDS_SCAN[values[places + 1]]]
 
 
 class _Walk:
