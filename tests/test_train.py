@@ -60,9 +60,14 @@ def test_train(run_script, outputs, files, transfer, num_pretrained):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_problems_of_the_data_are_named_before_training(run_script, outputs, files):
-    process = train(run_script, outputs, files)
+def test_no_validation_images_and_problems_of_the_data(
+    run_script, outputs, files, tmp_path
+):
+    empty = tmp_path / "validation-00000-of-00001.tfrecord"
+    empty.write_bytes(b"")
+    process = train(run_script, outputs, files, validation=[empty])
     assert process.returncode == 0, process.stderr
+    assert "no validation images: the best epoch is chosen" in process.stderr
     warnings = [x for x in process.stderr.splitlines() if x.startswith("WARNING: ")]
     warnings = [line for line in warnings if "no GPU" not in line]
     assert warnings[:2] == [
@@ -73,13 +78,6 @@ def test_problems_of_the_data_are_named_before_training(run_script, outputs, fil
     ]
     before_training = process.stderr[: process.stderr.index("epoch 0: ")]
     assert all(line in before_training for line in warnings[:2])
-
-
-def test_a_validation_file_without_images(run_script, outputs, files, tmp_path):
-    empty = tmp_path / "validation-00000-of-00001.tfrecord"
-    empty.write_bytes(b"")
-    process = train(run_script, outputs, files, validation=[empty])
-    assert process.returncode == 0, process.stderr
 
 
 def test_train_writes_the_gray_range_of_16_bit_images(
@@ -206,17 +204,6 @@ def test_train_alone_takes_the_validation_images_of_the_latest_run(
     assert process.returncode == 0, stderr
     assert "2 training images, 2 validation images, 2 test images" in stderr
     assert "validation: taken from the latest local outputs" in stderr
-
-
-def test_validation_files_without_records_are_as_none(
-    run_script, outputs, files, tmp_path
-):
-    tf.io.TFRecordWriter(str(tmp_path / "validation-0.tfrecord")).close()
-    process = train(
-        run_script, outputs, files, validation=[tmp_path / "validation-0.tfrecord"]
-    )
-    assert process.returncode == 0, process.stderr
-    assert "no validation images" in process.stderr
 
 
 def test_test_images_without_boxes(run_script, outputs, files, tmp_path):
