@@ -199,7 +199,7 @@ def test_an_image_that_cannot_be_decoded_does_not_count(two_images, tmp_path):
         *(RecordFiles([nothing]), NAMES, TINY, SIZE, 1),
         unreadable=UnreadableImages(NAMES, 1),
     )
-    with pytest.raises(InputError, match="none of the test images can be decoded"):
+    with pytest.raises(InputError, match="none of the evaluated images can be decoded"):
         trainer.evaluate(nothing, NAMES, SIZE)
     with pytest.raises(InputError, match="none of the training images can be"):
         trainer.train_epoch(nothing, [path])

@@ -69,8 +69,8 @@ def test_the_files_of_a_model_may_be_addresses(server, give, files):
 
 def test_addresses_with_one_file_name_are_all_used(server, give):
     for folder in "ab":
-        server.pages[f"/{folder}/images.zip"] = Page(folder.encode())
-    give("--images", *(f"{server.url}/{folder}/images.zip" for folder in "ab"))
+        server.pages[f"/{folder}/images.bin"] = Page(folder.encode())
+    give("--images", *(f"{server.url}/{folder}/images.bin" for folder in "ab"))
     paths = inputs.input_paths("images", folders=True)
     assert [path.read_bytes() for path in paths] == [b"a", b"b"]
 
