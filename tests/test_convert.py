@@ -369,13 +369,7 @@ def test_convert_reports_boxes_far_outside(run_script, outputs, tmp_path):
         labelled("a.jpg", box(9, 9, 20, 20), tags=["train"]),
         labelled("b.jpg", box(30, 20, 60, 20), tags=["test"]),
     ]
-    images, labels = suite_export.build(items)
-    process = convert(
-        run_script,
-        outputs,
-        suite_export.write_zip(tmp_path / "images.zip", images),
-        suite_export.write_zip(tmp_path / "labels.zip", labels),
-    )
+    process = convert(run_script, outputs, *write_export(tmp_path, *items))
     assert process.returncode == 0, process.stderr
     assert "1 of 2 boxes reach far over the edge of their image" in process.stderr
 

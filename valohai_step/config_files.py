@@ -43,7 +43,7 @@ def check_config_files():
 
 def _check_inputs(path, inputs):
     for name, value in inputs.items():
-        # Outside of Valohai, paths are accepted in place of descriptions of files.
+        # Outside of Valohai, paths are accepted instead of descriptions of files.
         files = value.get("files", []) if isinstance(value, dict) else value
         values = files if isinstance(files, list) else [files]
         for file in values:

@@ -22,6 +22,6 @@ def _is_program():
     return folder == root
 
 
-# A program in the background of a shell ignores the signal, and goes on doing that.
+# A program in the background of a shell ignores the signal, and keeps ignoring it.
 if _is_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _exit)

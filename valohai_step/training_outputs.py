@@ -41,7 +41,7 @@ class Checkpoints:
             variant: its `variants.Variant`.
             class_names: list of strings.
             options: dict of the parameters of train.py, with the precision that is
-                used in place of `auto`.
+                used instead of `auto`.
             data: dict from `train`, and the split on which the best epoch is chosen, to
                 a text that differs where the images or their boxes do.
         """

@@ -38,7 +38,7 @@ def list_first(items, separator="; ", number=10):
 
 @contextmanager
 def collecting(messages):
-    """Context that appends the message of an `InputError` to a list, and goes on."""
+    """Context that appends the message of an `InputError` to a list, and continues."""
     try:
         yield
     except InputError as error:

@@ -66,7 +66,7 @@ class Layer(NamedTuple):
         kind: name of its section, such as `convolutional`.
         options: dict of the options in `OPTIONS`, with `padding` in pixels and with
             layers (of `route` and `shortcut`) as a tuple of their indices. A yolo layer
-            has `masks`, the number of its anchors, in place of the anchors.
+            has `masks`, the number of its anchors, instead of the anchors.
     """
 
     kind: str
