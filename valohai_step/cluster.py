@@ -18,8 +18,9 @@ from absl import logging
 
 from yolov3_tf2.errors import InputError, reason
 
-# Each worker listens on this port plus its rank.
-FIRST_PORT = 23450
+# The ports of the workers of a Valohai task, below those that systems give to outgoing
+# connections.
+PORTS = range(20000, 30000)
 
 
 class Cluster(NamedTuple):
@@ -64,11 +65,19 @@ def find_cluster():
                 f"distributed task: expected {expected} workers, got {len(members)}; "
                 "are enough machines available for the task?"
             )
-        addresses = [
-            _join_address(m.primary_local_ip, FIRST_PORT + m.rank) for m in members
-        ]
+        port = _find_first_port(valohai.distributed.group_name, len(members))
+        addresses = [_join_address(m.primary_local_ip, port + m.rank) for m in members]
         return Cluster(addresses, valohai.distributed.rank)
     return _parse_tf_config(os.environ.get("TF_CONFIG", ""))
+
+
+def _find_first_port(task, number):
+    """Returns the port of worker 0; worker n has the n-th after it.
+
+    All workers find the same one, and two tasks on one machine hardly ever do.
+    """
+    digest = hashlib.sha256(task.encode()).digest()
+    return PORTS[int.from_bytes(digest[:8], "big") % (len(PORTS) - number)]
 
 
 def _join_address(ip, port):

@@ -21,7 +21,7 @@ from yolov3_tf2.training import state as training_state
 EPOCHS = 40
 
 
-def distributed_json(folder, rank, ips, required=None):
+def distributed_json(folder, rank, ips, required=None, task="task-1"):
     """Writes the file that Valohai gives each worker of a distributed task."""
     members = [
         {
@@ -34,7 +34,7 @@ def distributed_json(folder, rank, ips, required=None):
         for number, ip in enumerate(ips)
     ]
     config = {
-        "group_name": "task-1",
+        "group_name": task,
         "member_id": str(rank),
         "required_count": required or len(ips),
     }
@@ -61,12 +61,27 @@ def test_the_members_of_a_distributed_task(on_valohai):
     on_valohai(11, ips)
     workers = cluster.find_cluster()
     assert workers.rank == 11 and not workers.is_master
-    assert workers.addresses[0] == f"10.0.0.0:{cluster.FIRST_PORT}"
-    assert workers.addresses[11] == f"10.0.0.11:{cluster.FIRST_PORT + 11}"
+    hosts, ports = zip(*(a.split(":") for a in workers.addresses), strict=True)
+    assert list(hosts) == ips
+    first = int(ports[0])
+    assert list(map(int, ports)) == list(range(first, first + 12))
     on_valohai(0, ips)
     assert cluster.find_cluster().is_master
+    # The same ones on each worker.
+    assert cluster.find_cluster().addresses == workers.addresses
     on_valohai(0, ["fd00::1", "10.0.0.2"])
-    assert cluster.find_cluster().addresses == ["[fd00::1]:23450", "10.0.0.2:23451"]
+    assert re.fullmatch(r"\[fd00::1\]:2\d{4}", cluster.find_cluster().addresses[0])
+
+
+def test_two_tasks_on_one_machine_use_other_ports(on_valohai):
+    first_ports = set()
+    for number in range(20):
+        on_valohai(1, ["10.0.0.1"] * 4, task=f"task-{number}")
+        ports = [int(a.split(":")[1]) for a in cluster.find_cluster().addresses]
+        assert ports == list(range(ports[0], ports[0] + 4))
+        assert set(ports) < set(cluster.PORTS)
+        first_ports.add(ports[0])
+    assert len(first_ports) > 15
 
 
 def test_an_incomplete_distributed_task(on_valohai):
