@@ -19,7 +19,7 @@ from absl import logging
 from valohai_step import downloads, local_outputs
 from valohai_step.local_outputs import STATE
 from valohai_step.parameters import read_option
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, shorten
 from yolov3_tf2.names import normalise_name
 
 DOWNLOADS = STATE / "downloads"
@@ -195,7 +195,7 @@ def _extract_archive(path):
         shutil.unpack_archive(path, folder, **options)
     except (shutil.ReadError, *_ARCHIVE_ERRORS) as error:
         raise InputError(
-            f"{path}: cannot be unpacked ({error}); is the download complete?"
+            f"{path}: cannot be unpacked ({shorten(error)}); is the download complete?"
         ) from error
     except OSError as error:
         raise OSError(

@@ -9,7 +9,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from yolov3_tf2.errors import InputError
@@ -17,15 +17,21 @@ from yolov3_tf2.files.archive_entries import (
     MAX_ENTRY_BYTES,
     check_growth,
     check_size,
-    decode_name,
     is_hidden,
     leaves_archive,
     refuse_entry,
+)
+from yolov3_tf2.files.name_encodings import (
+    decode_known_names,
+    decode_names,
+    known_parts,
 )
 from yolov3_tf2.files.positional_file import open_positional
 from yolov3_tf2.files.tars import Tar, is_tar
 
 _UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
+# Info-ZIP's extra field with the name of an entry in UTF-8, and its version.
+_UNICODE_PATH, _UNICODE_PATH_VERSION = 0x7075, 1
 # For bzip2 and LZMA, there is no bound on how far they expand.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -51,7 +57,7 @@ def open_archive(path):
     Returns:
         A `Zip`, a `Tar` or a `Folder`. All are context managers and have `name`, for
         error messages; `files`, a list of the names of their files, without the files
-        that macOS and editors add; `read` and `read_start`.
+        that macOS and editors add; `read` and `read_start`; and `choose_encoding`.
 
     Raises:
         InputError: the file is not a zip, or cannot be read safely.
@@ -71,6 +77,22 @@ def is_archive(path):
         if file.read(4) in (b"PK\x03\x04", b"PK\x05\x06"):
             return True
     return is_tar(path)
+
+
+def choose_encodings(opened, paths):
+    """Decodes the names of files anew where an archive does not declare their encoding.
+
+    Of several encodings, each archive takes the one in which most names are known. Its
+    `files` may change.
+
+    Args:
+        opened: list of open archives.
+        paths: iterable of the paths that its files are known to have.
+    """
+    if any(archive.has_undeclared_names for archive in opened):
+        known = known_parts(paths)
+        for archive in opened:
+            archive.choose_encoding(known)
 
 
 class Zip:
@@ -96,8 +118,37 @@ class Zip:
                 ) from error
             # zipfile keeps 540 bytes for each entry, 540 MB for 1,000,000 of them; it
             # needs a little more than that to open the file anyway.
-            names = self._check_entries(path.stat().st_size)
+            self._packed_bytes = path.stat().st_size
+            self._raw_names = [
+                _raw_name(entry)
+                for entry in self._zip.infolist()
+                if _declared_name(entry) is None
+            ]
+            self._take_names(decode_names(self._raw_names))
             stack.pop_all()
+
+    @property
+    def has_undeclared_names(self):
+        """Whether the encoding of some names is a guess, see `choose_encoding`."""
+        return bool(self._raw_names)
+
+    def choose_encoding(self, known):
+        """Decodes the names of undeclared encoding anew.
+
+        Args:
+            known: the result of `name_encodings.known_parts`.
+
+        Raises:
+            InputError: two different files then have the same name.
+        """
+        decoded = decode_known_names(self._raw_names, known)
+        if decoded != self._decoded:
+            self._take_names(decoded)
+
+    def _take_names(self, decoded):
+        """Lists the files; `decoded` has the names of `_raw_names`."""
+        self._decoded = decoded
+        names = self._check_entries(iter(decoded))
         self.files = [name for name in names if not is_hidden(name)]
         # What the zip itself calls the few files whose names were decoded again.
         self._stored_names = {
@@ -151,11 +202,12 @@ class Zip:
             f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
         )
 
-    def _check_entries(self, packed_bytes):
+    def _check_entries(self, decoded):
         """Returns a dict from the names of the files to what the zip calls them."""
         names, unpacked_bytes = {}, 0
         for entry in self._zip.infolist():
-            name = _decoded_name(entry).replace("\\", "/")
+            name = _declared_name(entry)
+            name = (next(decoded) if name is None else name).replace("\\", "/")
             if leaves_archive(name):
                 raise self._refuse(
                     name, "leaves the archive; expected a path inside it"
@@ -171,7 +223,7 @@ class Zip:
                 raise self._refuse(
                     name, f"is compressed by {method}; expected deflate or none"
                 )
-            if entry.header_offset >= packed_bytes:
+            if entry.header_offset >= self._packed_bytes:
                 raise self._refuse(
                     name, "starts after the end of the file: the archive is damaged"
                 )
@@ -180,7 +232,15 @@ class Zip:
                 if (twin.CRC, twin.file_size) != (entry.CRC, entry.file_size):
                     raise self._refuse(name, "is there twice, with different contents")
                 unpacked_bytes += entry.file_size
-        check_growth(self.name, packed_bytes, unpacked_bytes)
+        check_growth(
+            self.name,
+            self._packed_bytes,
+            unpacked_bytes,
+            lambda: max(
+                ((name, self._zip.getinfo(names[name]).file_size) for name in names),
+                key=lambda pair: pair[1],
+            ),
+        )
         return names
 
     def _refuse(self, name, reason):
@@ -189,6 +249,8 @@ class Zip:
 
 class Folder:
     """A folder with all its subfolders, or some of its files; see `open_archive`."""
+
+    has_undeclared_names = False
 
     def __init__(self, path, paths=None):
         self.name = str(path)
@@ -210,6 +272,9 @@ class Folder:
 
     def close(self):
         pass
+
+    def choose_encoding(self, known):
+        """Does nothing, as the system declares the encoding; see `Zip`."""
 
     def read(self, name, limit=MAX_ENTRY_BYTES):
         """Reads one file; see `Zip.read`."""
@@ -248,9 +313,35 @@ def _walk(folder):
         yield from (Path(at, name) for name in names)
 
 
-def _decoded_name(entry):
-    """Returns the name of an entry, also where UTF-8 or Korean is not declared."""
-    if entry.flag_bits & _UTF8 or entry.filename.isascii():
+def _declared_name(entry):
+    """Returns the name of an entry; None where its encoding is not declared."""
+    if entry.flag_bits & _UTF8:
         return entry.filename
-    raw = entry.filename.encode("cp437")  # zipfile has decoded it so.
-    return decode_name(raw) or entry.filename
+    if b"up" in entry.extra:
+        name = _unicode_path(entry)
+        if name:
+            return name
+    return entry.filename if entry.filename.isascii() else None
+
+
+def _raw_name(entry):
+    """Returns the bytes of a name whose encoding is not declared."""
+    # zipfile has decoded it so, and cuts the name itself at a zero byte.
+    return entry.orig_filename.encode("cp437").partition(b"\0")[0]
+
+
+def _unicode_path(entry):
+    """Returns the name in Info-ZIP's Unicode Path field; "" without a valid one."""
+    extra = entry.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind != _UNICODE_PATH or len(field) < 5:
+            continue
+        version, checksum = struct.unpack("<BI", field[:5])
+        # The field is outdated if a program that does not know it changed the name.
+        is_current = checksum == zlib.crc32(entry.orig_filename.encode("cp437"))
+        if version == _UNICODE_PATH_VERSION and is_current:
+            with suppress(UnicodeDecodeError):
+                return field[5:].decode("utf-8").partition("\0")[0]
+    return ""
