@@ -164,7 +164,8 @@ class DownloadArchive(LabelArchive):
                 )
             matched[identity] = entry
         known = {*owners, *self._entry_of.values(), self._project, self._log}
-        return Match(matched, set(), [e for e in entries if e.name not in known])
+        rest = [entry for entry in entries if entry.name not in known]
+        return Match(entries=matched, by_name=set(), rest=rest)
 
     def _list_metas(self, files):
         return self._root, sorted(

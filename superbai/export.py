@@ -11,13 +11,18 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from superbai import export_json, label_json
-from superbai.download_archive import open_labels
+from superbai.download_archive import find_sample, open_labels
 from superbai.image_matching import match_images
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives, pixel_boxes
 from yolov3_tf2.files.archive_entries import describe_nested
-from yolov3_tf2.files.image_kinds import is_image, is_image_file, is_image_name
+from yolov3_tf2.files.image_kinds import (
+    is_image,
+    is_image_file,
+    is_image_name,
+    split_images,
+)
 from yolov3_tf2.files.images import SIXTEEN_BITS
 from yolov3_tf2.files.prepared_image import prepare_image
 
@@ -225,12 +230,14 @@ class Export:
 
     def _check_images(self):
         for archive in self._images:
-            nested = describe_nested(archive.files)
             has_images = any(map(is_image_name, archive.files))
-            if nested and not has_images:
+            nested = "" if has_images else describe_nested(archive.files)
+            if nested and not split_images(archive)[0]:
                 raise InputError(f"{archive.name} holds no images, but {nested}.")
             parts = {part for e in archive.files for part in e.split("/")}
-            if ({"project.json", "meta"} <= parts and not has_images) or not parts:
+            # A dataset of a download may be called so.
+            is_export = {"project.json", "meta"} <= parts and not find_sample(archive)
+            if is_export or not parts:
                 raise InputError(
                     f"{archive.name} holds "
                     f"{'a label export' if parts else 'no files'}; expected the image "

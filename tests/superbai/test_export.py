@@ -719,6 +719,10 @@ def test_an_archive_in_an_archive_is_named(tmp_path, inner):
     refused(tmp_path, images, nested, f"labels.zip holds {advice}")
     images.pop("ds/b.jpg.jpg")
     refused(tmp_path, images | nested, labels, "1 of 2 labelled images", advice)
+    # Images need no extension.
+    _, labels = build([labelled("b")])
+    images = {"ds/b": suite_export.encoded_image(), **nested}
+    assert read_all(tmp_path, images, labels)[0]
 
 
 @pytest.mark.parametrize(
