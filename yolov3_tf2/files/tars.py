@@ -78,7 +78,7 @@ def is_tar(path):
 
 
 class Tar:
-    """A tar that is open for reading, with the attributes of `archives.Zip`."""
+    """A tar that is open for reading, with the attributes of `zips.Zip`."""
 
     def __init__(self, path):
         self.name = str(path)
@@ -110,22 +110,22 @@ class Tar:
 
     @property
     def has_undeclared_names(self):
-        """See `archives.Zip`."""
+        """See `zips.Zip`."""
         return bool(self._raw_names)
 
     def choose_encoding(self, known):
-        """Decodes the names of undeclared encoding anew; see `archives.Zip`."""
+        """Decodes the names of undeclared encoding anew; see `zips.Zip`."""
         decoded = decode_known_names(self._raw_names, known)
         if decoded != self._decoded:
             self._take_names(decoded)
 
     def read(self, name, limit=archive_entries.MAX_ENTRY_BYTES):
-        """Reads one file; see `archives.Zip.read`."""
+        """Reads one file; see `zips.Zip.read`."""
         archive_entries.check_size(self.name, name, self._places[name][1], limit)
         return self._read(name)
 
     def read_start(self, name, number):
-        """Returns the first bytes of a file; see `archives.Zip.read_start`."""
+        """Returns the first bytes of a file; see `zips.Zip.read_start`."""
         return self._read(name, number)
 
     def _read(self, name, number=None):
