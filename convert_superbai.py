@@ -87,15 +87,16 @@ PARAMETERS = {
 INPUTS = {
     "images": {
         "default": [],
-        "optional": False,
+        "optional": True,
         "description": "Zip of the images, downloaded from the project settings of the "
-        "Suite. Several zips or tars, or image files, are also possible.",
+        "Suite. Several zips or tars, or image files, are also possible. Not needed if "
+        "the labels are the folder of superb download, which holds them.",
     },
     "labels": {
         "default": [],
         "optional": False,
         "description": "Zip of the labels, downloaded from the export history of the "
-        "Suite.",
+        "Suite; or the folder of superb download or spb download, or a zip of it.",
     },
 }
 with without_command_line():
@@ -114,7 +115,7 @@ def main():
     values = read_parameters(PARAMETERS, INPUTS)
     execution.check_name("valohai_dataset", values["valohai_dataset"])
     groups.check_pattern(values["group_by"])
-    images = input_paths("images", folders=True)
+    images = input_paths("images", optional=True, folders=True)
     labels = find_labels(input_paths("labels", folders=True))
     convert(images, labels, values)
     execution.add_to_dataset(values["valohai_dataset"])

@@ -21,6 +21,7 @@ from valohai_step.inputs import input_folder, input_paths, read_class_names
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError, list_first
+from yolov3_tf2.files.archive_entries import describe_nested
 
 PARAMETERS = {
     "size": {
@@ -138,8 +139,10 @@ def main():
     detector = build_detector(model, info, values)
     total, others = count_images(image_paths)
     if not total:
+        nested = describe_nested(others)
         raise InputError(
-            f"no images in {', '.join(map(str, image_paths))}; expected at least one."
+            f"no images in {', '.join(map(str, image_paths))}"
+            + (f", but {nested}." if nested else "; expected at least one.")
         )
     if others:
         logging.info(

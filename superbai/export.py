@@ -11,12 +11,18 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from superbai import export_json, label_json
+from superbai.download_archive import find_sample, open_labels
 from superbai.image_matching import match_images
-from superbai.label_archive import LabelArchive
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives, pixel_boxes
-from yolov3_tf2.files.image_kinds import is_image, is_image_file
+from yolov3_tf2.files.archive_entries import describe_nested
+from yolov3_tf2.files.image_kinds import (
+    is_image,
+    is_image_file,
+    is_image_name,
+    split_images,
+)
 from yolov3_tf2.files.images import SIXTEEN_BITS
 from yolov3_tf2.files.prepared_image import prepare_image
 
@@ -108,8 +114,10 @@ class Export:
         """Opens an export.
 
         Args:
-            images: list of `pathlib.Path`: zips and folders of images, and images.
-            labels: the zip or the folder of the label export.
+            images: list of `pathlib.Path`: zips and folders of images, and images. May
+                be empty, or have `labels` alone, if that holds the images too.
+            labels: the zip or the folder of the label export, or of the download of
+                superb-ai-cli or spb-cli.
             polygons_as_boxes: draw boxes around polygons and rotated boxes.
             include_unsubmitted: also convert images whose labels are not submitted yet,
                 if they have an object.
@@ -123,12 +131,19 @@ class Export:
         self.notes, self.gray_range = Notes(), None
         self._kinds = ("box", *(label_json.BOX_AROUND if polygons_as_boxes else ()))
         with ExitStack() as stack:
-            self._labels = stack.enter_context(closing(LabelArchive(labels)))
+            self._labels = stack.enter_context(closing(open_labels(labels)))
+            self.name = self._labels.name
+            if self._labels.holds_images and _are_same(images, labels):
+                images = []
+            elif not images:
+                raise InputError(
+                    f"{self.name} holds labels alone: give the images too, as --images "
+                    "FILE; only the folder of `superb download` holds both."
+                )
             self._images = [
                 stack.enter_context(archives.open_archive(path))
                 for path in _group_files(images)
             ]
-            self.name = self._labels.name
             self._check_images()
             self._read_project()
             self._read_items(include_unsubmitted, skip_missing)
@@ -207,7 +222,7 @@ class Export:
 
     def _read_label(self, item):
         return label_json.read_objects(
-            self._labels.load_json(item.label_name) if item.label_name else None,
+            self._labels.load_label(item.label_name) if item.label_name else None,
             self._classes,
             self._kinds,
             f"{self.name}: {item.label_name}",
@@ -215,8 +230,14 @@ class Export:
 
     def _check_images(self):
         for archive in self._images:
+            has_images = any(map(is_image_name, archive.files))
+            nested = "" if has_images else describe_nested(archive.files)
+            if nested and not split_images(archive)[0]:
+                raise InputError(f"{archive.name} holds no images, but {nested}.")
             parts = {part for e in archive.files for part in e.split("/")}
-            if {"project.json", "meta"} <= parts or not parts:
+            # A dataset of a download may be called so.
+            is_export = {"project.json", "meta"} <= parts and not find_sample(archive)
+            if is_export or not parts:
                 raise InputError(
                     f"{archive.name} holds "
                     f"{'a label export' if parts else 'no files'}; expected the image "
@@ -239,7 +260,11 @@ class Export:
 
     def _read_items(self, include_unsubmitted, skip_missing):
         identities, metas = self._labels.read_metas(include_unsubmitted, self.notes)
-        matched = match_images(identities, self._images, metas.keys())
+        if self._images:
+            archives.choose_encodings(self._images, map("/".join, identities))
+            matched = match_images(identities, self._images, metas.keys())
+        else:
+            matched = self._labels.match_images(metas.keys())
         by_name = len(matched.by_name & metas.keys())
         if by_name:
             reason = "images found by file name only, in another folder"
@@ -277,7 +302,9 @@ class Export:
         """Raises or counts labelled images that are not in the image archives."""
         missing = [_source_id(*i) for i in metas if i not in matched.entries]
         if missing and not skip_missing:
-            images = ", ".join(archive.name for archive in self._images)
+            images = ", ".join(archive.name for archive in self._images) or self.name
+            nested = describe_nested([f for a in self._images for f in a.files])
+            images += f" (which holds {nested})" if nested else ""
             raise InputError(
                 f"{len(missing)} of {len(metas)} labelled images are not in {images}, "
                 f"e.g. {', '.join(missing[:10])} (names with another extension, as in "
@@ -315,6 +342,11 @@ def _fit_boxes(boxes, size):
             if is_changed:
                 notes.changed[reason] += 1
     return fitted, notes
+
+
+def _are_same(paths, path):
+    """Returns whether none of `paths` is another one than `path`."""
+    return {each.resolve() for each in paths} <= {path.resolve()}
 
 
 def _group_files(paths):

@@ -32,6 +32,7 @@ class ImageFiles:
         groups = [path for path in paths if path not in loose] + [loose] * bool(loose)
         with contextlib.ExitStack() as stack:
             opened = [stack.enter_context(archives.open_archive(g)) for g in groups]
+            archives.choose_encodings(opened, map("/".join, identities))
             match = image_matching.match_images(identities, opened, set(identities))
             self._opened = stack.pop_all()
         self._entries = match.entries

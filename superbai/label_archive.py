@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from superbai import export_json, label_json
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files import archives
+from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.image_kinds import split_images
 from yolov3_tf2.files.json_values import as_dict, parse_json
 
@@ -36,6 +36,30 @@ class Meta(NamedTuple):
     is_submitted: bool
 
 
+def find_root(archive):
+    """Returns the folder of an archive that holds the whole export, with its slash.
+
+    Args:
+        archive: the result of `archives.open_archive`.
+
+    Returns:
+        The folder of project.json, "" if that is in none; None without project.json.
+
+    Raises:
+        InputError: there are several.
+    """
+    projects = [e for e in archive.files if e.rpartition("/")[2] == "project.json"]
+    if not projects:
+        return None
+    projects.sort(key=lambda e: (e.count("/"), e))
+    if len(projects) > 1 and projects[0].count("/") == projects[1].count("/"):
+        raise InputError(
+            f"{archive.name} holds several exports, {projects[0]} and {projects[1]}; "
+            "expected one."
+        )
+    return projects[0].removesuffix("project.json")
+
+
 class LabelArchive:
     """The zip or folder of a label export, open for reading.
 
@@ -44,15 +68,22 @@ class LabelArchive:
         project: the parsed project.json.
     """
 
-    def __init__(self, path):
-        self._archive = archives.open_archive(path)
-        try:
-            self.name = self._archive.name
-            self._root = self._find_root()
-            self.project = self._load_object(f"{self._root}project.json")
-        except BaseException:
-            self.close()
-            raise
+    holds_images = False
+
+    def __init__(self, archive):
+        """Reads project.json.
+
+        Args:
+            archive: the result of `archives.open_archive`; `close` closes it.
+
+        Raises:
+            InputError: it is not a label export.
+        """
+        self._archive, self.name = archive, archive.name
+        self._root = find_root(archive)
+        if self._root is None:
+            raise self._no_project()
+        self.project = self._load_object(f"{self._root}project.json")
 
     def close(self):
         self._archive.close()
@@ -71,6 +102,10 @@ class LabelArchive:
                 raise InputError(f"{where}: malformed JSON: {error}") from error
         return value
 
+    def load_label(self, entry):
+        """Returns the parsed label of a `Meta.label_name`."""
+        return self.load_json(entry)
+
     def read_metas(self, include_unsubmitted, notes):
         """Reads what the export says about each image.
 
@@ -83,17 +118,16 @@ class LabelArchive:
             A list of (dataset, data_key) of all images; and a dict from those that are
             converted to their `Meta`.
         """
-        prefix, files = f"{self._root}meta/", set(self._archive.files)
-        entries = sorted(
-            e for e in files if e.startswith(prefix) and e.endswith(".json")
-        )
-        if not entries:
-            raise self._no_metas(files)
-        entry_of, metas = {}, {}
+        files = set(self._archive.files)
+        prefix, entries = self._list_metas(files)
+        self._entry_of = entry_of = {}
+        metas = {}
         for entry in entries:
             where, path = f"{self.name}: {entry}", entry.removeprefix(prefix)
             try:
-                content = self._load_object(entry)
+                content = self._load_meta(entry, files)
+                if content is None:
+                    continue
                 identity = export_json.identity(content, path, where)
             except InputError as error:
                 # Its image is one of the export nevertheless.
@@ -117,6 +151,23 @@ class LabelArchive:
                 metas[identity] = meta
         return list(entry_of), metas
 
+    def _list_metas(self, files):
+        """Returns the folder of the metas, with its slash, and a list of them."""
+        prefix = f"{self._root}meta/"
+        entries = sorted(
+            e for e in files if e.startswith(prefix) and e.endswith(".json")
+        )
+        if not entries:
+            raise InputError(
+                f"{self.name}: expected a meta/<dataset>/<data_key>.json for every "
+                "image, got none."
+            )
+        return prefix, entries
+
+    def _load_meta(self, entry, files):
+        """Returns the parsed meta; None if the entry is another file."""
+        return self._load_object(entry)
+
     def _read_meta(self, content, entry, files, include_unsubmitted, notes):
         """Returns a `Meta`; None where the image is left out, and counts the reason."""
         where = f"{self.name}: {entry}"
@@ -130,16 +181,9 @@ class LabelArchive:
         if not is_submitted and not is_allowed:
             notes.left_out[f"images with status {status:.20}"] += 1
             return None
-        label_name = export_json.label_name(content, self._root, where)
-        if label_name not in files:
-            if is_submitted:
-                raise InputError(
-                    f"{where} names {label_name or 'no label'}, which is not in the "
-                    "archive; is the export incomplete?"
-                )
-            label_name = ""
+        label_name = self._find_label(content, entry, files, is_submitted)
         if export_json.is_in_consensus(content, where) and not label_json.has_objects(
-            label_name and self.load_json(label_name), f"{self.name}: {label_name}"
+            label_name and self.load_label(label_name), f"{self.name}: {label_name}"
         ):
             # The labels of several people exist, but none is decided on.
             notes.left_out["images whose consensus label is undecided"] += 1
@@ -152,42 +196,33 @@ class LabelArchive:
             is_submitted,
         )
 
+    def _find_label(self, content, entry, files, is_submitted):
+        """Returns the entry of the label of a meta; "" if it has none yet."""
+        where = f"{self.name}: {entry}"
+        label_name = export_json.label_name(content, self._root, where)
+        if label_name in files:
+            return label_name
+        if is_submitted:
+            raise InputError(
+                f"{where} names {label_name or 'no label'}, which is not in the "
+                "archive; is the export incomplete?"
+            )
+        return ""
+
     def _load_object(self, entry):
         where = f"{self.name}: {entry}"
         return as_dict(self.load_json(entry), where, optional=True)
 
-    def _find_root(self):
-        """Returns the folder that holds the whole export, with its slash, or ""."""
-        projects = [
-            e for e in self._archive.files if e.rpartition("/")[2] == "project.json"
-        ]
-        if not projects:
-            if split_images(self._archive)[0]:
-                raise InputError(
-                    f"{self.name} holds images and no project.json: are the inputs "
-                    "'images' and 'labels' swapped?"
-                )
-            raise InputError(
-                f"{self.name} holds other files and no project.json: expected the "
-                "label export of the Suite (Export, then Export history)."
-            )
-        projects.sort(key=lambda e: (e.count("/"), e))
-        if len(projects) > 1 and projects[0].count("/") == projects[1].count("/"):
-            raise InputError(
-                f"{self.name} holds several exports, {projects[0]} and {projects[1]}; "
-                "expected one."
-            )
-        return projects[0].removesuffix("project.json")
-
-    def _no_metas(self, files):
-        expected = "a meta/<dataset>/<data_key>.json for every image"
-        is_spb_download = any(
-            e.removesuffix(".json") in files and e.endswith(".json") for e in files
-        )
-        if is_spb_download:
+    def _no_project(self):
+        nested = describe_nested(self._archive.files)
+        if nested:
+            return InputError(f"{self.name} holds {nested}.")
+        if split_images(self._archive)[0]:
             return InputError(
-                f"{self.name}: this is the output of `spb download`, project.json and "
-                f"a JSON next to every image; expected the Suite's Export, with "
-                f"{expected}."
+                f"{self.name} holds images and no project.json: are the inputs "
+                "'images' and 'labels' swapped?"
             )
-        return InputError(f"{self.name}: expected {expected}, got none.")
+        return InputError(
+            f"{self.name} holds other files and no project.json: expected the "
+            "label export of the Suite (Export, then Export history)."
+        )

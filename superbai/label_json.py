@@ -95,6 +95,13 @@ def read_objects(label, classes, kinds, where):
     return Label(boxes, left_out, repeated)
 
 
+def list_classes(label, where):
+    """Yields the name, the id and the annotation type of the class of each object."""
+    for thing in _objects(label, where):
+        name, class_id = _class_name_and_id(thing)
+        yield name, class_id, _kind_and_coord(thing, where)[0]
+
+
 def has_objects(label, where):
     """Returns whether a label has any object, of any type."""
     return bool(_objects(label or None, where))
@@ -126,14 +133,17 @@ def _kind_and_coord(thing, where):
     return str(kind), coord
 
 
+def _class_name_and_id(thing):
+    name = thing.get("class_name") or thing.get("className") or thing.get("class")
+    return normalise_name(str(name or "")), thing.get("class_id", thing.get("classId"))
+
+
 def _class_of(thing, class_index, where):
     """Returns the class index of an object, and the id of its class if that is known.
 
     The id counts, or else the name.
     """
-    class_id = thing.get("class_id", thing.get("classId"))
-    name = thing.get("class_name") or thing.get("className") or thing.get("class")
-    name = normalise_name(str(name or ""))
+    name, class_id = _class_name_and_id(thing)
     index = None
     if class_id is not None:
         index = class_index.get(("id", str(class_id)))

@@ -161,7 +161,7 @@ class Project:
         """
         for stored in kept_objects:
             class_name, annotation_type = read_class(stored)
-            if not self.classes.has(class_name, annotation_type):
+            if self.classes.find_spelling(class_name, annotation_type) is None:
                 raise InputError(
                     f"{label.name}: its label has an object of class '{class_name}' "
                     f"({annotation_type}), which the project no longer has, so the "
@@ -211,13 +211,25 @@ class Project:
                         f"made {annotation_type} of class {class_id}."
                     )
             # As the Suite has stored them: the SDK's own form drops some of their keys.
-            objects[:0] = kept_objects
+            objects[:0] = map(self._as_spelled, kept_objects)
             answer = handle.update_info().result or {}
             expected_ids = [*(stored["id"] for stored in kept_objects), *new_boxes]
             if [one["id"] for one in answer.get("objects") or []] != expected_ids:
                 raise requests.RequestException("the Suite holds other boxes than sent")
 
         self._sdk.call(f"{label.name}: cannot store its boxes", store)
+
+    def _as_spelled(self, stored):
+        """Returns an object with its class as the project spells it.
+
+        The SDK looks the class up by its exact name.
+        """
+        class_name, annotation_type = read_class(stored)
+        spelling = self.classes.find_spelling(class_name, annotation_type)
+        if spelling == class_name:
+            return stored
+        key = "class_name" if "class_name" in stored else "className"
+        return {**stored, key: spelling}
 
     def set_tags(self, label, tags):
         """Sets the tags of a label."""

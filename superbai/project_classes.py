@@ -41,6 +41,7 @@ class ProjectClasses:
         self.suite_names = {normalise_name(c["name"]): c["name"] for c in boxes}
         self._types = {normalise_name(c["name"]): c["annotation_type"] for c in classes}
         self._names_and_types = {(c["name"], c["annotation_type"]) for c in classes}
+        self._spellings = {(normalise_name(n), t): n for n, t in self._names_and_types}
         counts = Counter(
             normalise_name(c["name"]) for c in (classes if by_name_only else boxes)
         )
@@ -77,6 +78,15 @@ class ProjectClasses:
                 + "."
             )
 
-    def has(self, suite_name, annotation_type):
-        """Tells whether there is a class of this spelling and type."""
-        return (suite_name, annotation_type) in self._names_and_types
+    def find_spelling(self, class_name, annotation_type):
+        """Returns the project's spelling of a class of this type; None without one.
+
+        Args:
+            class_name: in any spelling, as an older label may have another one.
+            annotation_type: its type.
+        """
+        if (class_name, annotation_type) in self._names_and_types:
+            return class_name
+        if not isinstance(class_name, str):
+            return None
+        return self._spellings.get((normalise_name(class_name), annotation_type))

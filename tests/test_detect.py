@@ -358,5 +358,6 @@ def test_detect_refuses_a_checkpoint_of_another_class_count(
 def test_detect_refuses_a_zip_without_images(run_script, outputs, files, tmp_path):
     with zipfile.ZipFile(tmp_path / "none.zip", "w") as archive:
         archive.writestr("notes.txt", b"not an image")
+        archive.writestr("cam.zip", b"PK")
     process = detect(run_script, outputs, files, tmp_path / "none.zip")
-    refused(process, outputs, "no images in", "none.zip")
+    refused(process, outputs, "no images in", "none.zip, but the zip cam.zip; unpack")

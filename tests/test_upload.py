@@ -1014,7 +1014,7 @@ def test_an_object_of_a_class_that_is_gone(upload, server, tmp_path, replace):
 
 def test_class_names_that_are_spelled_in_two_ways(upload, server, tmp_path):
     apart = unicodedata.normalize("NFD", "사람")
-    server.add_project("P", [("car ", "box"), (apart, "box")])
+    project = server.add_project("P", [("car ", "box"), (apart, "box")])
     label = server.add_asset("P", "ds", "a.jpg", encode())
     boxes = {"ds/a.jpg": [("car", [1, 2, 3, 4]), ("사람", [5, 5, 9, 9])]}
     annotations = write_coco(tmp_path / "c.json", boxes)
@@ -1022,6 +1022,14 @@ def test_class_names_that_are_spelled_in_two_ways(upload, server, tmp_path):
     assert status == 0 and counts(facts) == [1, 0, 0, 0], output
     assert [one["class_name"] for one in label.objects] == ["car ", apart]
     assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
+    # A person's box whose class is spelled in the other way is kept.
+    coord = {"x": 1, "y": 1, "width": 9, "height": 9}
+    theirs = project.object(apart, "box", coord, class_name="사람")
+    label = server.add_asset("P", "ds", "b.jpg", encode(), objects=[theirs])
+    annotations = write_coco(tmp_path / "b.json", {"ds/b.jpg": boxes["ds/a.jpg"]})
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 0 and counts(facts) == [0, 1, 0, 0], output
+    assert [one["class_name"] for one in label.objects] == [apart, "car ", apart]
     server.add_project("P", [("car ", "box"), ("car", "box"), ("사람", "box")])
     assert "several classes are named car" in upload("--annotations", annotations)[1]
 

@@ -5,6 +5,7 @@ from the latest local outputs (see `local_outputs.py`).
 """
 
 import atexit
+import lzma
 import os
 import shutil
 import tarfile
@@ -19,7 +20,7 @@ from absl import logging
 from valohai_step import downloads, local_outputs
 from valohai_step.local_outputs import STATE
 from valohai_step.parameters import read_option
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, shorten
 from yolov3_tf2.names import normalise_name
 
 DOWNLOADS = STATE / "downloads"
@@ -28,8 +29,14 @@ _ARCHIVE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     RuntimeError,
+)
+# Of those that the standard library unpacks.
+_ARCHIVE_ENDINGS = (
+    *(".zip", ".tar", ".tar.gz", ".tgz"),
+    *(".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
 )
 LOGGED_FILES = 3  # How many files of an input the log names.
 
@@ -185,7 +192,7 @@ def _extract_archive(path):
     Raises:
         InputError: the archive is damaged.
     """
-    if not path.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+    if not path.name.endswith(_ARCHIVE_ENDINGS):
         return [path]
     folder = tempfile.mkdtemp(prefix="input-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -195,9 +202,13 @@ def _extract_archive(path):
         shutil.unpack_archive(path, folder, **options)
     except (shutil.ReadError, *_ARCHIVE_ERRORS) as error:
         raise InputError(
-            f"{path}: cannot be unpacked ({error}); is the download complete?"
+            f"{path}: cannot be unpacked ({shorten(error)}); is the download complete?"
         ) from error
     except OSError as error:
+        if error.errno is None:  # Of a damaged bzip2, and not of the system.
+            raise InputError(
+                f"{path}: cannot be unpacked ({error}); is the download complete?"
+            ) from error
         raise OSError(
             f"{path}: cannot be unpacked into {folder}: {error.strerror or error}; set "
             "TMPDIR to a folder with more space."

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from absl import flags, logging
 from tqdm import tqdm
 
-from yolov3_tf2.errors import InputError, describe, reason
+from yolov3_tf2.errors import InputError, describe, one_line, reason
 
 # Windows has no SIGHUP.
 _STOP_SIGNALS = [
@@ -71,10 +71,15 @@ def set_up_logging():
 
 
 class _StepFormatter(python_logging.Formatter):
-    """Marks warnings as such; errors say so themselves."""
+    """Marks warnings as such; errors say so themselves.
+
+    A message is one line, whatever names are in it, unless its format has line ends.
+    """
 
     def format(self, record):
         message = super().format(record)
+        if not record.exc_info and "\n" not in str(record.msg):
+            message = one_line(message)
         is_warning = record.levelno == python_logging.WARNING
         return f"WARNING: {message}" if is_warning else message
 

@@ -3,16 +3,44 @@
 import errno
 import os
 import re
+import unicodedata
 from contextlib import contextmanager
+
+# Control characters, separators of lines and paragraphs, and halves of surrogate pairs.
+_NOT_IN_LINES = ("Cc", "Zl", "Zp", "Cs")
 
 
 class InputError(ValueError):
     """An input or parameter that cannot be used.
 
-    The message says where, what was expected, what was found and the likely cause. A
-    step prints only the message and exits with status 1. Any other exception is a
-    defect of the program and keeps its traceback.
+    The message says where, what was expected, what was found and the likely cause. It
+    is one line, see `one_line`, whatever names are in it. A step prints only the
+    message and exits with status 1. Any other exception is a defect of the program and
+    keeps its traceback.
     """
+
+    def __init__(self, message=""):
+        super().__init__(one_line(str(message)))
+
+
+def one_line(text):
+    """Returns a text with its line ends and control characters as escapes.
+
+    A name can have them, and must neither break a line of the log nor, as escape
+    sequences of a terminal, change what is shown.
+
+    Example:
+        >>> one_line("a\\nb\\x1b[2J")
+        'a\\\\nb\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in _NOT_IN_LINES
+        else c
+        for c in text
+    )
 
 
 # What a full, limited or read-only disk answers. The error of a file that is already
@@ -109,11 +137,14 @@ def describe(error):
     """
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        names = [str(name) for name in (error.filename, error.filename2) if name]
+        names = (error.filename, error.filename2)
+        names = [one_line(str(name)) for name in names if name]
         subject = " to ".join(names) or ("a file" if is_write_error(error) else "")
         verb = " cannot be written" if is_write_error(error) else ""
         text = f"{subject}{verb}: {error.strerror}" if subject else error.strerror
-    return " ".join(without_staging(text).split())
+    text = without_staging(text)
+    # Those of this project are one line, with the spaces of the names in them.
+    return text if isinstance(error, InputError) else one_line(" ".join(text.split()))
 
 
 def without_staging(text):
@@ -137,4 +168,4 @@ def reason(error):
 
 def shorten(message):
     """Returns a message of another package as one line of at most 500 characters."""
-    return " ".join(str(message).split())[:500]
+    return one_line(" ".join(str(message).split()))[:500]

@@ -509,6 +509,9 @@ def test_no_annotations(tmp_path):
         r"\(\.xml\) files, got 1 others: are these the images",
     ):
         annotations.read_annotations([tmp_path])
+    (tmp_path / "labels.zip").write_bytes(b"")
+    with pytest.raises(InputError, match=r"got the zip labels\.zip; unpack it first"):
+        annotations.read_annotations([tmp_path])
     with pytest.raises(InputError, match="no annotations in no files"):
         annotations.read_annotations([])
     with pytest.raises(

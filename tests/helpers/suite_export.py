@@ -4,6 +4,7 @@
 are, anything else as JSON. A test bends these dicts before `open_export` writes them.
 """
 
+import hashlib
 import io
 import json
 import struct
@@ -119,6 +120,29 @@ def build(items, spelling="0.6.5", classes=CLASSES):
     return images, labels
 
 
+def build_download(items, spelling="0.6.5", classes=CLASSES):
+    """Returns the entries of the folder that `superb download` writes.
+
+    What `build` has in a meta, in its label and as an image is `<dataset>/<key>` and a
+    JSON beside it; the extension that the zip of images adds is not there.
+    """
+    _, labels = build(items, spelling, classes)
+    entries = {"project.json": labels["project.json"]}
+    for number, item in enumerate(items):
+        path = f"{item['dataset']}/{item['key'].lstrip('/')}"
+        entries[f"{path}.json"] = {
+            "id": str(number),
+            "status": item["status"],
+            "tags": [{"name": tag} for tag in item["tags"]],
+            "workapp": "IMAGE_SIESTA",
+            "result": labels[f"labels/{number}.json"],
+            "dataset": item["dataset"],
+            "data_key": item["key"],
+        }
+        entries[path] = item["encoded"]
+    return entries
+
+
 def meta_name(key, dataset="ds"):
     """The entry of an image's meta in the zip of labels."""
     return f"meta/{dataset}/{key.lstrip('/')}.json"
@@ -151,6 +175,29 @@ def write_zip(path, entries, compression=zipfile.ZIP_DEFLATED):
             archive.writestr(
                 name, content if isinstance(content, bytes) else _json(content)
             )
+    return path
+
+
+def write_raw_zip(path, entries, extra=b""):
+    """Writes a zip whose names are bytes of an encoding that is not declared.
+
+    Args:
+        entries: dict from the bytes of a name, at least 8, to its content.
+        extra: the extra field of every entry.
+    """
+    places = {}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for raw, content in entries.items():
+            place = hashlib.sha256(raw).hexdigest() * (1 + len(raw) // 64)
+            places[place[: len(raw)].encode()] = raw
+            entry = zipfile.ZipInfo(place[: len(raw)])
+            entry.extra = extra
+            content = content if isinstance(content, bytes) else _json(content)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    written = path.read_bytes()
+    for place, raw in places.items():
+        written = written.replace(place, raw)
+    path.write_bytes(written)
     return path
 
 

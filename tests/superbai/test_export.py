@@ -696,13 +696,33 @@ def test_zips_without_what_they_should_hold_are_refused(tmp_path):
 
 def test_an_export_without_metas_is_refused(tmp_path):
     images, labels = build([labelled("a.jpg")])
-    # The layout of `spb download`.
     labels = {"project.json": labels["project.json"]}
     refused(tmp_path, images, labels, "labels.zip: expected a meta/<dataset>")
-    labels |= {"ds/a.jpg.json": {}, "ds/a.jpg": suite_export.encoded_image()}
-    refused(
-        tmp_path, images, labels, "labels.zip: this is the output of `spb download`"
-    )
+
+
+def test_an_export_without_images_is_refused(tmp_path):
+    _, labels = build([labelled("a.jpg")])
+    path = suite_export.write_zip(tmp_path / "labels.zip", labels)
+    with pytest.raises(
+        InputError, match=r"labels\.zip holds labels alone: give the im"
+    ):
+        Export([], path)
+
+
+@pytest.mark.parametrize("inner", ["a.zip", "images/cam 1.ZIP", "b.tar.gz", "c.tgz"])
+def test_an_archive_in_an_archive_is_named(tmp_path, inner):
+    images, labels = build([labelled("a.jpg"), labelled("b.jpg")])
+    nested = {inner: b"PK"}
+    kind = "zip" if inner.lower().endswith("zip") else "tar"
+    advice = f"the {kind} {inner}; unpack it first, or give it directly"
+    refused(tmp_path, nested, labels, f"images.zip holds no images, but {advice}")
+    refused(tmp_path, images, nested, f"labels.zip holds {advice}")
+    images.pop("ds/b.jpg.jpg")
+    refused(tmp_path, images | nested, labels, "1 of 2 labelled images", advice)
+    # Images need no extension.
+    _, labels = build([labelled("b")])
+    images = {"ds/b": suite_export.encoded_image(), **nested}
+    assert read_all(tmp_path, images, labels)[0]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import suite_export
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from superbai.export import Export
 from yolov3_tf2.names import normalise_name
 
 WIDTH, HEIGHT = suite_export.WIDTH, suite_export.HEIGHT
@@ -142,16 +143,20 @@ def clipped(box):
     wrapped=st.booleans(),
     polygons=st.booleans(),
     unsubmitted=st.booleans(),
+    downloaded=st.booleans(),
 )
 def test_what_is_written_is_read(
-    export, tags_are_objects, slash, wrapped, polygons, unsubmitted
+    export, tags_are_objects, slash, wrapped, polygons, unsubmitted, downloaded
 ):
     generation, classes, truth = export
     kinds = ("box", "polygon", "rbox") if polygons else ("box",)
-    images, labels = suite_export.build([p for p, _ in truth], generation, classes)
-    for name, content in labels.items():
-        if name.startswith("meta/") and content:
-            if tags_are_objects:
+    items = [item for item, _ in truth]
+    images, labels = suite_export.build(items, generation, classes)
+    if downloaded:  # The folder of `superb download`, with the images in it.
+        labels = suite_export.build_download(items, generation, classes)
+    for content in labels.values():
+        if isinstance(content, dict) and "data_key" in content:
+            if tags_are_objects and not downloaded:  # There they are so already.
                 content["tags"] = [{"name": tag} for tag in content["tags"]]
             if slash:
                 content["data_key"] = "/" + content["data_key"]
@@ -180,13 +185,12 @@ def test_what_is_written_is_read(
             )
     assume(any(unsubmitted or p["status"] == "SUBMITTED" for p, _ in truth))
     with tempfile.TemporaryDirectory() as folder:
-        opened = suite_export.open_export(
-            Path(folder),
-            images,
-            labels,
-            polygons_as_boxes=polygons,
-            include_unsubmitted=unsubmitted,
-        )
+        options = {"polygons_as_boxes": polygons, "include_unsubmitted": unsubmitted}
+        if downloaded:
+            path = suite_export.write_zip(Path(folder) / "labels.zip", labels)
+            opened = Export([], path, **options)
+        else:
+            opened = suite_export.open_export(Path(folder), images, labels, **options)
         with opened:
             assert opened.class_names == names
             records = suite_export.read_items(opened)

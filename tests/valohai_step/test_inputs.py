@@ -1,6 +1,9 @@
 """Class files and patterns; inputs as a user gives them are in tests/test_steps.py."""
 
+import io
 import json
+import random
+import tarfile
 import unicodedata
 
 import pytest
@@ -27,6 +30,22 @@ def test_class_names_are_compared_in_one_form(tmp_path):
     path.write_text(f"{decomposed}\n{composed}\n", encoding="utf-8")
     with pytest.raises(InputError, match=f"got {composed} more than once"):
         read_class_names(path)
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "txz"])
+def test_a_tar_of_any_compression_is_unpacked(tmp_path, ending):
+    path, mode = tmp_path / f"data.{ending}", ending.rpartition(".")[2]
+    mode = {"tar": "", "tgz": "gz", "tbz2": "bz2", "txz": "xz"}.get(mode, mode)
+    content = random.Random(0).randbytes(50_000)
+    with tarfile.open(path, f"w:{mode}") as tar:
+        member = tarfile.TarInfo("train/a.tfrecord")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    (file,) = inputs._extract_archive(path)
+    assert file.name == "a.tfrecord" and file.read_bytes() == content
+    path.write_bytes(path.read_bytes()[:20_000] + bytes(99))
+    with pytest.raises(InputError, match=r"data\.\w.*: cannot be unpacked \("):
+        inputs._extract_archive(path)
 
 
 def test_a_path_comes_before_a_pattern(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from yolov3_tf2.errors import InputError, collecting, raise_collected
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.annotated_image import AnnotatedImage, Box, fit_box
+from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.coco_annotations import read_coco
 from yolov3_tf2.files.json_values import expect
 from yolov3_tf2.files.pixel_boxes import TOLERANCE_PX
@@ -47,9 +48,9 @@ def read_annotations(paths, *, voc_first_pixel=1):
             another file; or there are no files. Of several damaged files, the first ten
             are named.
     """
-    report, by_name, num_files, errors = Counter(), {}, 0, []
+    report, by_name, num_files, errors, others = Counter(), {}, 0, [], []
     for path in paths:
-        for where, content in _read_files(path, report):
+        for where, content in _read_files(path, others):
             num_files += 1
             images = []
             with collecting(errors):
@@ -66,11 +67,14 @@ def read_annotations(paths, *, voc_first_pixel=1):
                         "images in two folders have the same name?"
                     )
     raise_collected(errors, f"of {num_files} annotation files")
+    if others:
+        report["other files"] += len(others)
     if not num_files:
+        others_found = f"{len(others)} others: are these the images?"
+        found = describe_nested(others) or others_found
         raise InputError(
             f"no annotations in {', '.join(map(str, paths)) or 'no files'}; expected "
-            "COCO (.json) or Pascal VOC (.xml) files, got "
-            f"{report['other files']} others: are these the images?"
+            f"COCO (.json) or Pascal VOC (.xml) files, got {found}"
         )
     return list(by_name.values()), report
 
@@ -101,8 +105,8 @@ def clip_to_image(annotated, size, report):
     return annotated._replace(size=size, boxes=tuple(boxes))
 
 
-def _read_files(path, report):
-    """Yields what to call a file, and its bytes; counts files of other endings."""
+def _read_files(path, others):
+    """Yields what to call a file, and its bytes; lists files of other endings."""
     if not archives.is_archive(path):
         yield str(path), path.read_bytes()
         return
@@ -110,7 +114,7 @@ def _read_files(path, report):
         for name in archive.files:
             limit = _LIMITS.get(PurePosixPath(name).suffix.lower())
             if limit is None:
-                report["other files"] += 1
+                others.append(name)
             else:
                 yield f"{archive.name}: {name}", archive.read(name, limit)
 

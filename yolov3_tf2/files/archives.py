@@ -1,45 +1,13 @@
-"""Zips, tars and folders: list the files and read them in place.
-
-A zip is checked when it is opened and again before each entry is read: no entry can
-reach outside the archive or unpack to more memory than the limits below allow.
-"""
+"""Zips, tars and folders: list the files and read them in place."""
 
 import os
-import stat
-import struct
-import zipfile
-import zlib
-from contextlib import ExitStack
 from pathlib import Path
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.archive_entries import (
-    MAX_ENTRY_BYTES,
-    check_growth,
-    check_size,
-    decode_name,
-    is_hidden,
-    leaves_archive,
-    refuse_entry,
-)
-from yolov3_tf2.files.positional_file import open_positional
+from yolov3_tf2.files.archive_entries import MAX_ENTRY_BYTES, check_size, is_hidden
+from yolov3_tf2.files.name_encodings import known_parts
 from yolov3_tf2.files.tars import Tar, is_tar
-
-_UTF8 = 1 << 11  # Flag of an entry whose name is in UTF-8.
-# For bzip2 and LZMA, there is no bound on how far they expand.
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-# What zipfile raises for a damaged file, depending on where the damage is.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    NotImplementedError,
-)
+from yolov3_tf2.files.zips import Zip
 
 
 def open_archive(path):
@@ -51,7 +19,7 @@ def open_archive(path):
     Returns:
         A `Zip`, a `Tar` or a `Folder`. All are context managers and have `name`, for
         error messages; `files`, a list of the names of their files, without the files
-        that macOS and editors add; `read` and `read_start`.
+        that macOS and editors add; `read` and `read_start`; and `choose_encoding`.
 
     Raises:
         InputError: the file is not a zip, or cannot be read safely.
@@ -73,122 +41,26 @@ def is_archive(path):
     return is_tar(path)
 
 
-class Zip:
-    """A zip that is open for reading; see `open_archive`.
+def choose_encodings(opened, paths):
+    """Decodes the names of files anew where an archive does not declare their encoding.
 
-    Forked processes can read from it too, each at its own position.
+    Of several encodings, each archive takes the one in which most names are known. Its
+    `files` may change.
+
+    Args:
+        opened: list of open archives.
+        paths: iterable of the paths that its files are known to have.
     """
-
-    def __init__(self, path):
-        self.name = str(path)
-        self._file = open_positional(path)
-        with ExitStack() as stack:
-            stack.enter_context(self._file)
-            try:
-                self._zip = zipfile.ZipFile(self._file)
-            except _DAMAGE as error:
-                self._file.seek(0)
-                start = self._file.read(12)
-                raise InputError(
-                    f"{path} is not a zip archive (starts with {start!r}, {error}): "
-                    "the download is incomplete, or its link had expired; download it "
-                    "again."
-                ) from error
-            # zipfile keeps 540 bytes for each entry, 540 MB for 1,000,000 of them; it
-            # needs a little more than that to open the file anyway.
-            names = self._check_entries(path.stat().st_size)
-            stack.pop_all()
-        self.files = [name for name in names if not is_hidden(name)]
-        # What the zip itself calls the few files whose names were decoded again.
-        self._stored_names = {
-            name: stored for name, stored in names.items() if name != stored
-        }
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
-    def close(self):
-        self._zip.close()
-        self._file.close()
-
-    def read(self, name, limit=MAX_ENTRY_BYTES):
-        """Reads one file.
-
-        Args:
-            name: one of `files`.
-            limit: the most bytes that the file may have.
-
-        Raises:
-            InputError: the file is larger, its checksum is wrong, or it is damaged.
-        """
-        entry = self._zip.getinfo(self._stored_names.get(name, name))
-        check_size(self.name, name, entry.file_size, limit)
-        try:
-            with self._zip.open(entry) as file:
-                # No more than a header states, which may be wrong, is unpacked. In one
-                # piece, as copying takes a tenth of the time of a conversion.
-                content = file.read(entry.file_size + 1)
-            if len(content) != entry.file_size:
-                raise EOFError(f"{len(content):,} of {entry.file_size:,} bytes")
-        except _DAMAGE as error:
-            raise self._damaged(name, error) from error
-        return content
-
-    def read_start(self, name, number):
-        """Returns the first bytes of a file, at most `number`; see `read`."""
-        entry = self._zip.getinfo(self._stored_names.get(name, name))
-        try:
-            with self._zip.open(entry) as file:
-                return file.read(number)
-        except _DAMAGE as error:
-            raise self._damaged(name, error) from error
-
-    def _damaged(self, name, error):
-        return InputError(
-            f"{self.name}: cannot read '{name}': {error}; is the archive damaged?"
-        )
-
-    def _check_entries(self, packed_bytes):
-        """Returns a dict from the names of the files to what the zip calls them."""
-        names, unpacked_bytes = {}, 0
-        for entry in self._zip.infolist():
-            name = _decoded_name(entry).replace("\\", "/")
-            if leaves_archive(name):
-                raise self._refuse(
-                    name, "leaves the archive; expected a path inside it"
-                )
-            if stat.S_ISLNK(entry.external_attr >> 16):
-                raise self._refuse(name, "is a symbolic link; expected a file")
-            if entry.flag_bits & 1:
-                raise self._refuse(
-                    name, "is encrypted; expected a zip without a password"
-                )
-            if entry.compress_type not in _METHODS:
-                method = zipfile.compressor_names.get(entry.compress_type, "unknown")
-                raise self._refuse(
-                    name, f"is compressed by {method}; expected deflate or none"
-                )
-            if entry.header_offset >= packed_bytes:
-                raise self._refuse(
-                    name, "starts after the end of the file: the archive is damaged"
-                )
-            if not name.endswith("/"):
-                twin = self._zip.getinfo(names.setdefault(name, entry.filename))
-                if (twin.CRC, twin.file_size) != (entry.CRC, entry.file_size):
-                    raise self._refuse(name, "is there twice, with different contents")
-                unpacked_bytes += entry.file_size
-        check_growth(self.name, packed_bytes, unpacked_bytes)
-        return names
-
-    def _refuse(self, name, reason):
-        return refuse_entry(self.name, name, reason)
+    if any(archive.has_undeclared_names for archive in opened):
+        known = known_parts(paths)
+        for archive in opened:
+            archive.choose_encoding(known)
 
 
 class Folder:
     """A folder with all its subfolders, or some of its files; see `open_archive`."""
+
+    has_undeclared_names = False
 
     def __init__(self, path, paths=None):
         self.name = str(path)
@@ -210,6 +82,9 @@ class Folder:
 
     def close(self):
         pass
+
+    def choose_encoding(self, known):
+        """Does nothing, as the system declares the encoding; see `Zip`."""
 
     def read(self, name, limit=MAX_ENTRY_BYTES):
         """Reads one file; see `Zip.read`."""
@@ -246,11 +121,3 @@ def _walk(folder):
         # A link to a parent folder would never end.
         folders[:] = [f for f in folders if os.path.realpath(Path(at, f)) not in seen]
         yield from (Path(at, name) for name in names)
-
-
-def _decoded_name(entry):
-    """Returns the name of an entry, also where UTF-8 or Korean is not declared."""
-    if entry.flag_bits & _UTF8 or entry.filename.isascii():
-        return entry.filename
-    raw = entry.filename.encode("cp437")  # zipfile has decoded it so.
-    return decode_name(raw) or entry.filename

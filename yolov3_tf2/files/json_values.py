@@ -7,9 +7,8 @@ expected and what was found. `where` names the file and the place in it.
 import json
 import math
 import re
-import unicodedata
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, one_line
 from yolov3_tf2.names import normalise_name
 
 # float() reads more: nan, 1_000, digits of other scripts.
@@ -95,10 +94,7 @@ def text_as_number(text, where):
 
 def is_one_line(value):
     """Returns whether a value is a text without line ends and control characters."""
-    # "Cs" is half of a surrogate pair, which UTF-8 cannot hold.
-    return isinstance(value, str) and not any(
-        unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") for c in value
-    )
+    return isinstance(value, str) and one_line(value) == value
 
 
 def as_text(value, where):

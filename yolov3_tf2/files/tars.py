@@ -7,27 +7,57 @@ order of their labels: it is unpacked to a temporary file first.
 import bz2
 import gzip
 import lzma
+import re
 import tarfile
 import tempfile
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, shorten
 from yolov3_tf2.files import archive_entries
+from yolov3_tf2.files.name_encodings import decode_known_names, decode_names
 from yolov3_tf2.files.positional_file import open_positional
 
+try:
+    from backports import zstd  # Python's own from 3.14 on.
+except ImportError:
+    zstd = None
+
 _CHUNK_BYTES = 2**20
-_OPEN_BY_START = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-# Each entry has a header of a block, with this text in it.
-_BLOCK_BYTES, _MAGIC, _MAGIC_OFFSET = 512, b"ustar", 257
+_BLOCK_BYTES = 512  # Each entry has a header of one block.
 
 # What a damaged file raises, depending on its compression.
-_DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+_DAMAGE = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError),
+    *([zstd.ZstdError] if zstd else []),
+)
+
+
+def _open_zstd(path, mode):
+    if zstd is None:
+        raise InputError(
+            f"{path}: the package that unpacks Zstandard is not installed; pip install "
+            "backports.zstd, or compress the tar by gzip."
+        )
+    return zstd.open(path, mode)
+
+
+_OPEN_BY_START = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"\x28\xb5\x2f\xfd": _open_zstd,
+    b"\x50\x2a\x4d\x18": _open_zstd,  # As pzstd begins its files.
+}
 
 
 def is_tar(path):
-    """Returns whether a file is a tar, compressed or not, by its first bytes."""
+    """Returns whether a file is a tar, compressed or not, by its first bytes.
+
+    Raises:
+        InputError: it is compressed, and the package that unpacks it is missing.
+    """
     with path.open("rb") as file:
         start = file.read(_BLOCK_BYTES)
     opener = _find_opener(start)
@@ -35,26 +65,39 @@ def is_tar(path):
         try:
             with opener(path, "rb") as file:
                 start = file.read(_BLOCK_BYTES)
+        except InputError:
+            raise
         except _DAMAGE:
-            return path.name.lower().endswith(".tgz") or ".tar." in path.name.lower()
-    return start.startswith(_MAGIC, _MAGIC_OFFSET)
+            return re.search(r"\.(tar\.|t\w+$)", path.name.lower()) is not None
+    try:
+        # Not by the text "ustar", which the oldest tars do not have.
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 class Tar:
-    """A tar that is open for reading, with the attributes of `archives.Zip`."""
+    """A tar that is open for reading, with the attributes of `zips.Zip`."""
 
     def __init__(self, path):
         self.name = str(path)
         with ExitStack() as stack:
             try:
                 self._file = stack.enter_context(self._open(path))
-                self._places = self._list_files()
+                self._members = self._list_members()
+            except InputError:
+                raise
             except _DAMAGE as error:
                 raise InputError(
-                    f"{path}: cannot read this tar ({error}); is the download complete?"
+                    f"{path}: cannot read this tar ({shorten(error)}); is the download "
+                    "complete?"
                 ) from error
+            self._raw_names = [raw for raw, name, _ in self._members if name is None]
+            self._take_names(decode_names(self._raw_names))
+            if not self._raw_names:
+                self._members = []  # Not needed again.
             self._open_file = stack.pop_all()
-        self.files = [n for n in self._places if not archive_entries.is_hidden(n)]
 
     def __enter__(self):
         return self
@@ -65,13 +108,24 @@ class Tar:
     def close(self):
         self._open_file.close()
 
+    @property
+    def has_undeclared_names(self):
+        """See `zips.Zip`."""
+        return bool(self._raw_names)
+
+    def choose_encoding(self, known):
+        """Decodes the names of undeclared encoding anew; see `zips.Zip`."""
+        decoded = decode_known_names(self._raw_names, known)
+        if decoded != self._decoded:
+            self._take_names(decoded)
+
     def read(self, name, limit=archive_entries.MAX_ENTRY_BYTES):
-        """Reads one file; see `archives.Zip.read`."""
+        """Reads one file; see `zips.Zip.read`."""
         archive_entries.check_size(self.name, name, self._places[name][1], limit)
         return self._read(name)
 
     def read_start(self, name, number):
-        """Returns the first bytes of a file; see `archives.Zip.read_start`."""
+        """Returns the first bytes of a file; see `zips.Zip.read_start`."""
         return self._read(name, number)
 
     def _read(self, name, number=None):
@@ -99,40 +153,74 @@ class Tar:
         ):
             while chunk := packed.read(_CHUNK_BYTES):
                 unpacked_bytes += len(chunk)
-                archive_entries.check_growth(self.name, packed_bytes, unpacked_bytes)
                 unpacked.write(chunk)
+                archive_entries.check_growth(
+                    self.name,
+                    packed_bytes,
+                    unpacked_bytes,
+                    lambda: _find_largest(unpacked),
+                )
             unpacked.flush()
             # It stays on the disk until it is closed, without a name.
             return open_positional(Path(unpacked.name))
 
-    def _list_files(self):
-        """Returns a dict from name to the place and size of its bytes."""
-        places = {}
+    def _list_members(self):
+        """Returns a list of (bytes of the name, name, place) of all members.
+
+        The name is None where it is not ASCII and its encoding is not declared. The
+        place is the offset and size of the content; None for a folder.
+        """
+        members = []
         with tarfile.open(fileobj=self._file, mode="r:") as tar:
             for member in tar:
-                name = self._check_member(member)
-                if member.isreg():
-                    if name in places:
-                        reason = "is there twice"
-                        raise archive_entries.refuse_entry(self.name, name, reason)
-                    places[name] = (member.offset_data, member.size)
+                raw = member.name.encode("utf-8", "surrogateescape")
+                is_declared = member.name.isascii() or "path" in member.pax_headers
+                name = raw.decode("utf-8", "replace") if is_declared else None
+                reason = ""
+                if not (member.isreg() or member.isdir()):
+                    reason = "is a link or a device; expected a file"
+                elif member.sparse is not None:
+                    reason = "is stored with gaps; expected a whole file"
+                if reason:
+                    shown = name or decode_names([raw])[0]
+                    raise archive_entries.refuse_entry(self.name, shown, reason)
+                place = (member.offset_data, member.size) if member.isreg() else None
+                members.append((raw if name is None else None, name, place))
                 tar.members.clear()  # It keeps 1 kB for each.
-        return places
+        return members
 
-    def _check_member(self, member):
-        raw = member.name.encode("utf-8", "surrogateescape")
-        name = archive_entries.decode_name(raw) or raw.decode("utf-8", "replace")
-        name = name.replace("\\", "/").removeprefix("./")
-        reason = ""
-        if archive_entries.leaves_archive(name):
-            reason = "leaves the archive; expected a path inside it"
-        elif not (member.isreg() or member.isdir()):
-            reason = "is a link or a device; expected a file"
-        elif member.sparse is not None:
-            reason = "is stored with gaps; expected a whole file"
-        if reason:
-            raise archive_entries.refuse_entry(self.name, name, reason)
-        return name
+    def _take_names(self, decoded):
+        """Lists the files; `decoded` has the names of `_raw_names`."""
+        self._decoded, left, places = decoded, iter(decoded), {}
+        for _, name, place in self._members:
+            name = next(left) if name is None else name
+            name = name.replace("\\", "/").removeprefix("./")
+            reason = ""
+            if archive_entries.leaves_archive(name):
+                reason = "leaves the archive; expected a path inside it"
+            elif place and name in places:
+                reason = "is there twice"
+            if reason:
+                raise archive_entries.refuse_entry(self.name, name, reason)
+            if place:
+                places[name] = place
+        self._places = places
+        self.files = [name for name in places if not archive_entries.is_hidden(name)]
+
+
+def _find_largest(unpacked):
+    """Returns the name and size of the largest member at the start of a tar."""
+    largest = ("", 0)
+    unpacked.flush()
+    unpacked.seek(0)
+    # The end of the tar is missing.
+    with suppress(*_DAMAGE), tarfile.open(fileobj=unpacked, mode="r:") as tar:
+        for member in tar:
+            if member.size >= largest[1]:
+                raw = member.name.encode("utf-8", "surrogateescape")
+                largest = (decode_names([raw])[0], member.size)
+            tar.members.clear()
+    return largest
 
 
 def _find_opener(start):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from yolov3_tf2.errors import InputError, writing
+from yolov3_tf2.errors import InputError, shorten, writing
 from yolov3_tf2.names import normalise_name
 from yolov3_tf2.network import folding, model_info
 from yolov3_tf2.network import model as network
@@ -191,8 +191,8 @@ def _read_tensors(folder, shapes, variant_name):
         shapes_in_file = reader.get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{prefix}.index: not a readable TensorFlow checkpoint ({error}); was the "
-            "file cut off while it was copied?"
+            f"{prefix}.index: not a readable TensorFlow checkpoint ({shorten(error)}); "
+            "was the file cut off while it was copied?"
         ) from error
     for key, shape in shapes.items():
         if key not in shapes_in_file or tuple(shapes_in_file[key]) != shape:
@@ -207,6 +207,6 @@ def _read_tensors(folder, shapes, variant_name):
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         # The reader raises an IndexError where a file ends too early.
         raise InputError(
-            f"{prefix}.data-00000-of-00001: not readable ({error}); was the file cut "
-            "off while it was copied?"
+            f"{prefix}.data-00000-of-00001: not readable ({shorten(error)}); was "
+            "the file cut off while it was copied?"
         ) from error
