@@ -1,10 +1,11 @@
-"""Sends boxes to a project of the Superb AI Suite, as labels for people to correct.
+"""Sends boxes to a project of Superb AI, as labels for people to correct.
 
     python upload_superbai.py --project "My project" --annotations detections.json
 
 The boxes come from detect.py, or from any COCO JSON or Pascal VOC XML files. With
 `--upload_images=true --images ...`, images that the project does not have are uploaded
-first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME hold the credentials.
+first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME hold the credentials
+of the Suite, or SUPERB_AI_API_KEY and SUPERB_AI_TENANT those of the Superb Platform.
 Running the step again continues an interrupted run; what is up to date is not sent
 again. `upload.json` lists the result of each image, also after an interruption. If an
 image fails, the exit status is 2.
@@ -21,8 +22,11 @@ from queue import SimpleQueue
 import valohai
 from absl import logging
 
-from superbai import sdk, upload_plan, uploader
+from superbai import platform_credentials, sdk, upload_plan, uploader
 from superbai.image_files import ImageFiles
+from superbai.platform_api import PlatformApi
+from superbai.platform_project import AssetIndex, PlatformProject
+from superbai.platform_upload import Sender
 from superbai.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
@@ -35,8 +39,16 @@ PARAMETERS = {
     "project": {
         "default": "",
         "category": "Project",
-        "description": "Name of the image project in the Suite. It needs a "
-        "bounding-box class for every class in the annotations.",
+        "description": "Name of the image project. It needs a bounding-box class for "
+        "every class in the annotations.",
+    },
+    "product": {
+        "default": "auto",
+        "category": "Project",
+        "choices": ["auto", "suite", "platform"],
+        "description": "Where the project is: in the Suite, or on the Superb Platform "
+        "(with an API key), which takes boxes only for images that it has. With auto, "
+        "the environment variables tell.",
     },
     "dataset": {
         "default": "",
@@ -128,17 +140,22 @@ MAX_LOGGED_FAILURES = 10
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
     if not values["project"]:
-        raise InputError("--project: expected the name of a project in the Suite.")
+        raise InputError("--project: expected the name of a project.")
+    product = platform_credentials.choose_product(values["product"])
+    if product == "platform":
+        check_for_platform(values)
     annotation_paths = input_paths("annotations", folders=True)
     review_paths = input_paths("review", optional=True)
     image_paths = input_paths("images", optional=True, folders=True)
     check_inputs(values, review_paths, image_paths)
 
     annotated_images, skip_counts = annotations.read_annotations(annotation_paths)
-    identities = upload_plan.identify_all(annotated_images, values["dataset"])
     review_names = set()
     if values["review_images"]:
         review_names = upload_plan.read_review(review_paths[0], values["review_images"])
+    if product == "platform":
+        return send_to_platform(values, annotated_images, review_names, skip_counts)
+    identities = upload_plan.identify_all(annotated_images, values["dataset"])
 
     with ImageFiles(image_paths, identities) as image_files:
         items = upload_plan.make_items(
@@ -199,6 +216,62 @@ def check_inputs(values, review_paths, image_paths):
         )
 
 
+def check_for_platform(values):
+    """Raises an `InputError` if a parameter is only for the Suite."""
+    for name, expected in (
+        ("dataset", ""),
+        ("upload_images", False),
+        ("status", "keep"),
+    ):
+        if values[name] != expected:
+            raise InputError(
+                f"--{name}: expected it for a project of the Suite only, got "
+                f"{values[name]} for one of the Superb Platform; leave it out."
+            )
+    if values["replace"] == "all":
+        raise InputError(
+            "--replace: expected ours or none for the Superb Platform, got all; what "
+            "people have drawn there is never removed."
+        )
+
+
+def send_to_platform(values, annotated_images, review_names, skip_counts):
+    """Sends the boxes to a project of the Superb Platform; returns the exit status."""
+    api = PlatformApi(platform_credentials.read_credentials())
+    project = PlatformProject(api, values["project"])
+    assets = AssetIndex(project.read_assets())
+    items = upload_plan.make_items(
+        annotated_images,
+        [("", image.name) for image in annotated_images],
+        find_size=assets.find_size,
+        score_threshold=values["score_threshold"],
+        tag=values["tag"],
+        review_names=review_names,
+        skip_counts=skip_counts,
+    )
+    for reason, count in skip_counts.items():
+        logging.info("skipped or corrected: %d %s", count, reason)
+    boxes = [box for item in items for box in item.boxes.values()]
+    project.classes.check_boxes(class_name for class_name, _ in boxes)
+    logging.info(
+        "project '%s' of the Superb Platform: %d images, %d boxes",
+        *(values["project"], len(items), len(boxes)),
+    )
+    sender = Sender(
+        project, items, replace=values["replace"], dry_run=values["dry_run"]
+    )
+    signals = SimpleQueue()
+    api.should_stop = lambda: not signals.empty()
+    with runtime.signals_held(signals):
+        with progress_bar(total=len(items), unit=" images") as bar:
+            ended_by = sender.send_all(assets, signals, bar)
+        facts = write_report(values, items, sender.outcomes, describe_end(ended_by))
+        if sender.num_kept:
+            logging.info("%d boxes of people or other models stay", sender.num_kept)
+        log_report(facts, "reopen them on the platform")
+        return exit_status(facts, ended_by)
+
+
 def write_report(values, items, outcomes, stopped):
     """Writes `upload.json` and returns its content, a dict.
 
@@ -234,8 +307,13 @@ def write_report(values, items, outcomes, stopped):
     return facts
 
 
-def log_report(facts):
-    """Logs the content of `upload.json`, and its counts as metadata."""
+def log_report(facts, reopening="set --status=WORKING or --replace=all"):
+    """Logs the content of `upload.json`, and its counts as metadata.
+
+    Args:
+        facts: the result of `write_report`.
+        reopening: what makes the step change labels that people have submitted.
+    """
     failures = [row["reason"] for row in facts["pictures"] if row["result"] == "failed"]
     for reason in failures[:MAX_LOGGED_FAILURES]:
         logging.warning("failed: %s", reason)
@@ -245,8 +323,9 @@ def log_report(facts):
     if facts["reviewed"]:
         logging.info(
             "%d labels are already submitted or skipped, so their boxes were not "
-            "changed; set --status=WORKING or --replace=all to change them",
+            "changed; %s to change them",
             facts["reviewed"],
+            reopening,
         )
     logging.info(
         "%sproject '%s': %s",

@@ -1,4 +1,4 @@
-"""The classes of a Suite project: which of them are bounding boxes, and their ids."""
+"""The classes of a project: which of them are bounding boxes, and their ids."""
 
 from collections import Counter
 
@@ -64,7 +64,7 @@ class ProjectClasses:
                 f"project '{self._project_name}': the annotations have classes that "
                 f"are not bounding-box classes of the project: {', '.join(described)}; "
                 f"the project has: {', '.join(sorted(self.box_ids)) or 'none'}. Add "
-                "them in the Suite, or rename them there or in the annotations."
+                "them there, or rename them there or in the annotations."
             )
         ambiguous = sorted(names & self._ambiguous)
         if ambiguous:

@@ -1,0 +1,122 @@
+"""What an upload changes at an image of the Superb Platform.
+
+The platform keeps the id that a sender gives a box. So the id of each uploaded box
+encodes its image, class and position, and a later run recognises its own boxes: they
+are still of a model, and lie where their id says. Boxes that people have drawn, moved
+or given a class, a property or a lock are never touched.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import uuid
+from typing import NamedTuple
+
+from yolov3_tf2.files.json_values import is_number
+
+# The first characters of the ids of all uploaded boxes.
+_ID_PREFIX = "05be7ba2"
+# Coordinates count as equal up to this difference in pixels: the platform may round.
+TOLERANCE_PX = 0.5
+# Of one image, with those of people.
+MAX_ANNOTATIONS = 5000
+
+
+class Change(NamedTuple):
+    """What changes at an image.
+
+    Attributes:
+        rows: list of the annotations to create, dicts.
+        old_ids: list of the ids of annotations to delete.
+        num_kept: number of those that stay.
+    """
+
+    rows: list
+    old_ids: list
+    num_kept: int
+
+
+def plan_change(asset_id, boxes, stored, replace):
+    """Returns the `Change` of an image.
+
+    Args:
+        asset_id: the id of the image.
+        boxes: list of (class id, (x, y, width, height) in pixels).
+        stored: list of its annotations as the platform has them, dicts.
+        replace: `ours`, boxes of earlier uploads that nobody has edited are replaced;
+            `none`, an image that has an annotation is not changed.
+    """
+    if replace == "none" and stored:
+        return Change([], [], len(stored))
+    rows = {}
+    for class_id, xywh in boxes:
+        row = _make_row(asset_id, class_id, xywh)
+        rows.setdefault(row["id"], row)
+    ours = {each["id"] for each in stored if is_ours(each)}
+    old_ids = sorted(ours - rows.keys())
+    # A box that somebody has corrected has its id too, and is not sent again.
+    present = {each["id"] for each in stored}
+    new_rows = [row for box_id, row in rows.items() if box_id not in present]
+    return Change(new_rows, old_ids, len(stored) - len(old_ids))
+
+
+def is_ours(stored):
+    """Tells whether an annotation is an uploaded box that nobody has edited.
+
+    Args:
+        stored: the annotation as the platform has it, a dict.
+    """
+    geometry = stored.get("geometry")
+    if (
+        not str(stored.get("id")).startswith(_ID_PREFIX)
+        or stored.get("source") != "model"
+        or stored.get("type") != "bbox"
+        or not isinstance(geometry, dict)
+    ):
+        return False
+    additions = ("locked", "data", "parent_id", "instance_id")
+    xywh = [geometry.get(name) for name in "xywh"]
+    if any(stored.get(name) for name in additions) or not all(map(is_number, xywh)):
+        return False
+    # What was sent lies within the tolerance, so in one of the nearest cells.
+    cells = [
+        {_cell(number - TOLERANCE_PX), _cell(number), _cell(number + TOLERANCE_PX)}
+        for number in xywh
+    ]
+    names = stored.get("asset_id"), stored.get("class_id")
+    return any(
+        stored["id"] == _hashed_id(*names, each) for each in itertools.product(*cells)
+    )
+
+
+def box_id(asset_id, class_id, xywh):
+    """Returns the id of an uploaded box: a UUID made of image, class and position.
+
+    Boxes of one class in the same place, to a pixel, have one id.
+    """
+    return _hashed_id(asset_id, class_id, tuple(map(_cell, xywh)))
+
+
+def _cell(number):
+    """Returns the whole pixel in which a coordinate lies."""
+    return math.floor(number)
+
+
+def _hashed_id(asset_id, class_id, cells):
+    text = json.dumps([str(asset_id).lower(), str(class_id).lower(), *cells])
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    prefixed = uuid.UUID(_ID_PREFIX + digest[:24])
+    return str(uuid.UUID(bytes=prefixed.bytes, version=5))
+
+
+def _make_row(asset_id, class_id, xywh):
+    """Returns the annotation that a box becomes, a dict."""
+    geometry = dict(zip("xywh", map(float, xywh), strict=True))
+    return {
+        "id": box_id(asset_id, class_id, xywh),
+        "asset_id": asset_id,
+        "class_id": class_id,
+        "type": "bbox",
+        "geometry": {"type": "bbox", **geometry},
+    }
