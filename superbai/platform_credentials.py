@@ -142,8 +142,9 @@ def redact(text, secret):
 def _forms(secret):
     """Returns the forms of a secret, a set."""
     quoted = (repr(secret), ascii(secret), json.dumps(secret))
-    forms = {secret, quote(secret, safe=""), quote_plus(secret)}
-    forms |= {text[1:-1] for text in quoted}
+    forms = {secret, *(text[1:-1] for text in quoted)}
+    for text in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        forms |= {text, re.sub("%..", lambda code: code[0].lower(), text)}
     raw = secret.encode("utf-8")
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for before in range(3):

@@ -466,7 +466,12 @@ class _Call:
                 422, "VALIDATION_ERROR", f"1 to {MAX_ROWS} rows, got {len(rows)}"
             )
         self.server.rows.append(len(rows))
-        new = [self.check_row(number, row) for number, row in enumerate(rows)]
+        by_key = {}
+        for asset in self.project.assets:
+            for key in (asset.id, asset.filename):
+                by_key.setdefault(key, []).append(asset)
+        ids = {each for asset in self.project.assets for each in asset.annotations}
+        new = [self.check_row(n, row, by_key, ids) for n, row in enumerate(rows)]
         replaced = 0
         if body.get("replace"):
             for asset in {asset.id: asset for asset, _ in new}.values():
@@ -480,7 +485,9 @@ class _Call:
             asset.annotations[annotation["id"]] = annotation | {"source": source}
         return {"total": len(new), "created": len(new), "replaced": replaced}
 
-    def check_row(self, number, row):
+    def check_row(self, number, row, by_key, ids):
+        """Returns the asset of a row and its annotation."""
+
         def refuse(reason):
             details = {
                 "errors": [{"loc": ["body", "annotations", number], "msg": reason}]
@@ -490,12 +497,7 @@ class _Call:
 
         if set(row) - ROW_FIELDS:
             refuse(f"unknown fields {sorted(set(row) - ROW_FIELDS)}")
-        found = [
-            asset
-            for asset in self.project.assets
-            if asset.id == row.get("asset_id")
-            or ("asset_id" not in row and asset.filename == row.get("filename"))
-        ]
+        found = by_key.get(row.get("asset_id") or row.get("filename"), ())
         if len(found) != 1:
             refuse("no such asset in this project")
         kinds = {c["id"]: c["allowed_types"] for c in self.project.classes}
@@ -507,8 +509,9 @@ class _Call:
         if not (geometry["w"] > 0 and geometry["h"] > 0):
             refuse("geometry: w and h must be greater than 0")
         annotation_id = str(uuid.UUID(row.get("id") or new_id()))
-        if any(annotation_id in asset.annotations for asset in self.project.assets):
+        if annotation_id in ids:
             refuse("id exists")  # This call only creates.
+        ids.add(annotation_id)
         if self.server.decimals is not None:
             geometry = {
                 k: v if k == "type" else round(v, self.server.decimals)
