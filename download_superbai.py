@@ -1,4 +1,4 @@
-"""Downloads a version of a project of the Superb Platform, as an export of the Suite.
+"""Downloads a version from Superb AI's new platform, as an export of the Suite.
 
     python download_superbai.py --project "My project" --version v1
 

@@ -5,7 +5,7 @@
 The boxes come from detect.py, or from any COCO JSON or Pascal VOC XML files. With
 `--upload_images=true --images ...`, images that the project does not have are uploaded
 first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME hold the credentials
-of the Suite, or SUPERB_AI_API_KEY and SUPERB_AI_TENANT those of the Superb Platform.
+of the Suite; SUPERB_AI_API_KEY and SUPERB_AI_TENANT those of Superb AI's new platform.
 Running the step again continues an interrupted run; what is up to date is not sent
 again. `upload.json` lists the result of each image, also after an interruption. If an
 image fails, the exit status is 2.
@@ -22,11 +22,17 @@ from queue import SimpleQueue
 import valohai
 from absl import logging
 
-from superbai import platform_credentials, sdk, upload_plan, uploader
+from superbai import (
+    platform_credentials,
+    platform_upload,
+    sdk,
+    upload_plan,
+    uploader,
+)
 from superbai.image_files import ImageFiles
 from superbai.platform_api import PlatformApi
-from superbai.platform_project import AssetIndex, PlatformProject
-from superbai.platform_upload import Sender
+from superbai.platform_assets import AssetIndex
+from superbai.platform_project import PlatformProject
 from superbai.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
@@ -46,9 +52,9 @@ PARAMETERS = {
         "default": "auto",
         "category": "Project",
         "choices": ["auto", "suite", "platform"],
-        "description": "Where the project is: in the Suite, or on the Superb Platform "
-        "(with an API key), which takes boxes only for images that it has. With auto, "
-        "the environment variables tell.",
+        "description": "Where the project is: in the Suite, or on Superb AI's new "
+        "platform, which gets boxes only for images that it has. With auto, the "
+        "environment variables of the credentials tell.",
     },
     "dataset": {
         "default": "",
@@ -143,7 +149,7 @@ def main():
         raise InputError("--project: expected the name of a project.")
     product = platform_credentials.choose_product(values["product"])
     if product == "platform":
-        check_for_platform(values)
+        platform_upload.check_parameters(values)
     annotation_paths = input_paths("annotations", folders=True)
     review_paths = input_paths("review", optional=True)
     image_paths = input_paths("images", optional=True, folders=True)
@@ -216,27 +222,8 @@ def check_inputs(values, review_paths, image_paths):
         )
 
 
-def check_for_platform(values):
-    """Raises an `InputError` if a parameter is only for the Suite."""
-    for name, expected in (
-        ("dataset", ""),
-        ("upload_images", False),
-        ("status", "keep"),
-    ):
-        if values[name] != expected:
-            raise InputError(
-                f"--{name}: expected it for a project of the Suite only, got "
-                f"{values[name]} for one of the Superb Platform; leave it out."
-            )
-    if values["replace"] == "all":
-        raise InputError(
-            "--replace: expected ours or none for the Superb Platform, got all; what "
-            "people have drawn there is never removed."
-        )
-
-
 def send_to_platform(values, annotated_images, review_names, skip_counts):
-    """Sends the boxes to a project of the Superb Platform; returns the exit status."""
+    """Sends the boxes to the new platform; returns the exit status."""
     api = PlatformApi(platform_credentials.read_credentials())
     project = PlatformProject(api, values["project"])
     assets = AssetIndex(project.read_assets())
@@ -254,10 +241,10 @@ def send_to_platform(values, annotated_images, review_names, skip_counts):
     boxes = [box for item in items for box in item.boxes.values()]
     project.classes.check_boxes(class_name for class_name, _ in boxes)
     logging.info(
-        "project '%s' of the Superb Platform: %d images, %d boxes",
+        "project '%s' of Superb AI's new platform: %d images, %d boxes",
         *(values["project"], len(items), len(boxes)),
     )
-    sender = Sender(
+    sender = platform_upload.Sender(
         project, items, replace=values["replace"], dry_run=values["dry_run"]
     )
     signals = SimpleQueue()

@@ -1,4 +1,4 @@
-"""The credentials of the Superb Platform, and which product an upload goes to."""
+"""The credentials of Superb AI's new platform, and which product an upload goes to."""
 
 import base64
 import json
@@ -51,8 +51,8 @@ def choose_product(choice):
     if platform and suite:
         raise InputError(
             f"--product: expected the credentials of one product, got {suite[0]} of "
-            f"the Suite and {platform[0]} of the Superb Platform; set --product=suite "
-            "or --product=platform."
+            f"the Suite and {platform[0]} of Superb AI's new platform; set "
+            "--product=suite or --product=platform."
         )
     return "platform" if platform else "suite"
 
@@ -75,10 +75,10 @@ def read_credentials():
     missing = [name for name, value in ((KEY, key), (TENANT, tenant)) if not value]
     if missing:
         raise InputError(
-            f"no credentials for the Superb Platform: expected {' and '.join(missing)} "
-            "among the environment variables, the API key (sbd_pk_…) and the short "
-            "name of the workspace. On Valohai, add them to the project's environment "
-            "variables, the key as a secret."
+            "no credentials for Superb AI's new platform: expected "
+            f"{' and '.join(missing)} among the environment variables, the API key "
+            "(sbd_pk_…) and the short name of the workspace. On Valohai, add them to "
+            "the project's environment variables, the key as a secret."
         )
     wrong = re.search(r"[^\x21-\x7e]", key)
     if wrong:

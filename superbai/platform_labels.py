@@ -1,4 +1,4 @@
-"""What the Superb Platform has frozen, in the form of an export of the Suite.
+"""What Superb AI's new platform has frozen, in the form of an export of the Suite.
 
 Pure functions from parsed JSON to what `export_json` and `label_json` read: project,
 metas and labels, so that one converter serves both products.

@@ -1,4 +1,4 @@
-"""What an upload changes at an image of the Superb Platform.
+"""What an upload changes at an image of Superb AI's new platform.
 
 The platform keeps the id that a sender gives a box. So the id of each uploaded box
 encodes its image, class and position, and a later run recognises its own boxes: they

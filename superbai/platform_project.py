@@ -1,15 +1,14 @@
-"""A project of the Superb Platform, as far as sending boxes needs it."""
+"""A project of Superb AI's new platform, as far as sending boxes needs it."""
 
 import uuid
 from contextlib import suppress
-from typing import NamedTuple
 
-from superbai import platform_labels
-from superbai.platform_api import PlatformError, UnansweredError
+from superbai import platform_assets, platform_labels
+from superbai.platform_errors import PlatformError, UnansweredError
 from superbai.project_classes import ProjectClasses
 from yolov3_tf2.errors import InputError, list_first
-from yolov3_tf2.files.json_values import as_dict, as_dicts, is_integer
-from yolov3_tf2.names import normalise_name, normalise_path
+from yolov3_tf2.files.json_values import as_dict, as_dicts
+from yolov3_tf2.names import normalise_name
 
 # Of one request, as the vendor states them. A row has under 400 bytes, so that the
 # limit of 5 MB is never reached.
@@ -20,26 +19,6 @@ MAX_ASSETS = 100
 _PAGE_ROWS = 200
 # How often rows are sent whose answer is lost each time.
 _TRIES = 3
-# The states in which somebody has decided which boxes are right.
-_DECIDED = ("in_review", "done", "skipped")
-
-
-class Asset(NamedTuple):
-    """An image of a project.
-
-    Attributes:
-        id: a UUID, as text.
-        filename: its only name; several images may share it.
-        size: (width, height) in pixels, None if the platform does not know it.
-        tags: list of texts.
-        is_decided: whether somebody has submitted, approved or skipped it.
-    """
-
-    id: str
-    filename: str
-    size: tuple[int, int] | None
-    tags: list
-    is_decided: bool
 
 
 class PlatformProject:
@@ -74,10 +53,10 @@ class PlatformProject:
         self.classes = ProjectClasses(interface, self._name, by_name_only=False)
 
     def read_assets(self):
-        """Returns all images of the project, a list of `Asset`."""
+        """Returns all images of the project, a list of `platform_assets.Asset`."""
         action = f"project '{self._name}': cannot list its images"
         return [
-            _read_asset(state, f"project '{self._name}'")
+            platform_assets.read_asset(state, f"project '{self._name}'")
             for state in self._api.pages(f"{self._path}/assets", action)
         ]
 
@@ -211,74 +190,3 @@ def is_id(text):
     with suppress(ValueError):
         return str(uuid.UUID(text.strip())) == text.strip().lower()
     return False
-
-
-class AssetIndex:
-    """The images of a project by their names."""
-
-    def __init__(self, assets):
-        """Stores a list of `Asset`."""
-        self._by_id = {asset.id.lower(): asset for asset in assets}
-        self._by_name = {}
-        for asset in assets:
-            name = normalise_path(asset.filename)
-            self._by_name.setdefault(name, []).append(asset)
-
-    def find(self, name):
-        """Returns the `Asset` of an image.
-
-        A folder that is named like the id of an image says that it is that one.
-        Otherwise the name counts, with as many of its folders as the platform knows:
-        it usually knows none.
-
-        Args:
-            name: the name of the image in the annotations, with its folders.
-
-        Raises:
-            InputError: the project has no such image, or several.
-        """
-        parts = normalise_path(name).split("/")
-        for part in parts[:-1]:
-            if part.lower() in self._by_id:
-                return self._by_id[part.lower()]
-        for first in range(len(parts)):
-            found = self._by_name.get("/".join(parts[first:]))
-            if found and len(found) > 1:
-                ids = list_first([asset.id for asset in found], ", ", 3)
-                raise InputError(
-                    f"{name}: the project has {len(found)} images of this name "
-                    f"({ids}); put the image into a folder that is named like the id "
-                    "of the right one."
-                )
-            if found:
-                return found[0]
-        raise InputError(
-            f"{name}: the project does not have this image; add it on the platform, as "
-            "this step uploads images to the Suite only."
-        )
-
-    def find_size(self, identity):
-        """Returns the (width, height) of an image; None if it is unknown.
-
-        Args:
-            identity: its dataset, which does not count, and its name.
-        """
-        try:
-            return self.find(identity[1]).size
-        except InputError:
-            return None  # `find` raises it where the image is needed.
-
-
-def _read_asset(state, where):
-    """Returns the `Asset` of a workflow state of the platform."""
-    state = as_dict(state, where)
-    asset = as_dict(state.get("asset"), f"{where}: image {state.get('asset_id')}")
-    properties = as_dict(asset.get("properties"), where, optional=True)
-    size = (properties.get("width"), properties.get("height"))
-    return Asset(
-        str(state.get("asset_id")),
-        str(asset.get("filename")),
-        size if all(is_integer(side) and side > 0 for side in size) else None,
-        list(state.get("tags") or []),
-        state.get("status") in _DECIDED,
-    )

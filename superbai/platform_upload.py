@@ -1,4 +1,4 @@
-"""Sends boxes to a project of the Superb Platform, as pre-labels of a model.
+"""Sends boxes to a project of Superb AI's new platform, as pre-labels of a model.
 
 Requests are for many images at a time, so that `uploader.Uploader`, which brings one
 label after the other in line, does not fit.
@@ -6,8 +6,8 @@ label after the other in line, does not fit.
 
 from typing import NamedTuple
 
-from superbai import platform_plan, platform_project
-from superbai.platform_api import PlatformError
+from superbai import platform_assets, platform_plan, platform_project
+from superbai.platform_errors import PlatformError
 from superbai.sdk import RefusedError
 from superbai.uploader import MAX_FAILURES_IN_A_ROW, REVIEWED, Outcome
 from yolov3_tf2.errors import InputError
@@ -22,14 +22,40 @@ class _Image(NamedTuple):
     Attributes:
         number: its place among the items.
         item: the `upload_plan.Item`.
-        asset: the `platform_project.Asset`.
+        asset: the `platform_assets.Asset`.
         change: the `platform_plan.Change`.
     """
 
     number: int
     item: object
-    asset: platform_project.Asset
+    asset: platform_assets.Asset
     change: platform_plan.Change
+
+
+def check_parameters(values):
+    """Checks that an upload uses nothing that only the Suite has.
+
+    Args:
+        values: dict of the parameters of the step.
+
+    Raises:
+        InputError: it does.
+    """
+    for name, expected in (
+        ("dataset", ""),
+        ("upload_images", False),
+        ("status", "keep"),
+    ):
+        if values[name] != expected:
+            raise InputError(
+                f"--{name}: expected it for a project of the Suite only, got "
+                f"{values[name]} for one of Superb AI's new platform; leave it out."
+            )
+    if values["replace"] == "all":
+        raise InputError(
+            "--replace: expected ours or none for Superb AI's new platform, got all; "
+            "what people have drawn there is never removed."
+        )
 
 
 class Sender:
@@ -58,7 +84,7 @@ class Sender:
         """Sends the boxes of all items, some images at a time.
 
         Args:
-            assets: the images of the project, a `platform_project.AssetIndex`.
+            assets: the images of the project, a `platform_assets.AssetIndex`.
             events: a `SimpleQueue` that gets None for each signal to stop.
             bar: progress bar with a method `update`.
 

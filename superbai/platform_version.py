@@ -1,4 +1,4 @@
-"""A version of a project of the Superb Platform: frozen images with their labels.
+"""A version of a project of Superb AI's new platform: frozen images with their labels.
 
 `find_version` finds one, and `VersionReader` writes it as an export of the Suite.
 """
@@ -9,7 +9,7 @@ from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 
 from superbai import platform_labels
-from superbai.platform_api import PlatformError
+from superbai.platform_errors import PlatformError
 from superbai.platform_project import is_id
 from yolov3_tf2.errors import InputError, list_first
 from yolov3_tf2.files.images import open_image, read_orientation

@@ -1,4 +1,4 @@
-"""download_superbai.py against a local stand-in for the Superb Platform."""
+"""download_superbai.py against a local stand-in for Superb AI's new platform."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""upload_superbai.py and the Superb Platform, against a local stand-in for it."""
+"""upload_superbai.py and Superb AI's new platform, against a local stand-in for it."""
 
 import json
 import re
@@ -13,8 +13,9 @@ from project import REPOSITORY
 
 from superbai import platform_api, platform_plan, upload_plan
 from superbai.platform_api import PlatformApi
+from superbai.platform_assets import AssetIndex
 from superbai.platform_credentials import Credentials
-from superbai.platform_project import AssetIndex, PlatformProject
+from superbai.platform_project import PlatformProject
 from superbai.platform_upload import Sender
 from yolov3_tf2.files import annotations
 

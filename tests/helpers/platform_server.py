@@ -1,4 +1,4 @@
-"""A local stand-in for the REST interface of the Superb Platform, for tests.
+"""A local stand-in for the REST interface of Superb AI's new platform, for tests.
 
 It answers the requests that superb-ai 0.4.0 sends for projects, classes, versions,
 images, annotations, tags and jobs, in the form that this client reads. It is strict:

@@ -1,4 +1,4 @@
-"""The credentials of the Superb Platform, which no message may show in any form."""
+"""The credentials of the new platform, which no message may show in any form."""
 
 import base64
 import json

@@ -1,6 +1,7 @@
-"""Which version of a project of the Superb Platform is read, and what is refused."""
+"""Which version of the new platform is read, and what is refused."""
 
 import pytest
+import requests
 from platform_server import PlatformServer
 
 from superbai import platform_api
@@ -188,3 +189,13 @@ def test_the_wait_that_is_asked_for_is_kept(server, tmp_path, monkeypatch):
     write(server, tmp_path)
     # Each look at the clock is two seconds after the last: at 2, 4 and 6.
     assert len(waits) == 3
+
+
+def test_an_answer_that_is_too_short_is_none():
+    # Older versions of what `requests` uses do not check this.
+    response = requests.Response()
+    response._content, response.headers["Content-Length"] = b"half", "8"
+    with pytest.raises(requests.ConnectionError):
+        platform_api._check_length(response)
+    response.headers["Content-Encoding"] = "gzip"
+    platform_api._check_length(response)
