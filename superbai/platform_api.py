@@ -82,8 +82,10 @@ class PlatformApi:
         while True:
             page = self.get(path, action, limit=limit, **params)
             items = page.get("items") if isinstance(page, dict) else None
-            if not isinstance(items, list):
-                raise PlatformError(f"{action}: expected a list of items, got none.")
+            if not isinstance(items, list) or not all(
+                isinstance(i, dict) for i in items
+            ):
+                raise PlatformError(f"{action}: expected a list of objects, got none.")
             yield from items
             cursor = page.get("next_cursor")
             if cursor is None:

@@ -53,10 +53,10 @@ def plan_change(asset_id, boxes, stored, replace):
     for class_id, xywh in boxes:
         row = _make_row(asset_id, class_id, xywh)
         rows.setdefault(row["id"], row)
-    ours = {each["id"] for each in stored if is_ours(each)}
+    ours = {each.get("id") for each in stored if is_ours(each)}
     old_ids = sorted(ours - rows.keys())
     # A box that somebody has corrected has its id too, and is not sent again.
-    present = {each["id"] for each in stored}
+    present = {each.get("id") for each in stored}
     new_rows = [row for box_id, row in rows.items() if box_id not in present]
     return Change(new_rows, old_ids, len(stored) - len(old_ids))
 

@@ -231,7 +231,7 @@ class Sender:
             each["id"]
             for annotations in stored.values()
             for each in annotations
-            if each["id"] in old_ids and platform_plan.is_ours(each)
+            if each.get("id") in old_ids and platform_plan.is_ours(each)
         )
         for first in range(0, len(ids), platform_project.MAX_DELETED):
             self._project.delete(ids[first : first + platform_project.MAX_DELETED])

@@ -3,6 +3,7 @@
 `find_version` finds one, and `VersionReader` writes it as an export of the Suite.
 """
 
+import contextlib
 import json
 import zipfile
 from collections import Counter, deque
@@ -13,7 +14,7 @@ from superbai.platform_errors import PlatformError
 from superbai.platform_project import is_id
 from yolov3_tf2.errors import InputError, list_first
 from yolov3_tf2.files.images import open_image, read_orientation
-from yolov3_tf2.files.json_values import as_dict, as_dicts
+from yolov3_tf2.files.json_values import as_dict, as_dicts, expect
 from yolov3_tf2.names import normalise_name
 
 # Images that are fetched at the same time.
@@ -108,6 +109,9 @@ class VersionReader:
                 f"{self._name}: expected {expected} images, the platform lists "
                 f"{len(listed)}; try again later."
             )
+        for asset in listed:
+            where = f"{self._name}: asset_id of an image"
+            expect(is_id(str(asset.get("asset_id"))), "an id", asset, where)
         listed.sort(key=lambda a: (str(a.get("filename")), str(a.get("asset_id"))))
         self._keys = platform_labels.make_keys(listed)
         self.assets = [asset for asset in listed if self._is_useful(asset)]
@@ -137,8 +141,10 @@ class VersionReader:
         with (
             zipfile.ZipFile(folder / "images.zip", "w") as images,
             zipfile.ZipFile(folder / "labels.zip", "w", zipfile.ZIP_DEFLATED) as texts,
+            # Ends the threads, also where this one is interrupted.
+            contextlib.closing(self._fetch_all()) as fetched,
         ):
-            for asset, shapes, encoded in self._fetch_all():
+            for asset, shapes, encoded in fetched:
                 bar.update()
                 if encoded is None:
                     continue

@@ -2,12 +2,13 @@
 
 import io
 import json
+import time
 import zipfile
 
 import pytest
 from PIL import Image
 from platform_server import PlatformServer
-from steps import refused
+from steps import refused, start
 
 from superbai import splits
 from superbai.export import Export
@@ -227,6 +228,21 @@ def test_what_was_there_stays_if_an_image_fails(download, server, yard, outputs)
     assert process.returncode == 1
     assert "image south.jpg: cannot read its shapes: the platf" in process.stderr
     assert {path.name: path.read_bytes() for path in outputs.iterdir()} == before
+
+
+def test_an_interrupted_download_ends_at_once(server, yard, outputs, monkeypatch):
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    yard.freeze("v1")
+    first = yard.assets[0].id
+    server.fail(first, 429, 99, headers={"Retry-After": "60"})
+    process = start("download_superbai.py", outputs, "--project=Yard")
+    while not server.counts[f"GET {first}"]:
+        time.sleep(0.05)
+    process.terminate()
+    error = process.communicate(timeout=20)[1]
+    assert process.returncode == 128 + 15 and "stopped by SIGTERM" in error, error
+    assert not outputs.exists()
 
 
 def test_netrc_does_not_replace_the_key(download, yard, tmp_path, outputs):
