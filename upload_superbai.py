@@ -255,6 +255,9 @@ def send_to_platform(values, annotated_images, review_names, skip_counts):
         facts = write_report(values, items, sender.outcomes, describe_end(ended_by))
         if sender.num_kept:
             logging.info("%d boxes of people or other models stay", sender.num_kept)
+        if sender.num_left_out:
+            reason = "boxes of a class in the same pixel as several others"
+            logging.warning("left out: %d %s", sender.num_left_out, reason)
         log_report(facts, "reopen them on the platform")
         return exit_status(facts, ended_by)
 

@@ -21,6 +21,8 @@ _ID_PREFIX = "05be7ba2"
 TOLERANCE_PX = 0.5
 # Of one image, with those of people.
 MAX_ANNOTATIONS = 5000
+# Boxes of one class in the same place, to a pixel, that have ids of their own.
+MAX_EQUAL = 4
 
 
 class Change(NamedTuple):
@@ -30,11 +32,13 @@ class Change(NamedTuple):
         rows: list of the annotations to create, dicts.
         old_ids: list of the ids of annotations to delete.
         num_kept: number of those that stay.
+        num_left_out: number of boxes that lie in the place of `MAX_EQUAL` others.
     """
 
     rows: list
     old_ids: list
     num_kept: int
+    num_left_out: int = 0
 
 
 def plan_change(asset_id, boxes, stored, replace):
@@ -49,16 +53,20 @@ def plan_change(asset_id, boxes, stored, replace):
     """
     if replace == "none" and stored:
         return Change([], [], len(stored))
-    rows = {}
+    rows, num_left_out = {}, 0
     for class_id, xywh in boxes:
-        row = _make_row(asset_id, class_id, xywh)
-        rows.setdefault(row["id"], row)
+        ids = [box_id(asset_id, class_id, xywh, n) for n in range(MAX_EQUAL)]
+        free = next((each for each in ids if each not in rows), None)
+        if free is None:
+            num_left_out += 1
+        else:
+            rows[free] = _make_row(free, asset_id, class_id, xywh)
     ours = {each.get("id") for each in stored if is_ours(each)}
     old_ids = sorted(ours - rows.keys())
     # A box that somebody has corrected has its id too, and is not sent again.
     present = {each.get("id") for each in stored}
-    new_rows = [row for box_id, row in rows.items() if box_id not in present]
-    return Change(new_rows, old_ids, len(stored) - len(old_ids))
+    new_rows = [row for row_id, row in rows.items() if row_id not in present]
+    return Change(new_rows, old_ids, len(stored) - len(old_ids), num_left_out)
 
 
 def is_ours(stored):
@@ -86,16 +94,21 @@ def is_ours(stored):
     ]
     names = stored.get("asset_id"), stored.get("class_id")
     return any(
-        stored["id"] == _hashed_id(*names, each) for each in itertools.product(*cells)
+        stored["id"] == _hashed_id(*names, each, number)
+        for each in itertools.product(*cells)
+        for number in range(MAX_EQUAL)
     )
 
 
-def box_id(asset_id, class_id, xywh):
+def box_id(asset_id, class_id, xywh, number=0):
     """Returns the id of an uploaded box: a UUID made of image, class and position.
 
-    Boxes of one class in the same place, to a pixel, have one id.
+    Args:
+        asset_id, class_id: of its image and its class.
+        xywh: (x, y, width, height) in pixels, which count as whole numbers.
+        number: which of up to `MAX_EQUAL` boxes with all these it is.
     """
-    return _hashed_id(asset_id, class_id, tuple(map(_cell, xywh)))
+    return _hashed_id(asset_id, class_id, tuple(map(_cell, xywh)), number)
 
 
 def _cell(number):
@@ -103,18 +116,20 @@ def _cell(number):
     return math.floor(number)
 
 
-def _hashed_id(asset_id, class_id, cells):
-    text = json.dumps([str(asset_id).lower(), str(class_id).lower(), *cells])
+def _hashed_id(asset_id, class_id, cells, number):
+    # All of it is hashed: an id must be unique among the images of a workspace.
+    names = [str(asset_id).lower(), str(class_id).lower()]
+    text = json.dumps([*names, *cells, number])
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     prefixed = uuid.UUID(_ID_PREFIX + digest[:24])
     return str(uuid.UUID(bytes=prefixed.bytes, version=5))
 
 
-def _make_row(asset_id, class_id, xywh):
+def _make_row(row_id, asset_id, class_id, xywh):
     """Returns the annotation that a box becomes, a dict."""
     geometry = dict(zip("xywh", map(float, xywh), strict=True))
     return {
-        "id": box_id(asset_id, class_id, xywh),
+        "id": row_id,
         "asset_id": asset_id,
         "class_id": class_id,
         "type": "bbox",

@@ -64,6 +64,7 @@ class Sender:
     Attributes:
         outcomes: list of the `uploader.Outcome` of each item; None if it is not done.
         num_kept: number of annotations of others that stay beside the boxes.
+        num_left_out: see `platform_plan.Change`.
     """
 
     def __init__(self, project, items, *, replace, dry_run):
@@ -77,7 +78,8 @@ class Sender:
         """
         self._project, self._items = project, items
         self._replace, self._dry_run = replace, dry_run
-        self.outcomes, self.num_kept = [None] * len(items), 0
+        self.outcomes = [None] * len(items)
+        self.num_kept = self.num_left_out = 0
         self._failures_in_a_row = 0
 
     def send_all(self, assets, events, bar):
@@ -147,6 +149,7 @@ class Sender:
                 stored[asset.id],
                 self._replace,
             )
+            self.num_left_out += change.num_left_out
             self.num_kept += sum(not platform_plan.is_ours(s) for s in stored[asset.id])
             if len(change.rows) + change.num_kept > platform_plan.MAX_ANNOTATIONS:
                 self._fail(

@@ -407,6 +407,16 @@ def test_an_interrupted_run_reports_and_continues(server, yard, upload, tmp_path
     assert (facts["unchanged"], facts["created"]) == (200, 100)
 
 
+def test_boxes_in_one_place_have_ids_of_their_own():
+    boxes = [("class", (1.1 + n / 100, 2, 3, 4)) for n in range(6)]
+    change = platform_plan.plan_change("asset", boxes, [], "ours")
+    assert len({row["id"] for row in change.rows}) == 4 and change.num_left_out == 2
+    stored = [{**row, "source": "model", "data": {}} for row in change.rows]
+    assert all(map(platform_plan.is_ours, stored))
+    again = platform_plan.plan_change("asset", boxes[:3], stored, "ours")
+    assert (again.rows, again.old_ids) == ([], [stored[3]["id"]])
+
+
 def test_ids_survive_rounding_and_tell_boxes_apart():
     box = "asset", "class", (10.06, 20.55, 30.3, 9.97)
     stored = {
