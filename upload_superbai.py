@@ -4,7 +4,8 @@
 
 The boxes come from detect.py, or from any COCO JSON or Pascal VOC XML files. With
 `--upload_images=true --images ...`, images that the project does not have are uploaded
-first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME hold the credentials.
+first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME hold the credentials,
+or the file of `spb configure`.
 Running the step again continues an interrupted run; what is up to date is not sent
 again. `upload.json` lists the result of each image, also after an interruption. If an
 image fails, the exit status is 2.
@@ -135,15 +136,17 @@ def main():
     check_inputs(values, review_paths, image_paths)
 
     annotated_images, skip_counts = annotations.read_annotations(annotation_paths)
-    identities = upload_plan.identify_all(annotated_images, values["dataset"])
+    identities, problems = upload_plan.identify_all(annotated_images, values["dataset"])
     review_names = set()
     if values["review_images"]:
         review_names = upload_plan.read_review(review_paths[0], values["review_images"])
 
-    with ImageFiles(image_paths, identities) as image_files:
+    can_be_sent = [identity for identity in identities if identity not in problems]
+    with ImageFiles(image_paths, can_be_sent) as image_files:
         items = upload_plan.make_items(
             annotated_images,
             identities,
+            problems=problems,
             find_size=image_files.find_size,
             score_threshold=values["score_threshold"],
             tag=values["tag"],
@@ -157,6 +160,7 @@ def main():
         without_stdout = contextlib.redirect_stdout(io.StringIO())
         with without_stdout:
             project = Project(values["project"])
+        logging.info("credentials: %s", project.credentials.source)
         boxes = [box for item in items for box in item.boxes.values()]
         project.classes.check_boxes(class_name for class_name, _ in boxes)
         logging.info(
@@ -181,7 +185,8 @@ def main():
                 outcomes, ended_by = uploader.upload_all(upload, items, signals, bar)
             for reason, count in image_files.changes.items():
                 logging.info("changed before the upload: %d %s", count, reason)
-            facts = write_report(values, items, outcomes, describe_end(ended_by))
+            stopped = describe_end(ended_by)
+            facts = write_report(values, items, outcomes, stopped, project.redact)
             log_report(facts)
             return exit_status(facts, ended_by)
 
@@ -199,7 +204,7 @@ def check_inputs(values, review_paths, image_paths):
         )
 
 
-def write_report(values, items, outcomes, stopped):
+def write_report(values, items, outcomes, stopped, redact):
     """Writes `upload.json` and returns its content, a dict.
 
     Args:
@@ -207,7 +212,9 @@ def write_report(values, items, outcomes, stopped):
         items: list of `upload_plan.Item`.
         outcomes: list of the `uploader.Outcome` of each; None if it is not done.
         stopped: why the upload ended early; an empty string if it did not.
+        redact: function that returns a text without secrets.
     """
+    done = [pair for pair in zip(items, outcomes, strict=True) if pair[1]]
     rows = [
         {
             "dataset": item.dataset,
@@ -215,8 +222,7 @@ def write_report(values, items, outcomes, stopped):
             "result": outcome.result,
             "reason": outcome.reason,
         }
-        for item, outcome in zip(items, outcomes, strict=True)
-        if outcome
+        for item, outcome in done
     ]
     counts = Counter(row["result"] for row in rows)
     facts = {
@@ -224,14 +230,25 @@ def write_report(values, items, outcomes, stopped):
         "dry_run": values["dry_run"],
         **{name: counts[name] for name in RESULTS},
         "reviewed": sum(row["reason"] == uploader.REVIEWED for row in rows),
+        "other_ids": sum(row["reason"] == uploader.OTHER_IDS for row in rows),
         "not_done": len(items) - len(rows),
         "stopped": stopped,
+        "without_bytes": [
+            {"dataset": item.dataset, "key": item.key}
+            for item, outcome in done
+            if outcome.lacks_bytes
+        ],
+        "stacked": [
+            {"dataset": item.dataset, "key": item.key, "boxes": outcome.num_stacked}
+            for item, outcome in done
+            if outcome.num_stacked
+        ],
         "pictures": rows,  # A key of upload.json since its first version.
     }
+    text = redact(json.dumps(facts, ensure_ascii=False, indent=1))
     with staged_outputs() as folder:
-        text = json.dumps(facts, ensure_ascii=False, indent=1)
         (folder / "upload.json").write_text(text + "\n", encoding="utf-8")
-    return facts
+    return json.loads(text)
 
 
 def log_report(facts):
@@ -248,6 +265,26 @@ def log_report(facts):
             "changed; set --status=WORKING or --replace=all to change them",
             facts["reviewed"],
         )
+    if facts["without_bytes"]:
+        logging.warning(
+            "the Suite has the names of %d images but not their bytes; without_bytes "
+            "in upload.json lists them: delete those without objects in the Suite, and "
+            "run again",
+            len(facts["without_bytes"]),
+        )
+    if facts["other_ids"]:
+        logging.warning(
+            "the Suite has stored the boxes of %d labels under other ids, so later "
+            "uploads take them for people's and keep them; --replace=all replaces them",
+            facts["other_ids"],
+        )
+    if facts["stacked"]:
+        logging.warning(
+            "%d labels have boxes that lie on another of their class and are kept as "
+            "people's, see stacked in upload.json; if they are of earlier uploads "
+            "whose ids are lost, --replace=all removes them with all other objects",
+            len(facts["stacked"]),
+        )
     logging.info(
         "%sproject '%s': %s",
         "dry run, nothing was changed; " if facts["dry_run"] else "",
@@ -258,9 +295,12 @@ def log_report(facts):
         *RESULTS,
         "reviewed",
         "not_done",
+        *(["other_ids"] if facts["other_ids"] else []),
         *(["stopped"] if facts["stopped"] else []),
     ]
-    log_metadata(**{name: facts[name] for name in names})
+    numbers = {name: len(facts[name]) for name in ("without_bytes", "stacked")}
+    numbers = {name: number for name, number in numbers.items() if number}
+    log_metadata(**{name: facts[name] for name in names}, **numbers)
 
 
 def exit_status(facts, ended_by):

@@ -47,6 +47,14 @@ class NotFoundError(SuiteError):
     """The Suite does not have what was asked for."""
 
 
+class MissingBytesError(InputError):
+    """The Suite has an image's names, but not its bytes."""
+
+
+class UnsentBytesError(MissingBytesError, SuiteError):
+    """The bytes of an image that the Suite has just registered were not sent."""
+
+
 class RefusedError(InputError):
     """The Suite refuses the credentials or fails every time: the upload must stop."""
 
@@ -181,7 +189,8 @@ def _proxy_login(host):
 def _limited(response):
     wait = retry_after(response)
     asked = f", and asks to wait {wait:.0f} seconds" if wait else ""
-    return Failure(f"the Suite gets too many requests (429){asked}", ALL_TIMES, wait=wait)
+    text = f"the Suite gets too many requests (429){asked}"
+    return Failure(text, ALL_TIMES, wait=wait)
 
 
 def _not_json(answer):

@@ -123,9 +123,7 @@ class Sdk:
                 # Not from the error, which contains signed, secret addresses.
                 raise self._readable_error(failure, action, advice)
             if failure.wait:
-                self._resume_at = max(
-                    self._resume_at, time.monotonic() + failure.wait
-                )
+                self._resume_at = max(self._resume_at, time.monotonic() + failure.wait)
             # A random wait, so that the threads do not all retry at the same time.
             sleep(RETRY_SECONDS[num_retries] * random.uniform(1, 1.5))
             num_retries += 1
