@@ -135,7 +135,10 @@ def main():
     image_paths = input_paths("images", optional=True, folders=True)
     check_inputs(values, review_paths, image_paths)
 
-    annotated_images, skip_counts = annotations.read_annotations(annotation_paths)
+    bad_names = {}
+    annotated_images, skip_counts = annotations.read_annotations(
+        annotation_paths, bad_names=bad_names
+    )
     identities, problems = upload_plan.identify_all(annotated_images, values["dataset"])
     review_names = set()
     if values["review_images"]:
@@ -153,6 +156,7 @@ def main():
             review_names=review_names,
             skip_counts=skip_counts,
         )
+        items += upload_plan.unnamed_items(bad_names)
         for reason, count in skip_counts.items():
             logging.info("skipped or corrected: %d %s", count, reason)
 
@@ -268,8 +272,7 @@ def log_report(facts):
     if facts["without_bytes"]:
         logging.warning(
             "the Suite has the names of %d images but not their bytes; without_bytes "
-            "in upload.json lists them: delete those without objects in the Suite, and "
-            "run again",
+            "in upload.json lists them, and the reasons there say what to do",
             len(facts["without_bytes"]),
         )
     if facts["other_ids"]:

@@ -167,7 +167,7 @@ def _read_connection(error, answer):
     if "Connection refused" in text:
         return Failure(
             f"the connection to {host} is refused; is a firewall in the way, or is "
-            "SPB_APP_API_ENDPOINT set to a wrong address? (Max retries exceeded)",
+            "SPB_APP_API_ENDPOINT set to a wrong address?",
             FEW_TIMES,
         )
     if "NameResolution" in text or "getaddrinfo" in text or "Name or serv" in text:

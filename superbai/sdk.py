@@ -75,6 +75,10 @@ class Sdk:
         # The SDK opens a client for Amazon S3, unused here, which fails at a wrong one.
         for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
             os.environ.pop(name, None)
+        # The SDK looks for credentials already when it is imported, and its errors show
+        # what it finds.
+        os.environ["SPB_TEAM_NAME"] = self.team
+        os.environ["SPB_ACCESS_KEY"] = self.credentials.key
         self.module = import_module(self.package)
         self._errors = import_module(f"{self.package}.exceptions").CustomBaseException
         import_module(f"{self.package}.utils.utils").HTTPAdapter = _Adapter

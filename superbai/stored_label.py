@@ -69,15 +69,8 @@ def read_label(handle, where):
     if result is not None:
         check_has_objects(result, count, where)
         result["objects"] = list(objects)
-    return Label(
-        handle,
-        where,
-        list(objects),
-        handle.get_tags(),
-        data.status,
-        result,
-        sum(counts),
-    )
+    tags, status = handle.get_tags(), data.status
+    return Label(handle, where, list(objects), tags, status, result, count)
 
 
 def check_has_objects(result, num_counted, where):

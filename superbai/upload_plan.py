@@ -170,6 +170,17 @@ def make_items(
     return items
 
 
+def unnamed_items(bad_names):
+    """Returns an `Item` with a problem for each image whose name cannot be used.
+
+    Args:
+        bad_names: dict from where the image is described to the reason.
+    """
+    return [
+        Item("", where, None, {}, set(), reason) for where, reason in bad_names.items()
+    ]
+
+
 def _boxes_by_id(boxes, identity, score_threshold, skip_counts):
     """Returns the boxes of one image as `Item.boxes`."""
     by_id = {}
