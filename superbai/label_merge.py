@@ -6,6 +6,9 @@ from superbai.stored_label import read_box
 # Boxes of one class whose sides are nearer to each other than this part of the box's
 # own are taken for one thing that was boxed twice.
 _MAX_SHIFT = 0.05
+# Boxes of one class whose numbers differ by less are the same: pixels, and a bit more
+# than what rounding to tenths can do.
+_SAME_PX = 0.06
 
 
 def merge_objects(item, stored_objects, replace):
@@ -49,7 +52,8 @@ def _drop_equal(new_boxes, stored):
     """Removes the first box that lies where a stored object of its class does."""
     box = read_box(stored)
     for sent_id, (class_name, xywh) in new_boxes.items() if box else ():
-        if class_name == box[0] and box_id.is_same_place(box[1], xywh):
+        shifts = (abs(a - b) for a, b in zip(xywh, box[1], strict=True))
+        if class_name == box[0] and max(shifts) < _SAME_PX:
             del new_boxes[sent_id]
             return
 

@@ -1139,15 +1139,14 @@ def check_three_models(upload, server, folder, number, digits):
         assert sorted(places) == sorted(expected)
 
 
-@pytest.mark.parametrize("digits", [1, 0])
-def test_three_models_and_a_suite_that_rounds(upload, server, tmp_path, digits):
-    check_three_models(upload, server, tmp_path, 10, digits)
+def test_three_models_and_a_suite_of_whole_pixels(upload, server, tmp_path):
+    check_three_models(upload, server, tmp_path, 10, digits=0)
 
 
 @one_sdk
 @pytest.mark.slow
 def test_three_models_and_200_images(upload, server, tmp_path):
-    check_three_models(upload, server, tmp_path, 200, 1)
+    check_three_models(upload, server, tmp_path, 200, digits=1)
 
 
 @one_sdk
