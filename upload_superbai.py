@@ -16,13 +16,13 @@ import valohai_step.startup  # noqa: F401
 import contextlib
 import io
 import json
-from collections import Counter
 from queue import SimpleQueue
 
 import valohai
 from absl import logging
 
-from superbai import sdk, upload_plan, uploader
+from superbai import upload_plan, upload_report, upload_run, uploader
+from superbai.failures import RefusedError
 from superbai.image_files import ImageFiles
 from superbai.project import Project
 from valohai_step import runtime
@@ -121,10 +121,6 @@ with without_command_line():
         default_inputs=INPUTS,
     )
 
-# In the order of the last log line.
-RESULTS = ("created", "updated", "unchanged", "failed")
-MAX_LOGGED_FAILURES = 10
-
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
@@ -186,13 +182,17 @@ def main():
         signals = SimpleQueue()
         with runtime.signals_held(signals):
             with without_stdout, progress_bar(total=len(items), unit=" images") as bar:
-                outcomes, ended_by = uploader.upload_all(upload, items, signals, bar)
+                outcomes, ended_by = upload_run.upload_all(upload, items, signals, bar)
             for reason, count in image_files.changes.items():
                 logging.info("changed before the upload: %d %s", count, reason)
             stopped = describe_end(ended_by)
-            facts = write_report(values, items, outcomes, stopped, project.redact)
-            log_report(facts)
-            return exit_status(facts, ended_by)
+            report = upload_report.make_report(
+                values, items, outcomes, stopped, project.redact
+            )
+            write_report(report)
+            upload_report.log_report(report)
+            log_metadata(**upload_report.metadata(report))
+            return exit_status(report, ended_by)
 
 
 def check_inputs(values, review_paths, image_paths):
@@ -208,118 +208,27 @@ def check_inputs(values, review_paths, image_paths):
         )
 
 
-def write_report(values, items, outcomes, stopped, redact):
-    """Writes `upload.json` and returns its content, a dict.
-
-    Args:
-        values: the parameters.
-        items: list of `upload_plan.Item`.
-        outcomes: list of the `uploader.Outcome` of each; None if it is not done.
-        stopped: why the upload ended early; an empty string if it did not.
-        redact: function that returns a text without secrets.
-    """
-    done = [pair for pair in zip(items, outcomes, strict=True) if pair[1]]
-    rows = [
-        {
-            "dataset": item.dataset,
-            "key": item.key,
-            "result": outcome.result,
-            "reason": outcome.reason,
-        }
-        for item, outcome in done
-    ]
-    counts = Counter(row["result"] for row in rows)
-    facts = {
-        "project": values["project"],
-        "dry_run": values["dry_run"],
-        **{name: counts[name] for name in RESULTS},
-        "reviewed": sum(row["reason"] == uploader.REVIEWED for row in rows),
-        "other_ids": sum(row["reason"] == uploader.OTHER_IDS for row in rows),
-        "not_done": len(items) - len(rows),
-        "stopped": stopped,
-        "without_bytes": [
-            {"dataset": item.dataset, "key": item.key}
-            for item, outcome in done
-            if outcome.lacks_bytes
-        ],
-        "stacked": [
-            {"dataset": item.dataset, "key": item.key, "boxes": outcome.num_stacked}
-            for item, outcome in done
-            if outcome.num_stacked
-        ],
-        "pictures": rows,  # A key of upload.json since its first version.
-    }
-    text = redact(json.dumps(facts, ensure_ascii=False, indent=1))
+def write_report(report):
+    """Writes `upload.json`."""
     with staged_outputs() as folder:
+        text = json.dumps(report, ensure_ascii=False, indent=1)
         (folder / "upload.json").write_text(text + "\n", encoding="utf-8")
-    return json.loads(text)
 
 
-def log_report(facts):
-    """Logs the content of `upload.json`, and its counts as metadata."""
-    failures = [row["reason"] for row in facts["pictures"] if row["result"] == "failed"]
-    for reason in failures[:MAX_LOGGED_FAILURES]:
-        logging.warning("failed: %s", reason)
-    if len(failures) > MAX_LOGGED_FAILURES:
-        more = len(failures) - MAX_LOGGED_FAILURES
-        logging.warning("failed: %d more images, see upload.json", more)
-    if facts["reviewed"]:
-        logging.info(
-            "%d labels are already submitted or skipped, so their boxes were not "
-            "changed; set --status=WORKING or --replace=all to change them",
-            facts["reviewed"],
-        )
-    if facts["without_bytes"]:
-        logging.warning(
-            "the Suite has the names of %d images but not their bytes; without_bytes "
-            "in upload.json lists them, and the reasons there say what to do",
-            len(facts["without_bytes"]),
-        )
-    if facts["other_ids"]:
-        logging.warning(
-            "the Suite has stored the boxes of %d labels under other ids, so later "
-            "uploads take them for people's and keep them; --replace=all replaces them",
-            facts["other_ids"],
-        )
-    if facts["stacked"]:
-        logging.warning(
-            "%d labels have boxes that lie on another of their class and are kept as "
-            "people's, see stacked in upload.json; if they are of earlier uploads "
-            "whose ids are lost, --replace=all removes them with all other objects",
-            len(facts["stacked"]),
-        )
-    logging.info(
-        "%sproject '%s': %s",
-        "dry run, nothing was changed; " if facts["dry_run"] else "",
-        facts["project"],
-        ", ".join(f"{facts[name]} {name}" for name in RESULTS),
-    )
-    names = [
-        *RESULTS,
-        "reviewed",
-        "not_done",
-        *(["other_ids"] if facts["other_ids"] else []),
-        *(["stopped"] if facts["stopped"] else []),
-    ]
-    numbers = {name: len(facts[name]) for name in ("without_bytes", "stacked")}
-    numbers = {name: number for name, number in numbers.items() if number}
-    log_metadata(**{name: facts[name] for name in names}, **numbers)
-
-
-def exit_status(facts, ended_by):
+def exit_status(report, ended_by):
     """Returns the step's exit status; raises what has ended the upload early.
 
     Raises:
         InputError: the Suite refuses the credentials or fails every time.
     """
     if not ended_by:
-        return 2 if facts["failed"] else 0
+        return 2 if report["failed"] else 0
+    num_images = report["not_done"] + len(report["pictures"])
     message = (
-        f"stopped with {facts['not_done']} of "
-        f"{facts['not_done'] + len(facts['pictures'])} images left: {facts['stopped']} "
-        "Run the same command again to continue."
+        f"stopped with {report['not_done']} of {num_images} images left: "
+        f"{report['stopped']} Run the same command again to continue."
     )
-    if isinstance(ended_by, sdk.RefusedError):
+    if isinstance(ended_by, RefusedError):
         raise InputError(message) from ended_by
     logging.error("%s", message)
     raise ended_by

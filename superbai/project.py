@@ -5,27 +5,18 @@ that the SDK lacks: whether names break its queries, and whether the Suite reall
 what was sent.
 """
 
-import re
 import tempfile
-import unicodedata
-from itertools import product
 from pathlib import Path
 
 import requests
 
-from superbai import sdk
+from superbai import sdk, suite_names
 from superbai.box_id import is_same_place, stored_id
 from superbai.failures import UnsentBytesError
 from superbai.label_file import LabelFiles
 from superbai.project_classes import ProjectClasses
 from superbai.stored_label import COORD_KEYS, read_box, read_class, read_label
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.names import normalise_path
-
-# The SDK pastes names into its queries without escaping them.
-_UNSAFE_IN_QUERY = re.compile(r'["\\\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]')
-# The SDK sends a file of this name.
-_MAX_NAME_BYTES = 255
 
 
 class Project:
@@ -83,14 +74,21 @@ class Project:
             SuiteError: the Suite does not answer.
             InputError: the image has several labels, or one that cannot be read.
         """
-        where, normalised = f"{dataset}/{key}", _normalise((dataset, key))
+        where, normalised = (
+            f"{dataset}/{key}",
+            suite_names.normalise_names((dataset, key)),
+        )
 
         def find():
-            for names in _spellings(dataset, key):
+            for names in suite_names.spellings(dataset, key):
                 page = self._client.get_data_page(dataset=names[0], data_key=names[1])
                 by_names = [((h.get_dataset_name(), h.get_key()), h) for h in page]
                 # The Suite's search knows wildcards, so it may return other images.
-                same = [pair for pair in by_names if _normalise(pair[0]) == normalised]
+                same = [
+                    pair
+                    for pair in by_names
+                    if suite_names.normalise_names(pair[0]) == normalised
+                ]
                 same = [pair for pair in same if pair[0] == names] or same
                 if len(same) > 1:
                     raise InputError(
@@ -121,24 +119,8 @@ class Project:
         return self._sdk.call(f"{label.name}: cannot look up its image", ask)
 
     def check_names(self, dataset, key):
-        """Checks that an image of these names can be uploaded.
-
-        Raises:
-            InputError: a name has a character that breaks the SDK's queries, or is too
-                long.
-        """
-        unsafe = _UNSAFE_IN_QUERY.search(dataset) or _UNSAFE_IN_QUERY.search(key)
-        if unsafe:
-            raise InputError(
-                f"{dataset}/{key}: the Suite's interface cannot handle the character "
-                f"{unsafe.group()!r} in a name; rename the image or the dataset."
-            )
-        size = len(key.rpartition("/")[2].encode())
-        if size > _MAX_NAME_BYTES:
-            raise InputError(
-                f"{dataset}/{key}: expected a file name of up to {_MAX_NAME_BYTES} "
-                f"bytes, got {size}; rename the image."
-            )
+        """Raises an `InputError` if no image can be uploaded under these names."""
+        suite_names.check_names(dataset, key)
 
     def upload_image(self, encoded, dataset, key):
         """Uploads an image that the Suite does not have.
@@ -299,20 +281,3 @@ def _has_stored(objects, kept_objects, new_boxes):
             return False
         del free[number]
     return len(free) == len(kept_objects)
-
-
-def _spellings(dataset, key):
-    """Yields the names that the Suite may have for an image, the likeliest first.
-
-    macOS decomposes characters (NFD); other upload tools put a slash before keys.
-    """
-    datasets, keys = (
-        [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
-        for name in (dataset, key)
-    )
-    keys = [*keys, *(f"/{key}" for key in keys)]
-    return product(dict.fromkeys(datasets), dict.fromkeys(keys))
-
-
-def _normalise(names):
-    return tuple(map(normalise_path, names))
