@@ -10,12 +10,13 @@ from pathlib import Path
 
 import requests
 
-from superbai import sdk, suite_names
+from superbai import sdk
 from superbai.box_id import is_same_place, stored_id
 from superbai.failures import UnsentBytesError
 from superbai.label_file import LabelFiles
 from superbai.project_classes import ProjectClasses
 from superbai.stored_label import COORD_KEYS, read_box, read_class, read_label
+from superbai.suite_names import check_names, normalise_names, spellings
 from yolov3_tf2.errors import InputError
 
 
@@ -74,21 +75,14 @@ class Project:
             SuiteError: the Suite does not answer.
             InputError: the image has several labels, or one that cannot be read.
         """
-        where, normalised = (
-            f"{dataset}/{key}",
-            suite_names.normalise_names((dataset, key)),
-        )
+        where, normalised = f"{dataset}/{key}", normalise_names((dataset, key))
 
         def find():
-            for names in suite_names.spellings(dataset, key):
+            for names in spellings(dataset, key):
                 page = self._client.get_data_page(dataset=names[0], data_key=names[1])
                 by_names = [((h.get_dataset_name(), h.get_key()), h) for h in page]
                 # The Suite's search knows wildcards, so it may return other images.
-                same = [
-                    pair
-                    for pair in by_names
-                    if suite_names.normalise_names(pair[0]) == normalised
-                ]
+                same = [p for p in by_names if normalise_names(p[0]) == normalised]
                 same = [pair for pair in same if pair[0] == names] or same
                 if len(same) > 1:
                     raise InputError(
@@ -120,7 +114,7 @@ class Project:
 
     def check_names(self, dataset, key):
         """Raises an `InputError` if no image can be uploaded under these names."""
-        suite_names.check_names(dataset, key)
+        check_names(dataset, key)
 
     def upload_image(self, encoded, dataset, key):
         """Uploads an image that the Suite does not have.
