@@ -65,6 +65,7 @@ def main():
     if not values["project"]:
         raise InputError("--project: expected the name of a project on the platform.")
     api = PlatformApi(platform_credentials.read_credentials())
+    api.redact.install()
     project = find_project(api, values["project"])
     version = platform_version.find_version(api, project, values["version"])
     reader = platform_version.VersionReader(

@@ -18,6 +18,7 @@ from superbai.platform_errors import (
     is_unsent,
     retry_after,
 )
+from superbai.redaction import Redactor
 
 # Seconds before each retry of a temporary failure that does not say when to return.
 RETRY_SECONDS = (0.5, 1, 2, 4, 8, 16)
@@ -33,6 +34,7 @@ class PlatformApi:
     """The interface of one workspace; its methods may be called in several threads.
 
     Attributes:
+        redact: the `redaction.Redactor` of the key.
         should_stop: function without arguments; once it returns true, failed requests
             are not repeated.
     """
@@ -40,6 +42,7 @@ class PlatformApi:
     def __init__(self, credentials):
         """Stores the `platform_credentials.Credentials`; sends nothing."""
         self._key = credentials.key
+        self.redact = Redactor(credentials.tenant, credentials.key)
         self._root = f"{credentials.base_url}/tenants/{credentials.tenant}"
         self._local = threading.local()
         self.should_stop = lambda: False
@@ -139,7 +142,7 @@ class PlatformApi:
                 if response.ok and not response.is_redirect:
                     return response
                 failure = describe_answer(
-                    response, action, self._key, is_signed=is_signed
+                    response, action, self.redact, is_signed=is_signed
                 )
                 can_retry = is_temporary(response.status_code, failure)
                 may_be_done = response.status_code not in (429, 503)

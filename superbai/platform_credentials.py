@@ -1,19 +1,16 @@
 """The credentials of Superb AI's new platform, and which product an upload goes to."""
 
-import base64
-import json
 import os
 import re
 from typing import NamedTuple
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urlsplit
 
+from superbai.credentials import check_key
 from yolov3_tf2.errors import InputError
 
 KEY, TENANT, BASE_URL = "SUPERB_AI_API_KEY", "SUPERB_AI_TENANT", "SUPERB_AI_BASE_URL"
 DEFAULT_BASE_URL = "https://api.bdai.superb-ai.com"
 _SUITE_VARIABLES = ("SPB_ACCESS_KEY", "SPB_TEAM_NAME", "SPB_ACCOUNT_NAME")
-# Shorter parts of a secret would also be found in words.
-_SHORTEST_FORM = 4
 
 
 class Credentials(NamedTuple):
@@ -80,12 +77,7 @@ def read_credentials():
             "(sbd_pk_…) and the short name of the workspace. On Valohai, add them to "
             "the project's environment variables, the key as a secret."
         )
-    wrong = re.search(r"[^\x21-\x7e]", key)
-    if wrong:
-        raise InputError(
-            f"{KEY}: expected printable ASCII characters without spaces, got another "
-            f"one at place {wrong.start() + 1} of {len(key)}; copy the key again."
-        )
+    check_key(key, KEY)
     if not re.fullmatch(r"[\w.-]+", tenant, re.ASCII) or not tenant.strip("."):
         raise InputError(
             f"{TENANT}: expected the short name of the workspace, of letters, digits, "
@@ -121,35 +113,3 @@ def _check_base_url(address):
             f"as {DEFAULT_BASE_URL}; leave it out for that one."
         )
     return address.rstrip("/")
-
-
-def redact(text, secret):
-    """Returns a text without a secret, in any form in which a message may show it.
-
-    These are the secret itself, as Python and JSON quote it, as addresses quote it, and
-    as a part of something in base64.
-
-    Example:
-        >>> redact("Bearer s%2Fcret-1", "s/cret-1")
-        'Bearer …'
-    """
-    for form in sorted(_forms(secret), key=len, reverse=True):
-        if len(form) >= _SHORTEST_FORM:
-            text = text.replace(form, "…")
-    return text
-
-
-def _forms(secret):
-    """Returns the forms of a secret, a set."""
-    quoted = (repr(secret), ascii(secret), json.dumps(secret))
-    forms = {secret, *(text[1:-1] for text in quoted)}
-    for text in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
-        forms |= {text, re.sub("%..", lambda code: code[0].lower(), text)}
-    raw = secret.encode("utf-8")
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        for before in range(3):
-            encoded = encode(bytes(before) + raw).decode("ascii")
-            # Only the characters that do not depend on what is around the secret.
-            first, end = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-            forms.add(encoded[first:end])
-    return forms

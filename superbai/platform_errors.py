@@ -6,8 +6,7 @@ from contextlib import suppress
 
 import requests
 
-from superbai.platform_credentials import redact
-from superbai.sdk import RefusedError
+from superbai.failures import RefusedError
 from yolov3_tf2.errors import InputError, shorten
 
 _TEMPORARY = (408, 429, 500, 502, 503, 504)
@@ -60,13 +59,13 @@ def describe_no_answer(error, action):
     return PlatformError(f"{action}: {reason}.")
 
 
-def describe_answer(response, action, key, *, is_signed):
+def describe_answer(response, action, redact, *, is_signed):
     """Returns the error for an answer that is a failure.
 
     Args:
         response: the answer of `requests`.
         action: start of the message: what failed.
-        key: the API key, which the message must not show.
+        redact: function that returns a text without the API key.
         is_signed: whether it is the answer of the storage to a signed address.
     """
     status, content = response.status_code, None
@@ -80,7 +79,7 @@ def describe_answer(response, action, key, *, is_signed):
     if response.is_redirect:
         meaning = "got a redirect; is SUPERB_AI_BASE_URL right?"
     details = " ".join(filter(None, (str(status), code, text)))
-    message = f"{action}: {meaning} ({shorten(redact(details, key))})."
+    message = f"{action}: {meaning} ({shorten(redact(details))})."
     if status in (401, 403):
         return RefusedError(message)
     return PlatformError(message, status, code)

@@ -7,9 +7,10 @@ label after the other in line, does not fit.
 from typing import NamedTuple
 
 from superbai import platform_assets, platform_plan, platform_project
+from superbai.failures import RefusedError
 from superbai.platform_errors import PlatformError
-from superbai.sdk import RefusedError
-from superbai.uploader import MAX_FAILURES_IN_A_ROW, REVIEWED, Outcome
+from superbai.upload_run import MAX_FAILURES_IN_A_ROW
+from superbai.uploader import REVIEWED, Outcome
 from yolov3_tf2.errors import InputError
 
 # What the platform answers where something is wrong with one of the rows.
@@ -115,6 +116,9 @@ class Sender:
         """Returns (number, item, asset) of each item whose image the project has."""
         found, by_asset = [], {}
         for number, item in enumerate(self._items):
+            if item.problem:
+                self._fail(number, item.problem)
+                continue
             try:
                 asset = assets.find(item.key)
                 _check_size(item, asset)

@@ -108,6 +108,7 @@ def send(server, tmp_path, monkeypatch):
         items = upload_plan.make_items(
             images,
             [("", image.name) for image in images],
+            problems={},
             find_size=assets.find_size,
             score_threshold=0,
             tag=tag,

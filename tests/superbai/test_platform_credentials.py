@@ -9,7 +9,7 @@ from platform_server import PlatformServer
 
 from superbai import platform_api, platform_credentials
 from superbai.platform_api import PlatformApi
-from superbai.platform_credentials import Credentials, redact
+from superbai.platform_credentials import Credentials
 from yolov3_tf2.errors import InputError
 
 SECRET = "sbd_pk_a/b+c'd\\e==f"
@@ -50,8 +50,8 @@ def test_credentials_are_stripped(environment):
     [
         ("SUPERB_AI_API_KEY", "", "expected SUPERB_AI_API_KEY among the environment"),
         ("SUPERB_AI_TENANT", " ", "expected SUPERB_AI_TENANT among the environment"),
-        ("SUPERB_AI_API_KEY", "sbd_pk_a\rb", "got another one at place 9 of 10"),
-        ("SUPERB_AI_API_KEY", "sbd_pk_é", "got another one at place 8 of 8"),
+        ("SUPERB_AI_API_KEY", "sbd_pk_a\rb", "got a control character as number 9 of"),
+        ("SUPERB_AI_API_KEY", "sbd_pk_é", "that is not ASCII as number 8 of 8"),
         ("SUPERB_AI_TENANT", "../x", "of letters, digits, '-', '_' and '.', got"),
         ("SUPERB_AI_TENANT", "..", "of letters, digits, '-', '_' and '.', got"),
         ("SUPERB_AI_TENANT", "sbd_pk_abc", "are SUPERB_AI_API_KEY and SUPERB_AI_TEN"),
@@ -79,15 +79,6 @@ def test_other_addresses(environment, address):
         SUPERB_AI_API_KEY=SECRET, SUPERB_AI_TENANT="a", SUPERB_AI_BASE_URL=address
     )
     assert platform_credentials.read_credentials().base_url == address.rstrip("/")
-
-
-def test_every_form_of_a_secret_is_hidden():
-    for form in forms(SECRET):
-        hidden = redact(f"before {form} after", SECRET)
-        # What is in front of the secret in base64 may stay, up to twelve characters.
-        parts = {form[first : first + 8] for first in range(12, len(form) - 7)}
-        assert not any(part in hidden for part in (form, *parts)), hidden
-    assert redact("nothing of it", SECRET) == "nothing of it"
 
 
 def test_a_platform_that_repeats_the_key(monkeypatch):
