@@ -1,10 +1,12 @@
-"""Sends boxes to a project of the Superb AI Suite, as labels for people to correct.
+"""Sends boxes to a project of Superb AI, as labels for people to correct.
 
     python upload_superbai.py --project "My project" --annotations detections.json
 
 The boxes come from detect.py, or from any COCO JSON or Pascal VOC XML files. With
 `--upload_images=true --images ...`, images that the project does not have are uploaded
-first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME hold the credentials.
+first. The environment variables SPB_ACCESS_KEY and SPB_TEAM_NAME, or the file of `spb
+configure`, hold the credentials of the Suite; SUPERB_AI_API_KEY and SUPERB_AI_TENANT
+those of Superb AI's new platform.
 Running the step again continues an interrupted run; what is up to date is not sent
 again. `upload.json` lists the result of each image, also after an interruption. If an
 image fails, the exit status is 2.
@@ -15,14 +17,24 @@ import valohai_step.startup  # noqa: F401
 import contextlib
 import io
 import json
-from collections import Counter
 from queue import SimpleQueue
 
 import valohai
 from absl import logging
 
-from superbai import sdk, upload_plan, uploader
+from superbai import (
+    platform_credentials,
+    platform_upload,
+    upload_plan,
+    upload_report,
+    upload_run,
+    uploader,
+)
+from superbai.failures import RefusedError
 from superbai.image_files import ImageFiles
+from superbai.platform_api import PlatformApi
+from superbai.platform_assets import AssetIndex
+from superbai.platform_project import PlatformProject
 from superbai.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
@@ -35,8 +47,16 @@ PARAMETERS = {
     "project": {
         "default": "",
         "category": "Project",
-        "description": "Name of the image project in the Suite. It needs a "
-        "bounding-box class for every class in the annotations.",
+        "description": "Name of the image project. It needs a bounding-box class for "
+        "every class in the annotations.",
+    },
+    "product": {
+        "default": "auto",
+        "category": "Project",
+        "choices": ["auto", "suite", "platform"],
+        "description": "Where the project is: in the Suite, or on Superb AI's new "
+        "platform, which gets boxes only for images that it has. With auto, the "
+        "environment variables of the credentials tell.",
     },
     "dataset": {
         "default": "",
@@ -120,36 +140,45 @@ with without_command_line():
         default_inputs=INPUTS,
     )
 
-# In the order of the last log line.
-RESULTS = ("created", "updated", "unchanged", "failed")
-MAX_LOGGED_FAILURES = 10
-
 
 def main():
     values = read_parameters(PARAMETERS, INPUTS)
     if not values["project"]:
-        raise InputError("--project: expected the name of a project in the Suite.")
+        raise InputError("--project: expected the name of a project.")
+    product = platform_credentials.choose_product(values["product"])
+    if product == "platform":
+        platform_upload.check_parameters(values)
     annotation_paths = input_paths("annotations", folders=True)
     review_paths = input_paths("review", optional=True)
     image_paths = input_paths("images", optional=True, folders=True)
     check_inputs(values, review_paths, image_paths)
 
-    annotated_images, skip_counts = annotations.read_annotations(annotation_paths)
-    identities = upload_plan.identify_all(annotated_images, values["dataset"])
+    bad_names = {}
+    annotated_images, skip_counts = annotations.read_annotations(
+        annotation_paths, bad_names=bad_names
+    )
     review_names = set()
     if values["review_images"]:
         review_names = upload_plan.read_review(review_paths[0], values["review_images"])
+    if product == "platform":
+        return send_to_platform(
+            values, annotated_images, bad_names, review_names, skip_counts
+        )
+    identities, problems = upload_plan.identify_all(annotated_images, values["dataset"])
 
-    with ImageFiles(image_paths, identities) as image_files:
+    can_be_sent = [identity for identity in identities if identity not in problems]
+    with ImageFiles(image_paths, can_be_sent) as image_files:
         items = upload_plan.make_items(
             annotated_images,
             identities,
+            problems=problems,
             find_size=image_files.find_size,
             score_threshold=values["score_threshold"],
             tag=values["tag"],
             review_names=review_names,
             skip_counts=skip_counts,
         )
+        items += upload_plan.unnamed_items(bad_names)
         for reason, count in skip_counts.items():
             logging.info("skipped or corrected: %d %s", count, reason)
 
@@ -157,6 +186,7 @@ def main():
         without_stdout = contextlib.redirect_stdout(io.StringIO())
         with without_stdout:
             project = Project(values["project"])
+        logging.info("credentials: %s", project.credentials.source)
         boxes = [box for item in items for box in item.boxes.values()]
         project.classes.check_boxes(class_name for class_name, _ in boxes)
         logging.info(
@@ -178,12 +208,14 @@ def main():
         signals = SimpleQueue()
         with runtime.signals_held(signals):
             with without_stdout, progress_bar(total=len(items), unit=" images") as bar:
-                outcomes, ended_by = uploader.upload_all(upload, items, signals, bar)
+                outcomes, ended_by = upload_run.upload_all(upload, items, signals, bar)
             for reason, count in image_files.changes.items():
                 logging.info("changed before the upload: %d %s", count, reason)
-            facts = write_report(values, items, outcomes, describe_end(ended_by))
-            log_report(facts)
-            return exit_status(facts, ended_by)
+            report = upload_report.make_report(
+                values, items, outcomes, describe_end(ended_by), project.redact
+            )
+            write_report(report)
+            return exit_status(report, ended_by)
 
 
 def check_inputs(values, review_paths, image_paths):
@@ -199,84 +231,74 @@ def check_inputs(values, review_paths, image_paths):
         )
 
 
-def write_report(values, items, outcomes, stopped):
-    """Writes `upload.json` and returns its content, a dict.
-
-    Args:
-        values: the parameters.
-        items: list of `upload_plan.Item`.
-        outcomes: list of the `uploader.Outcome` of each; None if it is not done.
-        stopped: why the upload ended early; an empty string if it did not.
-    """
-    rows = [
-        {
-            "dataset": item.dataset,
-            "key": item.key,
-            "result": outcome.result,
-            "reason": outcome.reason,
-        }
-        for item, outcome in zip(items, outcomes, strict=True)
-        if outcome
-    ]
-    counts = Counter(row["result"] for row in rows)
-    facts = {
-        "project": values["project"],
-        "dry_run": values["dry_run"],
-        **{name: counts[name] for name in RESULTS},
-        "reviewed": sum(row["reason"] == uploader.REVIEWED for row in rows),
-        "not_done": len(items) - len(rows),
-        "stopped": stopped,
-        "pictures": rows,  # A key of upload.json since its first version.
-    }
-    with staged_outputs() as folder:
-        text = json.dumps(facts, ensure_ascii=False, indent=1)
-        (folder / "upload.json").write_text(text + "\n", encoding="utf-8")
-    return facts
-
-
-def log_report(facts):
-    """Logs the content of `upload.json`, and its counts as metadata."""
-    failures = [row["reason"] for row in facts["pictures"] if row["result"] == "failed"]
-    for reason in failures[:MAX_LOGGED_FAILURES]:
-        logging.warning("failed: %s", reason)
-    if len(failures) > MAX_LOGGED_FAILURES:
-        more = len(failures) - MAX_LOGGED_FAILURES
-        logging.warning("failed: %d more images, see upload.json", more)
-    if facts["reviewed"]:
-        logging.info(
-            "%d labels are already submitted or skipped, so their boxes were not "
-            "changed; set --status=WORKING or --replace=all to change them",
-            facts["reviewed"],
-        )
-    logging.info(
-        "%sproject '%s': %s",
-        "dry run, nothing was changed; " if facts["dry_run"] else "",
-        facts["project"],
-        ", ".join(f"{facts[name]} {name}" for name in RESULTS),
+def send_to_platform(values, annotated_images, bad_names, review_names, skip_counts):
+    """Sends the boxes to the new platform; returns the exit status."""
+    api = PlatformApi(platform_credentials.read_credentials())
+    api.redact.install()
+    project = PlatformProject(api, values["project"])
+    assets = AssetIndex(project.read_assets())
+    items = upload_plan.make_items(
+        annotated_images,
+        [("", image.name) for image in annotated_images],
+        problems={},
+        find_size=assets.find_size,
+        score_threshold=values["score_threshold"],
+        tag=values["tag"],
+        review_names=review_names,
+        skip_counts=skip_counts,
     )
-    names = [
-        *RESULTS,
-        "reviewed",
-        "not_done",
-        *(["stopped"] if facts["stopped"] else []),
-    ]
-    log_metadata(**{name: facts[name] for name in names})
+    items += upload_plan.unnamed_items(bad_names)
+    for reason, count in skip_counts.items():
+        logging.info("skipped or corrected: %d %s", count, reason)
+    boxes = [box for item in items for box in item.boxes.values()]
+    project.classes.check_boxes(class_name for class_name, _ in boxes)
+    logging.info(
+        "project '%s' of Superb AI's new platform: %d images, %d boxes",
+        *(values["project"], len(items), len(boxes)),
+    )
+    sender = platform_upload.Sender(
+        project, items, replace=values["replace"], dry_run=values["dry_run"]
+    )
+    signals = SimpleQueue()
+    api.should_stop = lambda: not signals.empty()
+    with runtime.signals_held(signals):
+        with progress_bar(total=len(items), unit=" images") as bar:
+            ended_by = sender.send_all(assets, signals, bar)
+        report = upload_report.make_report(
+            values, items, sender.outcomes, describe_end(ended_by), api.redact
+        )
+        if sender.num_kept:
+            logging.info("%d boxes of people or other models stay", sender.num_kept)
+        if sender.num_left_out:
+            reason = "boxes of a class in the same pixel as several others"
+            logging.warning("left out: %d %s", sender.num_left_out, reason)
+        write_report(report, "reopen them on the platform")
+        return exit_status(report, ended_by)
 
 
-def exit_status(facts, ended_by):
+def write_report(report, *reopening):
+    """Writes `upload.json`, and logs it; see `upload_report.log_report`."""
+    with staged_outputs() as folder:
+        text = json.dumps(report, ensure_ascii=False, indent=1)
+        (folder / "upload.json").write_text(text + "\n", encoding="utf-8")
+    upload_report.log_report(report, *reopening)
+    log_metadata(**upload_report.metadata(report))
+
+
+def exit_status(report, ended_by):
     """Returns the step's exit status; raises what has ended the upload early.
 
     Raises:
         InputError: the Suite refuses the credentials or fails every time.
     """
     if not ended_by:
-        return 2 if facts["failed"] else 0
+        return 2 if report["failed"] else 0
+    num_images = report["not_done"] + len(report["pictures"])
     message = (
-        f"stopped with {facts['not_done']} of "
-        f"{facts['not_done'] + len(facts['pictures'])} images left: {facts['stopped']} "
-        "Run the same command again to continue."
+        f"stopped with {report['not_done']} of {num_images} images left: "
+        f"{report['stopped']} Run the same command again to continue."
     )
-    if isinstance(ended_by, sdk.RefusedError):
+    if isinstance(ended_by, RefusedError):
         raise InputError(message) from ended_by
     logging.error("%s", message)
     raise ended_by

@@ -5,22 +5,19 @@ that the SDK lacks: whether names break its queries, and whether the Suite reall
 what was sent.
 """
 
-import re
 import tempfile
-import unicodedata
-from itertools import product
 from pathlib import Path
 
 import requests
 
 from superbai import sdk
+from superbai.box_id import is_same_place, stored_id
+from superbai.failures import UnsentBytesError
+from superbai.label_file import LabelFiles
 from superbai.project_classes import ProjectClasses
-from superbai.stored_label import COORD_KEYS, read_class, read_label
+from superbai.stored_label import COORD_KEYS, read_box, read_class, read_label
+from superbai.suite_names import check_names, normalise_names, spellings
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.names import normalise_path
-
-# The SDK pastes names into its queries without escaping them.
-_UNSAFE_IN_QUERY = re.compile(r'["\\\x00-\x1f\x7f\u2028\u2029]')
 
 
 class Project:
@@ -28,6 +25,8 @@ class Project:
 
     Attributes:
         classes: the `ProjectClasses`.
+        credentials: the `credentials.Credentials` in use.
+        redact: function that returns a text without the access key.
         stopped: a `threading.Event`; once it is set, failed requests are not repeated.
     """
 
@@ -42,29 +41,32 @@ class Project:
                 or the project is unknown or not an image project with boxes.
         """
         self._sdk = sdk.Sdk()
-        self.stopped = self._sdk.stopped
+        self.stopped, self.redact = self._sdk.stopped, self._sdk.redact
+        self.credentials = self._sdk.credentials
         action = f"cannot open project '{name}' of team '{self._sdk.team}'"
+        unknown = (
+            f"{action}: the Suite has no project of this name; is it spelled as in the "
+            "Suite, and does it belong to this team?"
+        )
 
         def connect():
             try:
                 self._client = self._sdk.client(name)
             except TypeError:  # The SDK cannot read an answer without a project.
-                raise InputError(
-                    f"{action}: the Suite has no project of this name; is it spelled "
-                    "as in the Suite, and does it belong to this team?"
-                ) from None
+                if self._sdk.has_answered_null("project"):
+                    raise InputError(unknown) from None
+                raise
             self.classes = ProjectClasses(
                 self._client.project.label_interface or {},
                 name,
                 by_name_only=self._sdk.package == "spb",
             )
 
-        self._sdk.call(
-            action,
-            connect,
-            "is its name spelled as in the Suite, and does it belong to this team? If "
-            "so, try again later",
-        )
+        try:
+            self._sdk.call(action, connect)
+        except sdk.NotFoundError:
+            raise InputError(unknown) from None
+        self._files = LabelFiles(self._sdk.package)
 
     def find_label(self, dataset, key):
         """Returns the `Label` of an image; None if the project has no such image.
@@ -73,14 +75,14 @@ class Project:
             SuiteError: the Suite does not answer.
             InputError: the image has several labels, or one that cannot be read.
         """
-        where, normalised = f"{dataset}/{key}", _normalise((dataset, key))
+        where, normalised = f"{dataset}/{key}", normalise_names((dataset, key))
 
         def find():
-            for names in _spellings(dataset, key):
+            for names in spellings(dataset, key):
                 page = self._client.get_data_page(dataset=names[0], data_key=names[1])
                 by_names = [((h.get_dataset_name(), h.get_key()), h) for h in page]
                 # The Suite's search knows wildcards, so it may return other images.
-                same = [pair for pair in by_names if _normalise(pair[0]) == normalised]
+                same = [p for p in by_names if normalise_names(p[0]) == normalised]
                 same = [pair for pair in same if pair[0] == names] or same
                 if len(same) > 1:
                     raise InputError(
@@ -110,6 +112,10 @@ class Project:
 
         return self._sdk.call(f"{label.name}: cannot look up its image", ask)
 
+    def check_names(self, dataset, key):
+        """Raises an `InputError` if no image can be uploaded under these names."""
+        check_names(dataset, key)
+
     def upload_image(self, encoded, dataset, key):
         """Uploads an image that the Suite does not have.
 
@@ -121,6 +127,7 @@ class Project:
             Whether the bytes were sent; False if the Suite already has these names.
 
         Raises:
+            UnsentBytesError: the Suite has registered the image, but not its bytes.
             SuiteError: the Suite did not accept it.
         """
         where = f"{dataset}/{key}"
@@ -146,11 +153,15 @@ class Project:
                 url = self._sdk.call(action, lambda: register(path)).presigned_url
             except sdk.ConflictError:
                 return False  # An earlier try may have succeeded without an answer.
-        # The Suite returns the address only once, when it registers the image.
-        advice = (
-            "delete the image in the Suite, where its file is missing, and run again"
-        )
-        self._sdk.call(f"{where}: cannot upload the image", send, advice)
+        # The Suite returns the address only once, when it registers the image. So the
+        # bytes are sent to the end, even if the run is to stop.
+        try:
+            self._sdk.call(f"{where}: cannot upload the image", send, finish=True)
+        except sdk.SuiteError as error:
+            raise UnsentBytesError(
+                f"{str(error).rstrip('.')}; delete the image in the Suite, where its "
+                "file is missing, and run again."
+            ) from None
         return True
 
     def check_can_keep(self, label, kept_objects):
@@ -179,7 +190,12 @@ class Project:
             new_boxes: dict from object id to class name and (x, y, width, height) in
                 pixels.
 
+        Returns:
+            The `Label` as the Suite has stored it.
+
         Raises:
+            ChangedError: somebody has changed the label since it was read; it must be
+                read again.
             SuiteError: the Suite did not store them.
         """
         handle = label.handle
@@ -201,23 +217,29 @@ class Project:
                 ]
             )
             objects = handle.data.result["objects"]
-            for made in objects:
-                class_id = made.get("class_id", made.get("classId"))
-                annotation_type = read_class(made)[1]
-                expected_id = self.classes.box_ids[new_boxes[made["id"]][0]]
-                if (annotation_type, class_id) != ("box", expected_id):
-                    raise InputError(
-                        f"{label.name}: expected a box of class {expected_id}, the SDK "
-                        f"made {annotation_type} of class {class_id}."
-                    )
+            self._check_made(label, objects, new_boxes)
             # As the Suite has stored them: the SDK's own form drops some of their keys.
             objects[:0] = map(self._as_spelled, kept_objects)
-            answer = handle.update_info().result or {}
-            expected_ids = [*(stored["id"] for stored in kept_objects), *new_boxes]
-            if [one["id"] for one in answer.get("objects") or []] != expected_ids:
+            with self._files.expecting(label):
+                handle.update_info()
+            written = read_label(handle, label.name)
+            if not _has_stored(written.objects, kept_objects, new_boxes):
                 raise requests.RequestException("the Suite holds other boxes than sent")
+            return written
 
-        self._sdk.call(f"{label.name}: cannot store its boxes", store)
+        return self._sdk.call(f"{label.name}: cannot store its boxes", store)
+
+    def _check_made(self, label, objects, new_boxes):
+        """Raises an `InputError` if the SDK has made other objects than boxes."""
+        for made in objects:
+            class_id = made.get("class_id", made.get("classId"))
+            annotation_type = read_class(made)[1]
+            expected_id = self.classes.box_ids[new_boxes[made["id"]][0]]
+            if (annotation_type, class_id) != ("box", expected_id):
+                raise InputError(
+                    f"{label.name}: expected a box of class {expected_id}, the SDK "
+                    f"made {annotation_type} of class {class_id}."
+                )
 
     def _as_spelled(self, stored):
         """Returns an object with its class as the project spells it.
@@ -242,32 +264,26 @@ class Project:
         self._sdk.call(action, lambda: label.handle.update_status(status))
 
 
-def check_names(dataset, key):
-    """Checks that an image of these names can be uploaded.
+def _has_stored(objects, kept_objects, new_boxes):
+    """Tells whether a label has the objects that were sent, in any order.
 
-    Raises:
-        InputError: a name has a character that breaks the SDK's queries.
+    Args:
+        objects: list of the label's objects.
+        kept_objects, new_boxes: see `Project.set_objects`.
     """
-    unsafe = _UNSAFE_IN_QUERY.search(dataset) or _UNSAFE_IN_QUERY.search(key)
-    if unsafe:
-        raise InputError(
-            f"{dataset}/{key}: the Suite's interface cannot handle the character "
-            f"{unsafe.group()!r} in a name; rename the image or the dataset."
+    kept_ids = [stored_id(stored) for stored in kept_objects]
+    if sorted(map(stored_id, objects)) == sorted([*kept_ids, *new_boxes]):
+        return True
+    # Or under other ids: then each new box must be found at its place.
+    free = [read_box(stored) for stored in objects]
+    for class_name, xywh in new_boxes.values():
+        places = (
+            number
+            for number, box in enumerate(free)
+            if box and box[0] == class_name and is_same_place(box[1], xywh)
         )
-
-
-def _spellings(dataset, key):
-    """Yields the names that the Suite may have for an image, the likeliest first.
-
-    macOS decomposes characters (NFD); other upload tools put a slash before keys.
-    """
-    datasets, keys = (
-        [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
-        for name in (dataset, key)
-    )
-    keys = [*keys, *(f"/{key}" for key in keys)]
-    return product(dict.fromkeys(datasets), dict.fromkeys(keys))
-
-
-def _normalise(names):
-    return tuple(map(normalise_path, names))
+        number = next(places, None)
+        if number is None:
+            return False
+        del free[number]
+    return len(free) == len(kept_objects)

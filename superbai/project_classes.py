@@ -1,4 +1,4 @@
-"""The classes of a Suite project: which of them are bounding boxes, and their ids."""
+"""The classes of a project: which of them are bounding boxes, and their ids."""
 
 from collections import Counter
 
@@ -35,7 +35,18 @@ class ProjectClasses:
                 f"{project_type}; boxes can only be sent to image projects, and not to "
                 "those created before 2021."
             )
-        classes = interface["object_detection"]["object_classes"]
+        classes = (interface.get("object_detection") or {}).get("object_classes")
+        if classes is None:
+            only_classifies = bool(interface.get("categorization"))
+            raise InputError(
+                f"project '{project_name}': expected bounding-box classes, but it "
+                + (
+                    "only classifies whole images"
+                    if only_classifies
+                    else "has no object detection"
+                )
+                + "; add a bounding-box class in the Suite, or use another project."
+            )
         boxes = [c for c in classes if c["annotation_type"] == "box"]
         self.box_ids = {normalise_name(c["name"]): c["id"] for c in boxes}
         self.suite_names = {normalise_name(c["name"]): c["name"] for c in boxes}
@@ -57,6 +68,7 @@ class ProjectClasses:
         names = set(names)
         unknown = sorted(names - set(self.box_ids))
         if unknown:
+            others = sorted({kind for _, kind in self._names_and_types} - {"box"})
             described = [
                 f"{name} ({self._types[name]})" if name in self._types else name
                 for name in unknown
@@ -64,8 +76,9 @@ class ProjectClasses:
             raise InputError(
                 f"project '{self._project_name}': the annotations have classes that "
                 f"are not bounding-box classes of the project: {', '.join(described)}; "
-                f"the project has: {', '.join(sorted(self.box_ids)) or 'none'}. Add "
-                "them in the Suite, or rename them there or in the annotations."
+                f"the project has: {', '.join(sorted(self.box_ids)) or 'none'}"
+                + f" (only {' and '.join(others)})" * bool(others and not self.box_ids)
+                + ". Add them there, or rename them there or in the annotations."
             )
         ambiguous = sorted(names & self._ambiguous)
         if ambiguous:

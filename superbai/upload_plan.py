@@ -1,28 +1,21 @@
 """What an upload sends to the Superb AI Suite.
 
-`make_items` says which boxes and tags the label of each image gets, and
-`merge_objects` which objects of an existing label stay beside them.
-
-The id of each uploaded box encodes its image, class and position. A later run thereby
-recognises its own boxes, and sees which of them people have edited: the position no
-longer matches the id, or the box has properties, which an upload never sets.
+`make_items` says which boxes and tags the label of each image gets; `label_merge` says
+which objects of an existing label stay beside them.
 """
 
 import csv
-import hashlib
-import json
-import unicodedata
-import uuid
+import re
 from typing import NamedTuple
 
-from superbai.stored_label import read_box
+from superbai.box_id import MAX_EQUAL, make_id
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations
 from yolov3_tf2.names import normalise_name, normalise_path
 
 REVIEW_TAG = "review"
-# The first characters of the ids of all uploaded boxes.
-_ID_PREFIX = "05be7ba1"
+# Characters of a name that no request can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Item(NamedTuple):
@@ -33,6 +26,7 @@ class Item(NamedTuple):
         size: (width, height) that its boxes are for; None if unknown.
         boxes: dict from object id to class name and (x, y, width, height) in pixels.
         tags: set of strings.
+        problem: why nothing can be sent; an empty string if it can.
     """
 
     dataset: str
@@ -40,11 +34,12 @@ class Item(NamedTuple):
     size: tuple[int, int] | None
     boxes: dict
     tags: set
+    problem: str = ""
 
     @property
     def name(self):
         """The image's name in messages."""
-        return f"{self.dataset}/{self.key}"
+        return f"{self.dataset}/{self.key}" if self.dataset else self.key
 
 
 def read_review(path, number):
@@ -71,25 +66,35 @@ def read_review(path, number):
 
 
 def identify_all(annotated_images, dataset):
-    """Returns the (dataset, key) of each image in the Suite, a list.
+    """Returns the (dataset, key) of each image in the Suite, and what is unknown.
 
     Args:
         annotated_images: list of `annotations.AnnotatedImage`.
         dataset: dataset of all images; if empty, the first folder of each name.
 
+    Returns:
+        A list of pairs; and a dict from the pairs that cannot be sent to the reason:
+        the dataset of the image is unknown and empty here.
+
     Raises:
-        InputError: an image's dataset is unknown, or two images have the same names.
+        InputError: this is so for all images, or two images have the same names.
     """
-    by_identity = {}
+    by_identity, problems = {}, {}
     for image in annotated_images:
-        identity = identify(image, dataset)
+        try:
+            identity = identify(image, dataset)
+        except InputError as error:
+            identity = ("", image.name)
+            problems[identity] = str(error)
         other = by_identity.setdefault(identity, image)
         if other is not image:
             raise InputError(
                 f"{image.where}: duplicate image '{identity[1]}' of dataset "
                 f"'{identity[0]}', which {other.where} has too; remove one."
             )
-    return list(by_identity)
+    if problems and len(problems) == len(by_identity):
+        raise InputError(next(iter(problems.values())))
+    return list(by_identity), problems
 
 
 def identify(image, dataset):
@@ -102,6 +107,11 @@ def identify(image, dataset):
         >>> identify(AnnotatedImage("left/1.jpg", None, (), ""), "street")
         ('street', 'left/1.jpg')
     """
+    if _SURROGATE.search(image.name):
+        raise InputError(
+            f"{image.where}: the name {ascii(image.name)} has half of a character, as "
+            "a name that was cut; rename the image."
+        )
     if dataset:
         # The names of images are in NFC; a dataset typed on a Mac may not be.
         folder = normalise_path(dataset)
@@ -119,6 +129,7 @@ def make_items(
     annotated_images,
     identities,
     *,
+    problems,
     find_size,
     score_threshold,
     tag,
@@ -130,6 +141,8 @@ def make_items(
     Args:
         annotated_images: list of `annotations.AnnotatedImage`.
         identities: the (dataset, key) of each.
+        problems: dict from those that cannot be sent to the reason; `identify_all`
+            returns both.
         find_size: function from (dataset, key) to (width, height) or None, for images
             whose size the annotations do not say.
         score_threshold: boxes with a lower score are skipped.
@@ -139,6 +152,9 @@ def make_items(
     """
     items = []
     for image, identity in zip(annotated_images, identities, strict=True):
+        if identity in problems:
+            items.append(Item(*identity, None, {}, set(), problems[identity]))
+            continue
         if image.size is None:
             image = annotations.clip_to_image(image, find_size(identity), skip_counts)
         boxes = _boxes_by_id(image.boxes, identity, score_threshold, skip_counts)
@@ -154,6 +170,17 @@ def make_items(
     return items
 
 
+def unnamed_items(bad_names):
+    """Returns an `Item` with a problem for each image whose name cannot be used.
+
+    Args:
+        bad_names: dict from where the image is described to the reason.
+    """
+    return [
+        Item("", where, None, {}, set(), reason) for where, reason in bad_names.items()
+    ]
+
+
 def _boxes_by_id(boxes, identity, score_threshold, skip_counts):
     """Returns the boxes of one image as `Item.boxes`."""
     by_id = {}
@@ -162,65 +189,12 @@ def _boxes_by_id(boxes, identity, score_threshold, skip_counts):
             skip_counts["boxes below the score threshold"] += 1
             continue
         left, top, right, bottom = box.xyxy
-        xywh = (left, top, right - left, bottom - top)
-        class_name = normalise_name(box.class_name)
-        box_id = object_id(*identity, class_name, xywh)
-        if box_id in by_id:
+        sent = normalise_name(box.class_name), (left, top, right - left, bottom - top)
+        ids = (make_id(*identity, *sent, number) for number in range(MAX_EQUAL))
+        # The first that is free or of the very same box.
+        box_id = next((i for i in ids if by_id.get(i, sent) == sent), None)
+        if box_id is None or box_id in by_id:
             skip_counts["duplicate boxes"] += 1
-        by_id[box_id] = (class_name, xywh)
+        else:
+            by_id[box_id] = sent
     return by_id
-
-
-def object_id(dataset, key, class_name, xywh):
-    """Returns the id of an uploaded box: a UUID made of its image, class and position.
-
-    The names may be in any Unicode form.
-    """
-    names = [unicodedata.normalize("NFC", each) for each in (dataset, key, class_name)]
-    text = json.dumps([*names, *map(float, xywh)], ensure_ascii=False)
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    prefixed = uuid.UUID(_ID_PREFIX + digest[:24])
-    return str(uuid.UUID(bytes=prefixed.bytes, version=5))
-
-
-def is_ours(stored, dataset, key):
-    """Tells whether an object of the Suite is an uploaded box that nobody has edited.
-
-    Args:
-        stored: the object as the Suite has stored it, a dict.
-        dataset, key: of its image.
-    """
-    box = read_box(stored)
-    if box is None or not str(stored["id"]).startswith(_ID_PREFIX):
-        return False
-    if stored.get("properties"):
-        return False
-    return stored["id"] == object_id(dataset, key, *box)
-
-
-def merge_objects(item, stored_objects, replace):
-    """Decides which objects of a label stay, and which boxes are added.
-
-    Args:
-        item: an `Item`.
-        stored_objects: list of the label's objects as the Suite has stored them.
-        replace: `ours`, boxes of earlier uploads that nobody has edited go; `all`,
-            every object goes; `none`, all stay, and only an empty label gets boxes.
-
-    Returns:
-        A list of the objects that stay, and a dict like `Item.boxes` of those to add.
-    """
-    if replace == "none" and stored_objects:
-        return stored_objects, {}
-    kept_objects, new_boxes = [], dict(item.boxes)
-    for stored in stored_objects:
-        is_unedited = is_ours(stored, item.dataset, item.key)
-        if is_unedited and stored["id"] in new_boxes:
-            # Stays in its place, so that a label that is right is not written again.
-            kept_objects.append(stored)
-            del new_boxes[stored["id"]]
-        elif replace == "ours" and not is_unedited:
-            kept_objects.append(stored)
-            # A box that somebody has corrected is not sent again.
-            new_boxes.pop(stored["id"], None)
-    return kept_objects, new_boxes

@@ -11,8 +11,8 @@ import pytest
 from project import REPOSITORY, SHARED
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# A program: it takes the arguments of the process that imports it for its own.
-collect_ignore = ["superbai/fuzz_export.py"]
+# Programs: one takes the arguments of the process that imports it for its own.
+collect_ignore = ["superbai/fuzz_export.py", "superbai/drive_platform_server.py"]
 # The same examples everywhere, and none that fails where the machine is busy.
 hypothesis.settings.register_profile(
     "repeatable",

@@ -10,6 +10,7 @@ import darknet_cfg
 import pytest
 import tensorflow as tf
 import valohai_yaml
+from leaks import leaks
 from PIL import Image
 from suite_server import SuiteServer
 
@@ -289,7 +290,7 @@ def test_edges_start_at_files_that_a_step_writes(sample_run, checkout):
 
 @pytest.fixture
 def suite():
-    with SuiteServer(key="k3y-0f-a-team") as server:
+    with SuiteServer(key="k3y/0f+a=team%&'\"-0123456789") as server:
         yield server
 
 
@@ -321,8 +322,11 @@ def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
     )
     output = process.stdout + process.stderr
     assert process.returncode == 0, output
-    assert "label-superbai done" in output and suite.key not in output
+    assert "label-superbai done" in output and not leaks(output, suite.key)
     (new,) = set((checkout / ".valohai" / "outputs").iterdir()) - before
+    for written in new.rglob("*"):
+        text = written.read_bytes().decode("latin-1") if written.is_file() else ""
+        assert not leaks(text, suite.key), written
     facts = json.loads((new / "upload-superbai" / "upload.json").read_text())
     detections = json.loads((new / "detect" / "detections.json").read_text())
     labels = list(suite.labels.values())

@@ -73,6 +73,7 @@ def test_a_failed_import_of_tensorflow_is_shown(
         ("upload_superbai.py", ["--status="], ["missing value for --status"]),
         ("upload_superbai.py", ["--dry_run=2"], ["true or false, got '2'"]),
         ("upload_superbai.py", ["--x=1"], ["unknown option --x; expected one of"]),
+        ("download_superbai.py", ["--empty_images=no"], ["one of skip, use, got 'no'"]),
         (
             "convert_superbai.py",
             ["--skip_missing", "yes"],
@@ -91,6 +92,7 @@ SCRIPTS = (
     "train.py",
     "detect.py",
     "upload_superbai.py",
+    "download_superbai.py",
 )
 
 

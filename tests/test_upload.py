@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import suite_graphql
 import tensorflow as tf
+from leaks import leaks
 from PIL import Image
 from project import REPOSITORY
 from suite_server import SuiteServer
@@ -28,6 +29,8 @@ from yolov3_tf2.data import records
 
 CLASSES = (("car", "box"), ("사람", "box"), ("road", "polygon"))
 WIDTH, HEIGHT = 64, 48
+# Ways to write a text differ in what they make of these characters.
+KEY = "k3y/0f+a=team%&'\"\\-0123456789"
 SDKS = ("spb-cli", "superb-ai-label")
 # Runs a script with other constants in superbai/sdk.py, so that tests wait less.
 HURRIED = (
@@ -63,7 +66,7 @@ def sdk(request, tmp_path_factory):
 
 @pytest.fixture
 def server():
-    with SuiteServer(key="k3y-0f-a-team") as server:
+    with SuiteServer(key=KEY) as server:
         server.add_project("P", CLASSES)
         yield server
 
@@ -87,6 +90,7 @@ def upload(sdk, server, tmp_path):
             env={
                 **clean,
                 **server.environment(),
+                "HOME": str(tmp_path),  # Where the SDK has its file.
                 "VH_OUTPUTS_DIR": str(tmp_path / "outputs"),
                 **({"PYTHONPATH": str(REPOSITORY)} if constants else {}),
                 **environment,
@@ -100,11 +104,11 @@ def upload(sdk, server, tmp_path):
         stdout, stderr = process.communicate(timeout=300)
         output = stdout + stderr
         assert "Traceback" not in output, output
-        # No secrets: neither the key nor the signature of an address.
-        assert server.key not in output and "signature" not in output.lower(), output
-        facts = json.loads(facts.read_text()) if facts.is_file() else None
-        assert server.key not in str(facts) and "signature" not in str(facts).lower()
-        return process.returncode, output, facts
+        # No secrets: neither a form of the key nor the signature of an address.
+        written = facts.read_text() if facts.is_file() else "null"
+        for text in (output, written):
+            assert not leaks(text, server.key) and "signature" not in text.lower(), text
+        return process.returncode, output, json.loads(written)
 
     return run
 
@@ -248,8 +252,8 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
 
     process = upload(*arguments, start=True)
     server.before_request = kill
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    output = "".join(process.communicate())
+    assert process.returncode == -signal.SIGKILL and not leaks(output, server.key)
     server.settle()
     done = sum(len(label.objects) == 3 for label in server.labels.values())
     assert 0 < done < 60 or kind == "put-image"
@@ -270,7 +274,7 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     assert counts(upload(*arguments)[2])[2] == 60 - len(without_bytes)
 
 
-@pytest.mark.parametrize("failure", [429, 500, 503, "drop", "drop-after", "limit"])
+@pytest.mark.parametrize("failure", [429, 500, "drop", "drop-after", "limit"])
 def test_what_fails_for_a_moment_is_tried_again(upload, server, tmp_path, failure):
     if failure == "drop-after":
         kinds = ("updateLabelInfo", "updateLabelTags", "put-info")
@@ -640,19 +644,13 @@ def test_names_that_break_the_suite(upload, server, tmp_path, unsafe):
         (lambda s: s.projects.clear(), "the Suite has no project of this name"),
         (
             lambda s: setattr(s, "unknown_project", "error") or s.projects.clear(),
-            "cannot open project .* is its name spelled as in the Suite",
+            "cannot open project .* is it spelled as in the Suite",
         ),
         (
             lambda s: s.fail("project", "graphql-404"),
-            "cannot open project .* is its name spelled as in the Suite",
-        ),
-        (
-            lambda s: s.add_project("P", CLASSES, workapp="image-default"),
-            "expected the type image-siesta, got image-default",
+            "cannot open project .* is it spelled as in the Suite",
         ),
         (lambda s: s.add_project("P", CLASSES, workapp="video-siesta"), "video-siesta"),
-        (lambda s: s.add_project("P", [("car", "box")]), "not bounding-box classes"),
-        (lambda s: s.add_project("P", [("car", "polygon")]), r"car \(polygon\)"),
         (lambda s: setattr(s, "key", "of-another") or None, ""),
         (lambda s: s.fail("project", 401), "SPB_ACCESS_KEY"),
         (lambda s: s.fail("project", 403), "SPB_ACCESS_KEY"),
@@ -666,7 +664,7 @@ def test_projects_that_cannot_be_used(upload, server, tmp_path, prepare, message
     prepare(server)
     environment = {}
     if not message:
-        environment, message = {"SPB_ACCESS_KEY": "wrong"}, "SPB_ACCESS_KEY"
+        environment, message = {"SPB_ACCESS_KEY": "wrong"}, "refuses .* SPB_ACCESS_KEY"
     status, output, facts = upload("--annotations", annotations, **environment)
     assert status == 1 and facts is None, output
     (error,) = [x for x in output.splitlines() if x.startswith("error:")]
@@ -764,6 +762,7 @@ def test_an_interrupted_upload(upload, server, tmp_path, number):
     server.before_request = interrupt
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in stderr
+    assert not leaks(stdout + stderr, server.key)
     assert all(label.encoded for label in server.labels.values())  # None is half done.
     facts = json.loads((tmp_path / "outputs" / "upload.json").read_text())
     assert facts["created"] == len(server.labels) and facts["failed"] == 0
@@ -790,6 +789,7 @@ def test_a_second_signal_stops_immediately(upload, server, tmp_path):
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
+    assert not leaks(stderr, server.key)
     assert process.returncode == 128 + signal.SIGTERM, stderr
     facts = json.loads((tmp_path / "outputs" / "upload.json").read_text())
     assert counts(facts) in ([0, 0, 0, 0], [0, 0, 1, 0])  # b.jpg may be done by then.
@@ -806,7 +806,8 @@ def test_a_stalled_connection_times_out(upload, server, tmp_path):
     assert status == 0 and counts(facts) == [1, 0, 0, 0], output
     server.fail("get-info", "slow", times=None, seconds=99)
     status, output, facts = upload("--annotations", annotations, constants=hurried)
-    assert status == 2 and "cannot look up its label (ReadTimeout" in output
+    assert status == 2 and "cannot look up its label: 127.0.0.1" in output
+    assert "does not answer (ReadTimeout" in output
 
 
 def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
@@ -828,16 +829,15 @@ def test_addresses_stay_secret_where_requests_fail(upload, server, tmp_path):
     arguments += ("--upload_images=true",)
     status, output, facts = upload(*arguments, constants=hurried)
     assert status == 2 and "cannot upload the image" in output
-    assert "/image/" in output and "Max retries exceeded" in output
+    assert "the connection to 127.0.0.1:1 is refused" in output
+    assert "delete the image in the Suite, where its file is missing" in output
 
 
-@pytest.mark.parametrize(
-    "kind, failure", [("get-info", 429), ("get-info", 503), ("put-info", 429)]
-)
+@one_sdk
+@pytest.mark.parametrize("kind, failure", [("get-info", 503), ("put-info", 429)])
 def test_rate_limited_files_get_all_retries(upload, server, tmp_path, kind, failure):
     label = server.add_asset("P", "ds", "a.jpg", encode())
     annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
-    # spb-cli itself requests a file four times.
     hurried = {"RETRY_SECONDS": (0.05,) * 6, "FEW_RETRIES": 0}
     server.fail(kind, failure, times=6)
     status, output, _ = upload("--annotations", annotations, constants=hurried)
@@ -883,8 +883,7 @@ def test_answers_that_the_sdk_cannot_read(upload, server, tmp_path):
     assert status == 2 and counts(facts) == [1, 0, 0, 4], output
     reasons = {x["key"]: x["reason"] for x in facts["pictures"]}
     assert "cannot read the objects of its label" in reasons["0.jpg"]
-    assert "cannot read the Suite's answer: ValueError: " in reasons["1.jpg"]
-    assert "'…'" in reasons["1.jpg"]
+    assert "answers with the error 'Something went wrong'" in reasons["1.jpg"]
     assert "cannot read the Suite's answer: TypeError: " in reasons["2.jpg"]
     assert reasons["3.jpg"] == "" and len(labels[3].objects) == 1
     assert "ds/4.jpg: cannot register the image" in reasons["4.jpg"]
@@ -964,6 +963,7 @@ def test_boxes_of_an_image_of_unknown_size(upload, server, tmp_path):
     assert boxes_of(labels[1]) == [("car", (1, 2, 3, 4))]
 
 
+@one_sdk
 def test_an_image_that_the_suite_has_no_bytes_of(upload, server, tmp_path):
     (tmp_path / "ds").mkdir()
     for name in ("a.jpg", "b.jpg"):
@@ -1055,10 +1055,512 @@ def test_without_an_sdk(tmp_path):
     process = subprocess.run(
         [sys.executable, REPOSITORY / "upload_superbai.py", "--project=P"]
         + ["--annotations", annotations],
-        env={**os.environ, "SPB_ACCESS_KEY": "k", "SPB_TEAM_NAME": "t"},
+        env={**os.environ, "SPB_ACCESS_KEY": "k3y-of-a-team", "SPB_TEAM_NAME": "t"},
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
     assert process.returncode == 1
     assert "requirements/suite.txt" in process.stderr
+
+
+def people_box(server, *xywh, **others):
+    coord = dict(zip(("x", "y", "width", "height"), xywh, strict=True))
+    return server.projects["P"].object("car", "box", coord, **others)
+
+
+def round_objects(digits):
+    """Returns a function that stores objects as a Suite that rounds and re-orders."""
+
+    def rewrite(objects):
+        for one in objects:
+            coord = one["annotation"].get("coord", {})
+            if "x" in coord:
+                rounded = {k: round(float(v), digits) for k, v in coord.items()}
+                # Whole numbers without a decimal point, in another order.
+                rounded = {k: int(v) if v == int(v) else v for k, v in rounded.items()}
+                one["annotation"]["coord"] = dict(sorted(rounded.items()))
+        return [dict(sorted(one.items())) for one in objects[::-1]]
+
+    return rewrite
+
+
+def check_three_models(upload, server, folder, number, digits):
+    """Uploads boxes of three models to the same images; people work in between.
+
+    At the end, each label must have the boxes of the last model and all of people's.
+    """
+    server.rewrite = round_objects(digits)
+    chance, people, labels = random.Random(7), {}, {}
+    names = [f"ds/{index:03}.jpg" for index in range(number)]
+    for index, name in enumerate(names):
+        drawn = [people_box(server, 4, 5, 50, 9)] if index % 2 else []
+        labels[name] = server.add_asset("P", *name.split("/"), encode(), objects=drawn)
+        people[name] = {one["id"]: one for one in drawn}
+    for model in range(3):
+        boxes = {}
+        for name in names:
+            places = [
+                [chance.uniform(0, 30), chance.uniform(0, 20)]
+                + [chance.uniform(3, 30), chance.uniform(3, 25)]
+                for _ in range(3)
+            ]
+            boxes[name] = [(chance.choice(CLASSES[:2])[0], place) for place in places]
+        annotations = write_coco(folder / f"{model}.json", boxes)
+        status, output, facts = upload("--annotations", annotations)
+        assert status == 0 and facts["stacked"] == [], output
+        assert counts(facts)[2:] == [0, 0]
+        if model == 2:
+            facts = upload("--annotations", annotations)[2]
+            assert counts(facts) == [0, 0, number, 0]
+            break
+        for index, name in enumerate(names):  # People correct some of the boxes.
+            if index % 5 == model:
+                info = json.loads(labels[name].info)
+                ours = [
+                    one
+                    for one in info["result"]["objects"]
+                    if one["id"] not in people[name]
+                ]
+                ours[0]["annotation"]["coord"]["x"] += 2
+                other = "car" if ours[1]["class_name"] == "사람" else "사람"
+                ours[1] |= {
+                    key: server.projects["P"].object(other, "box", {})[key]
+                    for key in ("class_name", "class_id")
+                }
+                people[name] |= {one["id"]: one for one in ours[:2]}
+                info["result"]["objects"].reverse()
+                labels[name].info = json.dumps(info).encode()
+    for name, label in labels.items():
+        stored = {one["id"]: one for one in label.objects}
+        assert len(stored) == len(label.objects) == 3 + len(people[name])
+        assert people[name].items() <= stored.items()
+        sent = {key: one for key, one in stored.items() if key not in people[name]}
+        coords = [one["annotation"]["coord"] for one in sent.values()]
+        places = [[c["x"], c["y"], c["width"], c["height"]] for c in coords]
+        expected = [[round(x, digits) for x in place] for _, place in boxes[name]]
+        assert sorted(places) == sorted(expected)
+
+
+# The other SDK is driven by the 200 images below.
+@pytest.mark.parametrize("sdk", SDKS[:1], indirect=True)
+def test_three_models_and_a_suite_of_whole_pixels(upload, server, tmp_path):
+    check_three_models(upload, server, tmp_path, 10, digits=0)
+
+
+@one_sdk
+@pytest.mark.slow
+def test_three_models_and_200_images(upload, server, tmp_path):
+    check_three_models(upload, server, tmp_path, 200, digits=1)
+
+
+@one_sdk
+def test_a_suite_that_gives_boxes_other_ids(upload, server, tmp_path):
+    def rewrite(objects):
+        for one in objects:
+            one["id"] = server.projects["P"].object("car", "box", {})["id"]
+        return objects
+
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    boxes = [("car", [1.5, 2, 30, 24]), ("사람", [5, 5, 9, 9])]
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": boxes})
+    server.rewrite = rewrite
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 0 and counts(facts) == [1, 0, 0, 0], output
+    assert facts["other_ids"] == 1 and facts["pictures"][0]["reason"] == "other ids"
+    assert "stored the boxes of 1 labels under other ids" in output
+    # They are found at their place, and not sent again.
+    status, output, facts = upload("--annotations", annotations)
+    assert counts(facts) == [0, 0, 1, 0] and len(label.objects) == 2
+    # Of another model they are sent: those that are there may be people's.
+    boxes = [("car", [2, 2.5, 30, 24]), ("사람", [5, 30, 9, 9])]
+    better = write_coco(tmp_path / "d.json", {"ds/a.jpg": boxes})
+    status, output, facts = upload("--annotations", better)
+    assert status == 0 and len(label.objects) == 4
+    assert facts["stacked"] == [{"dataset": "ds", "key": "a.jpg", "boxes": 2}]
+    assert "1 labels have boxes that lie on another of their class" in output
+    upload("--annotations", better, "--replace=all")
+    assert len(label.objects) == 2
+
+
+@one_sdk
+def test_boxes_of_an_earlier_version_of_this_project(upload, server, tmp_path):
+    project = server.projects["P"]
+    label = server.add_asset("P", "street", "left/1.jpg", encode(), objects=[])
+    box = {"x": 1, "y": 2.5, "width": 30, "height": 4}
+    first = "05be7ba1-8264-5191-aedc-a01dd7b19e77"
+    earlier = project.object("사람", "box", box, id=first)
+    label.info = json.dumps({"result": {"objects": [earlier]}}).encode()
+    boxes = {"street/left/1.jpg": [("사람", [1, 2.5, 30, 4])]}
+    annotations = write_coco(tmp_path / "c.json", boxes)
+    assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
+    boxes = {"street/left/1.jpg": [("사람", [1, 2.5, 30, 7])]}
+    annotations = write_coco(tmp_path / "d.json", boxes)
+    assert counts(upload("--annotations", annotations)[2]) == [0, 1, 0, 0]
+    assert boxes_of(label) == [("사람", (1, 2.5, 30, 7))]
+
+
+@pytest.mark.parametrize("at", ["updateLabelInfo", "put-info of a failed try"])
+def test_what_people_draw_meanwhile_is_kept(upload, server, tmp_path, at):
+    """A person saves a label between the moments when it is read and written."""
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[], size=(64, 48))
+    drawn = people_box(server, 5, 5, 20, 20)
+
+    def draw(request):
+        kind = at.split()[0]
+        if request.kind == kind and server.counts[kind] == 1:
+            edit_objects(label, lambda objects: objects.append(drawn))
+            label.tags.append("of a person")
+
+    server.before_request = draw
+    if at != "updateLabelInfo":
+        server.fail("put-info", 503)
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    status, output, facts = upload("--annotations", annotations, "--tag=ours")
+    assert status == 0 and counts(facts) == [1, 0, 0, 0], output
+    assert [one["id"] for one in label.objects][:1] == [drawn["id"]]
+    assert len(label.objects) == 2 and label.stats == [{"name": "car", "count": 2}]
+    assert sorted(label.tags) == ["of a person", "ours"]
+    server.before_request = None
+    assert counts(upload("--annotations", annotations)[2]) == [0, 0, 1, 0]
+
+
+@one_sdk
+def test_a_label_that_is_submitted_meanwhile_is_kept(upload, server, tmp_path):
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[])
+    before = label.info
+
+    def submit(request):
+        if request.kind == "updateLabelInfo":
+            label.status = "SUBMITTED"
+
+    server.before_request = submit
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 0 and facts["reviewed"] == 1, output
+    assert label.objects == [] and label.status == "SUBMITTED" and not label.stats
+    assert json.loads(label.info)["meta"] == json.loads(before)["meta"]
+
+
+@one_sdk
+def test_a_label_that_is_changed_all_the_time(upload, server, tmp_path):
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[])
+
+    def draw(request):
+        if request.kind == "updateLabelInfo":
+            drawn = people_box(server, 5, 5, 20, 20)
+            edit_objects(label, lambda objects: objects.append(drawn))
+
+    server.before_request = draw
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 2 and "changed 5 times while this run tried" in output, output
+    assert len(label.objects) == 5
+
+
+@pytest.mark.parametrize("version", ["0.6.5", "0.3.1"])
+def test_what_else_the_file_of_a_label_has_is_kept(upload, server, tmp_path, version):
+    server.add_project("P", CLASSES, version=version)
+    label = server.add_asset("P", "ds", "a.jpg", encode(), objects=[])
+    drawn = people_box(server, 5, 5, 20, 20)
+    names = ("image_info", "edit_info")
+    if version == "0.3.1":
+        names = ("imageInfo", "editInfo")
+        for new, old in (("class_name", "className"), ("class_id", "classId")):
+            drawn[old] = drawn.pop(new)
+        drawn["annotationType"] = drawn.pop("annotation_type")
+    state = {"id": drawn["id"], "color": "#123456", "visible": False, "selected": True}
+    size = {"width": 64, "height": 48}
+    stored = {
+        "version": version,
+        "meta": {names[0]: size, names[1]: {"objects": [state], "zoom": 3}, "x": 1},
+        "result": {"objects": [drawn], "categories": {"properties": []}, "y": 2},
+        "tags": {},
+        "of_the_future": [1],
+    }
+    label.info = json.dumps(stored).encode()
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    assert counts(upload("--annotations", annotations)[2]) == [0, 1, 0, 0]
+    written = json.loads(label.info)
+    assert written["meta"][names[0]] == size and written["meta"]["x"] == 1
+    edit_info = written["meta"][names[1]]
+    assert edit_info["objects"][0] == state and edit_info["zoom"] == 3
+    assert [one["id"] for one in edit_info["objects"]] == [
+        one["id"] for one in label.objects
+    ]
+    assert label.objects[0] == drawn and written["of_the_future"] == [1]
+    assert written["result"]["y"] == 2
+    # Also after it is set to be empty.
+    nothing = write_coco(tmp_path / "d.json", {"ds/a.jpg": []})
+    upload("--annotations", nothing, "--replace=all")
+    written = json.loads(label.info)
+    assert written["meta"][names[0]] == size and label.objects == []
+    assert written["meta"][names[1]]["objects"] == []
+
+
+def test_an_empty_answer_for_a_label_with_objects(upload, server, tmp_path):
+    names = [f"{number}.jpg" for number in range(4)]
+    labels = [server.add_asset("P", "ds", name, encode()) for name in names]
+    contents = ({}, {"result": {}}, {"result": None}, {"result": {"objects": []}})
+    for label, content in zip(labels, contents, strict=True):
+        label.info = json.dumps(content).encode()
+        label.stats = [{"name": "car", "count": 2}]
+    before = [label.info for label in labels]
+    boxes = {f"ds/{name}": [("car", [1, 2, 3, 4])] for name in names}
+    annotations = write_coco(tmp_path / "c.json", boxes)
+    status, output, facts = upload("--annotations", annotations)
+    assert status == 2 and counts(facts) == [1, 0, 0, 3], output
+    assert [label.info for label in labels[:3]] == before[:3]
+    for row in facts["pictures"][:3]:
+        assert "the Suite counts 2 objects in its label, but its" in row["reason"]
+
+
+@one_sdk
+@pytest.mark.parametrize("place", ["environment", "file", "both"])
+def test_a_key_with_a_line_end(upload, server, tmp_path, place):
+    server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    (tmp_path / ".spb").mkdir()
+    text = f"[default]\nteam_name = team\naccess_key = {server.key}\n"
+    (tmp_path / ".spb" / "config").write_text(text)
+    environment = {"SPB_TEAM_NAME": "", "SPB_ACCESS_KEY": ""}
+    if place != "file":
+        environment = {"SPB_ACCESS_KEY": f"{server.key}\r"}
+    status, output, _ = upload("--annotations", annotations, **environment)
+    assert status == 0, output
+    source = "/.spb/config, profile default" if place == "file" else "SPB_ACCESS_KEY"
+    assert "credentials: " in output and source in output
+    if place == "both":
+        for broken in (f"{server.key}\r{server.key}", f"{server.key}é"):
+            environment = {"SPB_ACCESS_KEY": broken}
+            status, output, _ = upload("--annotations", annotations, **environment)
+            (error,) = [x for x in output.splitlines() if x.startswith("error:")]
+            assert status == 1 and error.startswith("error: SPB_ACCESS_KEY: expected")
+    if place == "file":
+        (tmp_path / ".spb" / "config").write_text(text.replace("access_key", "x ["))
+        status, output, _ = upload("--annotations", annotations, **environment)
+        assert status == 1 and "expected team_name and access_key under" in output
+
+
+# A bug whose error shows the credentials, in a thread and in the log of a package.
+LEAKING = """
+import logging, os, runpy, sys
+from superbai import uploader
+def plan(self, item, label):
+    credentials = self.project.credentials
+    headers = {"X-API-KEY": credentials.key}
+    logging.getLogger("urllib3.connectionpool").error("sent %s", headers)
+    logging.getLogger("other").error("GET /a?X-Amz-Signature=5f5f5f %r", headers)
+    raise RuntimeError(f"{headers} {list(credentials)!r} {credentials.key.encode()!r}")
+uploader.Uploader._plan = plan
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@one_sdk
+def test_a_bug_does_not_show_the_key(sdk, upload, server, tmp_path):
+    server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    process = subprocess.run(
+        [sdk, "-c", LEAKING, REPOSITORY / "upload_superbai.py", "--project=P"]
+        + ["--annotations", annotations],
+        env={
+            **os.environ,
+            **server.environment(),
+            "VH_OUTPUTS_DIR": str(tmp_path / "outputs"),
+            "PYTHONPATH": str(REPOSITORY),
+        },
+        capture_output=True,
+        text=True,
+    )
+    output = process.stdout + process.stderr
+    written = (tmp_path / "outputs" / "upload.json").read_text()
+    assert process.returncode == 1 and "Traceback" in output, output
+    assert "RuntimeError: {'X-API-KEY': '…'}" in output and "5f5f5f" not in output
+    assert "a bug in this program, RuntimeError" in written
+    for text in (output, written):
+        assert not leaks(text, server.key), text
+
+
+@one_sdk
+def test_a_redirect_does_not_get_the_key(upload, server, tmp_path):
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    for status in (302, 307):
+        with SuiteServer() as other:
+            address = f"{other.url}/login"
+            server.fail("project", status, headers={"Location": address})
+            status, output, _ = upload("--annotations", annotations)
+            assert status == 1 and not other.log, output
+        assert "is that the login page of a network" in output
+
+
+@one_sdk
+@pytest.mark.parametrize(
+    ("prepare", "message", "most_requests"),
+    [
+        (
+            lambda s: s.projects["P"].interface.pop("object_detection"),
+            "project 'P': expected bounding-box classes, but it only classifies whole",
+            1,
+        ),
+        (
+            lambda s: s.add_project("P", [("car", "polygon")]),
+            "classes of the project: car (polygon); the project has: none (only pol",
+            1,
+        ),
+        (
+            lambda s: s.add_project("P", [("사람", "box")]),
+            "not bounding-box classes of the project: car; the project has: 사람. Add",
+            1,
+        ),
+        (
+            lambda s: s.add_project("P", CLASSES, workapp="image-default"),
+            "expected the type image-siesta, got image-default",
+            1,
+        ),
+        (
+            lambda s: s.fail("project", "html", times=None),
+            "answer is not JSON but begins with '<!DOCTYPE html><p>Please log in</p>'",
+            3,
+        ),
+        (
+            lambda s: s.fail("project", "graphql-error", times=None),
+            "the Suite answers with the error 'Something went wrong'.",
+            1,
+        ),
+        (lambda s: s.fail("project", 407, times=None), "asks for a login (407)", 1),
+        (
+            lambda s: s.fail("project", 429, times=9, headers={"Retry-After": "999"}),
+            "(429), and asks to wait 999 seconds; run the same command again then.",
+            1,
+        ),
+        (lambda s: s.fail("project", 503, times=None), "fails at the moment (503", 3),
+        (lambda s: s.fail("project", 404, times=None), "refuses it (404 Client", 2),
+    ],
+)
+def test_errors_say_what_it_is(
+    upload, server, tmp_path, prepare, message, most_requests
+):
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    prepare(server)
+    status, output, _ = upload("--annotations", annotations, constants=NO_WAITS)
+    (error,) = [x for x in output.splitlines() if x.startswith("error:")]
+    assert status == 1 and message in error, error
+    assert ("spelled as in the Suite" in error) == ("not found" in error)
+    assert server.counts["project"] <= most_requests
+
+
+@one_sdk
+def test_no_connection_to_the_suite(upload, server, tmp_path):
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": []})
+    for environment, message in (
+        ({"SPB_APP_API_ENDPOINT": "http://127.0.0.1:1"}, "127.0.0.1:1 is refused"),
+        (
+            {"no_proxy": "", "http_proxy": "http://me:passw0rd@127.0.0.1:1"},
+            "the proxy on the way to 127.0.0.1:",
+        ),
+        (
+            {"SPB_APP_API_ENDPOINT": server.url.replace("http:", "https:")},
+            "the certificate of 127.0.0.1:",
+        ),
+    ):
+        status, output, _ = upload(
+            "--annotations", annotations, constants=NO_WAITS, **environment
+        )
+        assert status == 1 and message in output, output
+        assert "spelled" not in output and "passw0rd" not in output
+
+
+def test_the_suite_says_how_long_to_wait(upload, server, tmp_path):
+    label = server.add_asset("P", "ds", "a.jpg", encode())
+    annotations = write_coco(tmp_path / "c.json", {"ds/a.jpg": [("car", [1, 2, 3, 4])]})
+    times, kinds = [], ("labels", "put-info")
+    for kind in kinds:
+        server.fail(kind, 429, headers={"Retry-After": "2"})
+
+    def note(request):
+        if request.kind in kinds:
+            times.append(time.monotonic())
+
+    server.before_request = note
+    status, output, _ = upload("--annotations", annotations, constants=NO_WAITS)
+    assert status == 0 and len(label.objects) == 1, output
+    assert len(times) == 4 and times[1] - times[0] >= 2 <= times[3] - times[2]
+
+
+@one_sdk
+def test_one_bad_name_fails_its_own_image(upload, server, tmp_path):
+    good = server.add_asset("P", "ds", "a.jpg", encode())
+    box = [("car", [1, 2, 3, 4])]
+    names = ("ds/a.jpg", "no-folder.jpg", "ds/\ud800.jpg", f"ds/{'x' * 300}.jpg")
+    (tmp_path / "ds").mkdir()
+    (tmp_path / "ds" / "a.jpg").write_bytes(encode())
+    status, output, facts = upload(
+        *("--annotations", write_coco(tmp_path / "c.json", dict.fromkeys(names, box))),
+        *("--upload_images=true", "--images", tmp_path / "ds"),
+    )
+    assert status == 2 and counts(facts) == [1, 0, 0, 3], output
+    assert len(good.objects) == 1
+    reasons = [row["reason"] for row in facts["pictures"]]
+    assert "'no-folder.jpg' is unknown" in reasons[1]
+    assert "expected a file name of up to 255 bytes, got 304" in reasons[2]
+    assert "image 3: file_name: expected one line of text, got 'ds/" in reasons[3]
+
+
+@one_sdk
+def test_images_without_bytes_are_listed(upload, server, tmp_path):
+    (tmp_path / "ds").mkdir()
+    names = [f"ds/{number}.jpg" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(encode())
+    annotations = write_coco(tmp_path / "c.json", dict.fromkeys(names, []))
+    arguments = ("--annotations", annotations, "--images", tmp_path / "ds")
+    arguments += ("--upload_images=true",)
+    lost = [{"dataset": "ds", "key": key} for key in ("1.jpg", "2.jpg")]
+    keys = [row["key"] for row in lost]
+    server.fail(lambda r: r.kind == "put-image" and r.key in keys, 403, times=None)
+    status, output, facts = upload(*arguments, constants=NO_WAITS)
+    assert status == 2 and facts["without_bytes"] == lost, output
+    assert "names of 2 images but not their bytes; without_bytes" in output
+    assert '"without_bytes": 2' in output
+    server.recover()
+    # A run that changes nothing finds them all.
+    writes = num_writes(server)
+    status, output, facts = upload(*arguments, "--dry_run=true")
+    assert status == 2 and facts["without_bytes"] == lost
+    assert num_writes(server) == writes
+    for key in keys:
+        del server.labels[server._by_key.pop(("P", "ds", key)).id]
+    status, output, facts = upload(*arguments)
+    assert status == 0 and facts["without_bytes"] == [], output
+    assert all(label.encoded == encode() for label in server.labels.values())
+
+
+@one_sdk
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_registered_is_finished_before_a_stop(upload, server, tmp_path, number):
+    """The bytes fail just when the run is to stop, and are sent again all the same."""
+    annotations, images, _ = write_many(tmp_path, 30, 1)
+    server.fail("put-image", 503, times=12)
+    interrupted = threading.Lock()
+
+    def interrupt(request):
+        if request.kind == "put-image" and interrupted.acquire(blocking=False):
+            process.send_signal(number)
+            time.sleep(0.3)
+
+    process = upload(
+        *("--annotations", annotations, "--images", images, "--upload_images=true"),
+        start=True,
+        constants={"RETRY_SECONDS": (0.5,) * 4},
+    )
+    server.before_request = interrupt
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, stderr
+    assert not leaks(stdout + stderr, server.key)
+    assert 0 < len(server.labels) <= 8  # No image is registered after the signal.
+    assert all(label.encoded for label in server.labels.values())
+    facts = json.loads((tmp_path / "outputs" / "upload.json").read_text())
+    assert facts["failed"] == 0 and facts["without_bytes"] == []
+    assert facts["created"] == len(server.labels) == 30 - facts["not_done"]

@@ -34,6 +34,8 @@ STEPS = {
     "train.py": LOCK.format("requirements/gpu.lock"),
     "detect.py": LOCK.format("requirements/cpu.lock"),
     "upload_superbai.py": "pip install -r requirements/suite.txt",
+    # It needs no SDK, but no TensorFlow either.
+    "download_superbai.py": "pip install -r requirements/suite.txt",
 }
 ENVIRONMENT = {
     "train.py": [
@@ -123,7 +125,8 @@ def build_page(config):
             (f"`{i.name}`", "optional" if i.optional else "required", i.description)
             for i in step.inputs.values()
         ]
-        parts.append("\n" + _table(("input", "", "description"), rows))
+        if rows:
+            parts.append("\n" + _table(("input", "", "description"), rows))
     for pipeline in config.pipelines.values():
         if pipeline.parameters:
             parts.append(f"\n## Pipeline {pipeline.name}\n\n")

@@ -161,6 +161,7 @@ class _Failure:
     times: int | None
     after: int
     seconds: float
+    headers: dict
 
     def fits(self, request):
         """Tells whether a request fails; counts the requests that match."""
@@ -189,6 +190,8 @@ class SuiteServer:
         log: list of (kind, name) of the requests, in their order; see `Request`.
         most_in_flight: the largest number of simultaneous requests.
         before_request: called with each `Request` before it is executed; or None.
+        rewrite: function from the objects of a label, a list of dicts, to those that
+            are stored in place of them when it is saved; or None.
         url_lifetime: seconds until presigned URLs expire.
         storage_url: start of the presigned URLs, by default `url`.
         unknown_project: answer to an unknown project's name, `null` or `error`.
@@ -198,7 +201,7 @@ class SuiteServer:
         self.team, self.key, self.unknown_project = team, key, unknown_project
         self.projects, self.labels, self.lock = {}, {}, threading.RLock()
         self.counts, self.log, self.most_in_flight = Counter(), [], 0
-        self.before_request, self.url_lifetime = None, 3600
+        self.before_request, self.url_lifetime, self.rewrite = None, 3600, None
         self._by_key, self._failures, self._in_flight = {}, [], 0
         self._lifetime = 3600  # Of the URLs in the current answer.
         self._secret, self._closing = secrets.token_bytes(16), threading.Event()
@@ -322,7 +325,7 @@ class SuiteServer:
                 texts.writestr(f"labels/{label.id}.json", json.dumps(content))
         return paths
 
-    def fail(self, match, status, times=1, *, after=0, seconds=1.0):
+    def fail(self, match, status, times=1, *, after=0, seconds=1.0, headers=()):
         """Makes requests fail from now on.
 
         Args:
@@ -342,11 +345,14 @@ class SuiteServer:
             times: number of requests that fail; None for all.
             after: number of matching requests that succeed first.
             seconds: delay of `slow`.
+            headers: a dict of what the answer has besides, if it has a status.
         """
         if status not in _FAILURES and not re.match(r"\d+$|graphql-", str(status)):
             raise ValueError(f"no such failure: {status}")
         with self.lock:
-            self._failures.append(_Failure(match, status, times, after, seconds))
+            self._failures.append(
+                _Failure(match, status, times, after, seconds, dict(headers))
+            )
 
     def settle(self):
         """Waits until the requests of a killed client are done."""
@@ -381,7 +387,8 @@ class SuiteServer:
             if status == "slow":
                 self._closing.wait(failure.seconds)
             elif status not in (None, "drop-after", "expired"):
-                return _failed(status, is_file="-" in request.kind)
+                answer = _failed(status, is_file="-" in request.kind)
+                return *answer, failure.headers
             with self.lock:
                 self._lifetime = -1 if status == "expired" else self.url_lifetime
                 try:
@@ -567,6 +574,11 @@ class SuiteServer:
         _, what, label_id = url.path.split("/")
         label, attribute = self.labels[label_id], {"image": "encoded"}.get(what, what)
         if method == "PUT":
+            if what == "info" and self.rewrite:
+                content = json.loads(body)
+                objects = content["result"]["objects"]
+                content["result"]["objects"] = self.rewrite(objects)
+                body = json.dumps(content).encode()
             setattr(label, attribute, body)
             return 200, b""
         content = getattr(label, attribute)
@@ -608,11 +620,13 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
-        status, content = answer
+        status, content, *headers = answer
         if isinstance(content, dict):
             content = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
+        for name, value in (headers[0] if headers else {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 

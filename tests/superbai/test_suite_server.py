@@ -260,6 +260,22 @@ def test_a_failure(server, failure, status, expected):
         assert (label.tags == [name]) != is_failing
 
 
+def test_what_a_failing_answer_has_besides(server):
+    server.fail("project", 429, headers={"Retry-After": "7"})
+    answers = [post(server, "/v3/graphql", ONE_PROJECT, name="Cars") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [429, 200]
+    assert [answer.headers.get("Retry-After") for answer in answers] == ["7", None]
+
+
+def test_objects_that_are_rewritten_when_they_are_saved(server):
+    label = server.add_asset("Cars", "ds", "a.jpg", objects=[])
+    _, (found,) = find(server, id=label.id)
+    server.rewrite = lambda objects: [{**one, "id": "new"} for one in objects[::-1]]
+    info = {"result": {"objects": [{"id": "a", "x": 1}, {"id": "b"}]}, "meta": {}}
+    assert requests.put(found["infoWritePresignedUrl"], json=info).ok
+    assert label.objects == [{"id": "new"}, {"id": "new", "x": 1}]
+
+
 def test_an_unknown_failure_is_refused(server):
     with pytest.raises(ValueError, match="no such failure: drip"):
         server.fail(None, "drip")

@@ -1,13 +1,11 @@
-"""What an upload sends: names, ids, boxes, tags, and which objects of a label stay."""
+"""What an upload sends: names, ids, boxes and tags."""
 
 import unicodedata
-import uuid
 from collections import Counter
 
 import pytest
 
-from superbai import upload_plan
-from superbai.upload_plan import Item
+from superbai import box_id, upload_plan
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.annotations import AnnotatedImage, Box
 
@@ -19,20 +17,6 @@ def annotated(name, *boxes, size=(64, 48)):
     return AnnotatedImage(name, size, boxes, "c.json")
 
 
-def stored_box(item, class_name, xywh, **changes):
-    """Returns a box as the Suite stores it after an upload."""
-    return {
-        "id": upload_plan.object_id(item.dataset, item.key, class_name, xywh),
-        "class_name": class_name,
-        "annotation_type": "box",
-        "annotation": {
-            "coord": dict(zip(("x", "y", "width", "height"), xywh, strict=True))
-        },
-        "properties": [],
-        **changes,
-    }
-
-
 def make_items(images, dataset="", **options):
     options = {
         "find_size": {}.get,
@@ -42,8 +26,8 @@ def make_items(images, dataset="", **options):
         "skip_counts": Counter(),
         **options,
     }
-    identities = upload_plan.identify_all(images, dataset)
-    return upload_plan.make_items(images, identities, **options)
+    identities, problems = upload_plan.identify_all(images, dataset)
+    return upload_plan.make_items(images, identities, problems=problems, **options)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +76,7 @@ def test_items_hold_boxes_and_tags():
     assert (first.dataset, first.key, first.size) == ("ds", "a.jpg", (64, 48))
     boxes = [("car", (1, 2, 3, 4)), ("person", (5, 5, 4, 4))]
     assert list(first.boxes.values()) == boxes
-    ids = [upload_plan.object_id("ds", "a.jpg", *box) for box in boxes]
+    ids = [box_id.make_id("ds", "a.jpg", *box) for box in boxes]
     assert list(first.boxes) == ids
     assert (first.tags, second.tags) == ({"train"}, {"train", "review"})
     assert second.boxes == {} and second.name == "ds/b.jpg"
@@ -113,79 +97,28 @@ def test_boxes_of_an_image_of_unknown_size_are_clipped_to_its_file():
     assert item.size is None and not item.boxes
 
 
-def test_ids_are_uuids_of_image_class_and_position():
-    box = ("ds", "a.jpg", "car", (1, 2, 3, 4))
-    first = upload_plan.object_id(*box)
-    assert str(uuid.UUID(first)) == first and uuid.UUID(first).version == 5
-    assert first == upload_plan.object_id("ds", "a.jpg", "car", (1.0, 2.0, 3.0, 4.0))
-    others = [
-        ("d", "a.jpg", "car", (1, 2, 3, 4)),
-        ("ds", "b.jpg", "car", (1, 2, 3, 4)),
-        ("ds", "a.jpg", "bus", (1, 2, 3, 4)),
-        ("ds", "a.jpg", "car", (1, 2, 3, 4.5)),
-    ]
-    assert len({first, *(upload_plan.object_id(*other) for other in others)}) == 5
-    composed = upload_plan.object_id("사진", "a.jpg", "car", (1, 2, 3, 4))
-    assert composed == upload_plan.object_id(DECOMPOSED, "a.jpg", "car", (1, 2, 3, 4))
+def test_boxes_of_one_place_have_ids_of_their_own():
+    counts = Counter()
+    same = ("car", (1, 2, 4, 6))
+    near = [("car", (1, 2, 4, 6 + number / 1000)) for number in range(6)]
+    boxes = [same, same, *near, ("bus", (1, 2, 4, 6))]
+    (item,) = make_items([annotated("ds/a.jpg", *boxes)], skip_counts=counts)
+    # Four of a class in a place of 0.05 pixels are told apart.
+    assert len(item.boxes) == 5 and counts == {"duplicate boxes": 4}
+    (again,) = make_items([annotated("ds/a.jpg", *boxes)])
+    assert again.boxes == item.boxes
 
 
-def test_ids_of_earlier_versions_stay_valid():
-    """Boxes in projects have ids of this form; another form would duplicate them."""
-    box = ("street", "left/1.jpg", "사람", (1, 2.5, 30, 4))
-    assert upload_plan.object_id(*box) == "05be7ba1-8264-5191-aedc-a01dd7b19e77"
-
-
-def test_a_box_that_somebody_has_edited_is_not_ours():
-    item = Item("ds", "a.jpg", None, {}, set())
-    box = stored_box(item, "car", (1, 2, 3, 4))
-    assert upload_plan.is_ours(box, "ds", "a.jpg")
-    assert not upload_plan.is_ours(box, "ds", "b.jpg")
-    moved = {"coord": {"x": 1, "y": 2, "width": 3, "height": 5}}
-    for change in (
-        {"annotation": moved},
-        {"class_name": "bus"},
-        {"properties": [{"type": "radio"}]},
-        {"annotation_type": "polygon"},
-        {"annotation": {}},
-        {"annotation": None},
-        {"id": str(uuid.uuid4())},
-        {"id": 7},
-    ):
-        assert not upload_plan.is_ours({**box, **change}, "ds", "a.jpg")
-
-
-@pytest.mark.parametrize(
-    ("replace", "kept", "added"),
-    [
-        ("ours", ["theirs", "same", "corrected"], ["new"]),
-        ("all", ["same"], ["corrected", "new"]),
-        ("none", ["theirs", "same", "corrected", "outdated"], []),
-    ],
-)
-def test_which_objects_stay_and_which_boxes_are_added(replace, kept, added):
-    item = Item("ds", "a.jpg", None, {}, set())
-    boxes = {
-        "same": ("car", (1, 2, 3, 4)),
-        "corrected": ("car", (5, 5, 9, 9)),
-        "outdated": ("car", (8, 8, 2, 2)),
-        "new": ("person", (1, 2, 3, 4)),
-    }
-    ids = {n: upload_plan.object_id("ds", "a.jpg", *box) for n, box in boxes.items()}
-    item.boxes.update({ids[n]: boxes[n] for n in ("same", "corrected", "new")})
-    moved = {"coord": {"x": 5, "y": 5, "width": 9, "height": 9.5}}
-    stored = {
-        "theirs": stored_box(item, "car", (1, 1, 1, 1), id=str(uuid.uuid4())),
-        "same": stored_box(item, *boxes["same"]),
-        "corrected": stored_box(item, *boxes["corrected"], annotation=moved),
-        "outdated": stored_box(item, *boxes["outdated"]),
-    }
-    kept_objects, new_boxes = upload_plan.merge_objects(
-        item, list(stored.values()), replace
-    )
-    assert kept_objects == [stored[name] for name in kept]
-    assert new_boxes == {ids[name]: boxes[name] for name in added}
-    # An empty label gets all boxes, whatever is to be replaced.
-    assert upload_plan.merge_objects(item, [], replace) == ([], item.boxes)
+def test_a_bad_name_is_a_problem_of_its_own_image():
+    images = [annotated(n) for n in ("ds/a.jpg", "b.jpg", "ds/\ud800.jpg")]
+    identities, problems = upload_plan.identify_all(images, "")
+    assert identities == [("ds", "a.jpg"), ("", "b.jpg"), ("", "ds/\ud800.jpg")]
+    assert "'b.jpg' is unknown" in problems["", "b.jpg"]
+    assert r"'ds/\ud800.jpg' has half of a character" in problems["", "ds/\ud800.jpg"]
+    good, *bad = make_items(images, tag="t")
+    assert not good.problem and good.tags == {"t"}
+    assert [each.problem for each in bad] == list(problems.values())
+    assert bad[0].name == "b.jpg"
 
 
 def test_the_first_images_of_a_review_csv(tmp_path):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from superbai import sdk, uploader
+from superbai import failures, upload_run
 from superbai.uploader import Outcome
 from valohai_step import runtime
 
@@ -35,7 +35,7 @@ class FakeUploader:
 
 def upload_all(fake, num_items, signals=None):
     bar = SimpleNamespace(update=int)
-    return uploader.upload_all(fake, range(num_items), signals or SimpleQueue(), bar)
+    return upload_run.upload_all(fake, range(num_items), signals or SimpleQueue(), bar)
 
 
 def test_outcomes_are_in_the_order_of_the_items():
@@ -119,7 +119,7 @@ def test_the_first_signal_waits_for_running_items_the_second_does_not(num_signal
 def test_failures_of_the_suite_in_a_row_stop_the_upload():
     fake = FakeUploader(lambda item: Outcome("failed", "no answer", True))
     outcomes, ended_by = upload_all(fake, 100)
-    assert isinstance(ended_by, sdk.RefusedError)
+    assert isinstance(ended_by, failures.RefusedError)
     assert str(ended_by) == "20 images failed in a row, the last with: no answer"
     num_done = sum(outcome is not None for outcome in outcomes)
     assert 20 <= num_done == len(fake.started) <= 27
@@ -136,7 +136,7 @@ def test_other_failures_do_not_stop_the_upload(is_suite_failure):
     assert ended_by is None and None not in outcomes
 
 
-@pytest.mark.parametrize("error", [sdk.RefusedError("no"), KeyError("bug")])
+@pytest.mark.parametrize("error", [failures.RefusedError("no"), KeyError("bug")])
 def test_an_exception_stops_the_upload_and_is_returned(error):
     def fail(item):
         if item == 5:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import json_values, pixel_boxes
 from yolov3_tf2.names import normalise_path
 
@@ -40,9 +41,21 @@ class AnnotatedImage(NamedTuple):
     where: str
 
 
+class ImageNameError(InputError):
+    """The name of an image's file cannot be used."""
+
+
 def image_name(value, where):
-    """Checks and normalises the name of an image's file."""
-    return json_values.as_text(normalise_path(json_values.as_text(value, where)), where)
+    """Checks and normalises the name of an image's file.
+
+    Raises:
+        ImageNameError: it is not one line of text.
+    """
+    try:
+        name = normalise_path(json_values.as_text(value, where))
+        return json_values.as_text(name, where)
+    except InputError as error:
+        raise ImageNameError(str(error)) from None
 
 
 def image_size(sides, where):

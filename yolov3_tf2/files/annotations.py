@@ -11,7 +11,12 @@ from pathlib import PurePosixPath
 
 from yolov3_tf2.errors import InputError, collecting, raise_collected
 from yolov3_tf2.files import archives
-from yolov3_tf2.files.annotated_image import AnnotatedImage, Box, fit_box
+from yolov3_tf2.files.annotated_image import (
+    AnnotatedImage,
+    Box,
+    ImageNameError,
+    fit_box,
+)
 from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.coco_annotations import read_coco
 from yolov3_tf2.files.json_values import expect
@@ -24,7 +29,7 @@ __all__ = ["AnnotatedImage", "Box", "clip_to_image", "read_annotations"]
 _LIMITS = {".json": 2 * 2**30, ".xml": archives.MAX_ENTRY_BYTES}
 
 
-def read_annotations(paths, *, voc_first_pixel=1):
+def read_annotations(paths, *, voc_first_pixel=1, bad_names=None):
     """Reads annotation files, also those in zips and folders.
 
     Boxes are clipped to their image where its file states the size; use `clip_to_image`
@@ -38,6 +43,8 @@ def read_annotations(paths, *, voc_first_pixel=1):
             version 1.00 say "Top left pixel co-ordinates : (1, 1)", and the devkit's
             VOCevaldet.m computes widths as xmax - xmin + 1. With 0, the numbers are
             edges, as some tools write them.
+        bad_names: dict that gets the images whose names cannot be used, and the
+            reasons; they are left out. If None, such a name is an error.
 
     Returns:
         A list of `AnnotatedImage` with unique names, and a Counter of what was left
@@ -54,10 +61,15 @@ def read_annotations(paths, *, voc_first_pixel=1):
             num_files += 1
             images = []
             with collecting(errors):
-                if _is_xml(content, where):
-                    images = [read_voc(content, where, voc_first_pixel, report)]
+                if not _is_xml(content, where):
+                    images = read_coco(content, where, report, bad_names)
                 else:
-                    images = read_coco(content, where, report)
+                    try:
+                        images = [read_voc(content, where, voc_first_pixel, report)]
+                    except ImageNameError as error:
+                        if bad_names is None:
+                            raise
+                        bad_names[where] = str(error)
             for image in images:
                 twin = by_name.setdefault(image.name, image)
                 if twin is not image:

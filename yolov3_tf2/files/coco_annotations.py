@@ -13,6 +13,7 @@ from yolov3_tf2.files import json_values
 from yolov3_tf2.files.annotated_image import (
     AnnotatedImage,
     Box,
+    ImageNameError,
     fit_box,
     image_name,
     image_size,
@@ -26,20 +27,23 @@ _FORMAT = (
 )
 
 
-def read_coco(content, where, report):
+def read_coco(content, where, report, bad_names=None):
     """Returns a list of `AnnotatedImage` in the order of `images`.
 
     Args:
         content: the bytes of the file.
         where: what to call the file in an error.
         report: Counter of what was changed or left out, which is added to.
+        bad_names: dict that gets the images whose names cannot be used, and the
+            reasons; they are left out. If None, such a name is an error.
 
     Raises:
         InputError: the file is damaged, not COCO, or contradicts itself. The first ten
             annotations that cannot be used are named.
     """
     coco = _load_coco(content, where)
-    images = _read_images(coco, where)
+    unnamed = {}
+    images = _read_images(coco, where, None if bad_names is None else unnamed)
     class_names = _ClassNames(coco, where)
     boxes = {image_id: [] for image_id in images}
     annotations = _objects(coco, "annotations", where)
@@ -62,9 +66,12 @@ def read_coco(content, where, report):
     class_names.check_used()
     # Of another part of a data set, whose file lists its images.
     report += Counter({"annotations of images that are not listed": len(unlisted)})
+    if unnamed:
+        bad_names |= {images[image_id].where: unnamed[image_id] for image_id in unnamed}
     return [
         image._replace(boxes=tuple(boxes[image_id]))
         for image_id, image in images.items()
+        if image_id not in unnamed
     ]
 
 
@@ -84,8 +91,11 @@ def _load_coco(content, where):
     return coco
 
 
-def _read_images(coco, where):
-    """Returns a dict from image id to `AnnotatedImage` without boxes."""
+def _read_images(coco, where, unnamed):
+    """Returns a dict from image id to `AnnotatedImage` without boxes.
+
+    `unnamed` gets the reasons why names cannot be used, by image id; see `read_coco`.
+    """
     images = {}
     for number, image in enumerate(_objects(coco, "images", where), start=1):
         place = f"{where}: images number {number}"
@@ -95,7 +105,13 @@ def _read_images(coco, where):
         # null means unknown, as 0 does.
         sides = (0 if (v := image.get(k)) is None else v for k in ("width", "height"))
         sides = [json_values.as_number(side, f"{place}: size") for side in sides]
-        name = image_name(image.get("file_name"), f"{place}: file_name")
+        name = ""
+        try:
+            name = image_name(image.get("file_name"), f"{place}: file_name")
+        except ImageNameError as error:
+            if unnamed is None:
+                raise
+            unnamed[image_id] = str(error)
         images[image_id] = AnnotatedImage(name, image_size(sides, place), (), place)
     return images
 
