@@ -1,0 +1,296 @@
+"""The forms that image archives have, and what each file is under each of them.
+
+An image with the dataset `ds` and the data key `a.jpg` may lie at `ds/a.jpg`,
+`Project/ds/images/a.jpg.jpg`, `Project/a.jpg` or, in a zip of its own, `ds.zip: a.jpg`.
+A form is such a pattern. Under a form, a file reads as one image at most.
+"""
+
+from array import array
+from functools import lru_cache, partial
+from pathlib import PurePath
+from typing import NamedTuple
+
+from yolov3_tf2.files.archives import Folder, Zip
+from yolov3_tf2.files.image_kinds import is_image_name
+from yolov3_tf2.names import normalise_path, normalise_slashes
+
+# Where a form has the name of the dataset.
+NOWHERE, FOLDER, ARCHIVE = "", "folder", "archive"
+
+
+class Entry(NamedTuple):
+    """A file in an archive.
+
+    Attributes:
+        number: its position in the order of the archives.
+        archive: the archive that holds it.
+        name: its name there.
+        path: its normalised name below the archive's own name without extension.
+    """
+
+    number: int
+    archive: Zip | Folder
+    name: str
+    path: str
+
+
+class Form(NamedTuple):
+    """Where an archive has the image of a dataset and a key.
+
+    Attributes:
+        folders: the folders before the dataset, or before the key; "" if none.
+        dataset: `NOWHERE`, `FOLDER`, or `ARCHIVE` if the archive is named like it.
+        below: the folders between the dataset and the key; "" if none.
+        has_extension: whether an extension was added to the key.
+    """
+
+    folders: str
+    dataset: str
+    below: str
+    has_extension: bool
+
+    def __str__(self):
+        dataset = "<dataset>" if self.dataset == FOLDER else ""
+        path = "/".join(filter(None, (self.folders, dataset, self.below, "<key>")))
+        path += ".jpg" * self.has_extension
+        return f"<dataset>.zip: {path}" if self.dataset == ARCHIVE else path
+
+
+class Labels:
+    """The labels of an export by their keys; a label is the index of its identity.
+
+    A target is what a file may be the image of: a label, or a larger number for a group
+    of labels between which the file's path does not decide.
+
+    Attributes:
+        identities: list of (dataset, data_key).
+        datasets: set of the names of datasets that tell images apart.
+    """
+
+    def __init__(self, identities, exact, names_count):
+        """Lists labels.
+
+        Args:
+            identities: list of (dataset, data_key).
+            exact: dict from some of them to their names in another Unicode form, as
+                the export has them.
+            names_count: whether folders and archives may be named like datasets.
+        """
+        self.identities = identities
+        self._exact = exact
+        self._by_key, self._groups, self._group_numbers = {}, [], {}
+        names = set()
+        for label, (dataset, key) in enumerate(identities):
+            dataset, key = normalise_path(dataset), normalise_path(key)
+            names.add(dataset)
+            # Most keys have one label only: 100,000 dicts would take 20 MB.
+            found = self._by_key.setdefault(key, label)
+            if not isinstance(found, dict) and found != label:
+                found = {normalise_path(identities[found][0]): (found,)}
+                self._by_key[key] = found
+            if isinstance(found, dict):
+                found[dataset] = (*found.get(dataset, ()), label)
+        self.datasets = names - {""} if names_count else set()
+
+    def __contains__(self, key):
+        return key in self._by_key
+
+    def find(self, dataset, key, name):
+        """Returns the target of a dataset and a key, None if there is no such label.
+
+        Args:
+            dataset, key: normalised names.
+            name: the name of a file, which decides where the Unicode form matters.
+        """
+        found = self._by_key.get(key)
+        if isinstance(found, dict):
+            twins = found.get(dataset, ())
+            return self._target(twins, name) if twins else None
+        if found is None or normalise_path(self.identities[found][0]) != dataset:
+            return None
+        return found
+
+    def find_key(self, key, name):
+        """Returns the target of a key, None if there is no such label."""
+        found = self._by_key.get(key)
+        if not isinstance(found, dict):
+            return found
+        if len(found) == 1:
+            return self._target(*found.values(), name)
+        if key not in self._group_numbers:
+            self._add_group(key, sum(found.values(), ()))
+        return self._group_numbers[key]
+
+    def members(self, target):
+        """Returns the labels of a target as a set."""
+        if target < len(self.identities):
+            return {target}
+        return self._groups[target - len(self.identities)]
+
+    def is_group(self, target):
+        return target >= len(self.identities)
+
+    def has_exact_name(self, label, name):
+        """Tells whether a file's name ends in the key of a label, byte for byte."""
+        identity = self.identities[label]
+        key = self._exact.get(identity, identity)[1]
+        path = f"/{normalise_slashes(name)}"
+        return any(
+            form.endswith(f"/{normalise_slashes(key)}")
+            for form in (path, without_extension(path))
+        )
+
+    def _target(self, twins, name):
+        """Returns the label of those alike in NFC that a file is for."""
+        if len(twins) == 1:
+            return twins[0]
+        exact = [label for label in twins if self.has_exact_name(label, name)]
+        if len(exact) > 1:  # Their datasets differ, not their keys.
+            path = f"/{normalise_slashes(name)}"
+            exact = [n for n in exact if f"/{self.identities[n][0]}/" in path]
+        if len(exact) == 1:
+            return exact[0]
+        if twins not in self._group_numbers:
+            self._add_group(twins, twins)
+        return self._group_numbers[twins]
+
+    def _add_group(self, name, labels):
+        self._group_numbers[name] = len(self.identities) + len(self._groups)
+        self._groups.append(frozenset(labels))
+
+
+class Readings:
+    """What each file may be under each form: pairs of a file and a target.
+
+    A pair is a number, the index into the first four attributes.
+
+    Attributes:
+        files, targets, form_numbers: arrays of integers, one for each pair.
+        allowed: whether the names of the folders and of the archive allow the pair: one
+            that is named like a dataset holds no images of others.
+        entries: list of all `Entry`.
+        forms: list of `Form`.
+        of_form: list of the pairs of each form.
+        dataset_lengths: set of the numbers of folders that datasets are named after:
+            a name may have slashes.
+    """
+
+    def __init__(self, labels, archives):
+        self._labels = labels
+        self.dataset_lengths = {1 + name.count("/") for name in labels.datasets}
+        self.files, self.targets, self.form_numbers = (array("l") for _ in range(3))
+        self.allowed = bytearray()
+        self.entries, self.forms, self.of_form = [], [], []
+        self._form_numbers, self._first_pairs = {}, array("l")
+        # The pairs of a label are a linked list, 16 bytes for each.
+        self._last_pairs = array("l", [-1]) * len(labels.identities)
+        self._previous_pairs = array("l")
+        # A method would refer to this object for ever.
+        find_places = partial(_find_places, labels.datasets, self.dataset_lengths)
+        self.find_places = lru_cache(1024)(find_places)
+        for archive in archives:
+            own_name = _own_name(archive, labels.datasets)
+            for name in archive.files:
+                path = normalise_path(f"{own_name}/{name}")
+                self.entries.append(Entry(len(self.entries), archive, name, path))
+                self._first_pairs.append(len(self.files))
+                self._read(self.entries[-1])
+        self._first_pairs.append(len(self.files))
+
+    def of_file(self, file):
+        """Returns the pairs of a file."""
+        return range(self._first_pairs[file], self._first_pairs[file + 1])
+
+    def of_label(self, label):
+        """Yields the pairs of a label; not those of groups that it is in."""
+        pair = self._last_pairs[label]
+        while pair >= 0:
+            yield pair
+            pair = self._previous_pairs[pair]
+
+    def names_in(self, folders):
+        """Returns the datasets that some of these folders are named like, a set."""
+        return {place.dataset for place in self.find_places(folders)}
+
+    def _read(self, entry):
+        for has_extension in (False, True):
+            path = without_extension(entry.path) if has_extension else entry.path
+            slash = path.find("/")
+            while slash >= 0:
+                folders, key = path[:slash], path[slash + 1 :]
+                slash = path.find("/", slash + 1)
+                if key not in self._labels:
+                    continue
+                places = self.find_places(folders)
+                for place in places:
+                    form = place.form(has_extension)
+                    target = self._labels.find(place.dataset, key, entry.name)
+                    self._add(entry.number, form, target, place.is_allowed)
+                form = Form(folders.partition("/")[2], NOWHERE, "", has_extension)
+                target = self._labels.find_key(key, entry.name)
+                self._add(entry.number, form, target, not places)
+
+    def _add(self, file, form, target, is_allowed):
+        if target is None:
+            return
+        number = self._form_numbers.setdefault(form, len(self.forms))
+        if number == len(self.forms):
+            self.forms.append(form)
+            self.of_form.append(array("l"))
+        pair = len(self.files)
+        self.files.append(file)
+        self.targets.append(target)
+        self.form_numbers.append(number)
+        self.allowed.append(is_allowed)
+        self.of_form[number].append(pair)
+        previous = -1
+        if not self._labels.is_group(target):
+            previous, self._last_pairs[target] = self._last_pairs[target], pair
+        self._previous_pairs.append(previous)
+
+class _Place(NamedTuple):
+    """The name of a dataset in the path of a file; see `Form`."""
+
+    dataset: str
+    folders: str
+    kind: str
+    below: str
+    is_allowed: bool
+
+    def form(self, has_extension):
+        return Form(self.folders, self.kind, self.below, has_extension)
+
+
+def _find_places(datasets, lengths, folders):
+    """Returns a `_Place` for each name of a dataset in a path of folders."""
+    parts = folders.split("/")
+    found = [
+        (start, start + length, name)
+        for start in range(len(parts))
+        for length in lengths
+        if (name := "/".join(parts[start : start + length])) in datasets
+        and start + length <= len(parts)
+    ]
+    return tuple(
+        _Place(
+            name,
+            "/".join(parts[1:start]),
+            FOLDER if start else ARCHIVE,
+            "/".join(parts[end:]),
+            all(n == name for _, other_end, n in found if other_end > end),
+        )
+        for start, end, name in found
+    )
+
+
+def without_extension(path):
+    """Returns a path without the extension of an image; empty if it has none."""
+    return path.rpartition(".")[0] if is_image_name(path) else ""
+
+
+def _own_name(archive, datasets):
+    """Returns what an archive is called: without extension, unless a dataset has it."""
+    path = PurePath(normalise_path(PurePath(archive.name).name) or "archive")
+    if isinstance(archive, Folder) or path.name in datasets:
+        return path.name
+    return path.stem if path.stem in datasets else path.stem.removesuffix(".tar")
