@@ -140,14 +140,18 @@ class Labels:
             for form in (path, without_extension(path))
         )
 
+    def _has_exact_dataset(self, label, name):
+        dataset, key = self.identities[label]
+        folders = f"/{normalise_slashes(name)}".rpartition(f"/{key}")[0]
+        return f"/{dataset}/" in f"{folders}/"
+
     def _target(self, twins, name):
         """Returns the label of those alike in NFC that a file is for."""
         if len(twins) == 1:
             return twins[0]
         exact = [label for label in twins if self.has_exact_name(label, name)]
         if len(exact) > 1:  # Their datasets differ, not their keys.
-            path = f"/{normalise_slashes(name)}"
-            exact = [n for n in exact if f"/{self.identities[n][0]}/" in path]
+            exact = [n for n in exact if self._has_exact_dataset(n, name)]
         if len(exact) == 1:
             return exact[0]
         if twins not in self._group_numbers:
@@ -269,7 +273,8 @@ def _find_places(datasets, lengths, folders):
         for start in range(len(parts))
         for length in lengths
         if (name := "/".join(parts[start : start + length])) in datasets
-        and start + length <= len(parts)
+        # The archive's own name and a folder make no name together.
+        and (length == 1 or 0 < start <= len(parts) - length)
     ]
     return tuple(
         _Place(
@@ -277,7 +282,12 @@ def _find_places(datasets, lengths, folders):
             "/".join(parts[1:start]),
             FOLDER if start else ARCHIVE,
             "/".join(parts[end:]),
-            all(n == name for _, other_end, n in found if other_end > end),
+            # No other name comes after this one, or is longer than it.
+            not any(
+                other != name
+                and (other_end > end or other_end == end and other_start < start)
+                for other_start, other_end, other in found
+            ),
         )
         for start, end, name in found
     )
