@@ -3,7 +3,8 @@
 from collections import Counter
 from functools import cached_property
 
-from superbai.archive_forms import ARCHIVE, FOLDER, NOWHERE, without_extension
+from superbai.archive_forms import ARCHIVE, FOLDER, NOWHERE
+from superbai.label_names import without_extension
 from yolov3_tf2.files.image_kinds import is_image_name
 
 # Without the name of a dataset, a further form is one if at least this share of its
@@ -34,8 +35,9 @@ class AcceptedForms:
             share = len(files) / max(1, self._num_images(form))
             self._min_share = _MIN_SHARE * min(1, share)
         if form.dataset == NOWHERE:
-            archives = self._unnamed.setdefault((form.folders, form.has_extension), set())
-            archives |= {id(self._readings.entries[file].archive) for file in files}
+            place = (form.folders, form.has_extension)
+            archives = {id(self._readings.entries[file].archive) for file in files}
+            self._unnamed.setdefault(place, set()).update(archives)
         else:
             place = (form.folders, form.dataset, form.has_extension)
             self._named.setdefault(place, set()).add(form.below)

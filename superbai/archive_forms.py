@@ -10,8 +10,8 @@ from functools import lru_cache, partial
 from pathlib import PurePath
 from typing import NamedTuple
 
+from superbai.label_names import without_extension
 from yolov3_tf2.files.archives import Folder, Zip
-from yolov3_tf2.files.image_kinds import is_image_name
 from yolov3_tf2.names import normalise_path, normalise_slashes
 
 # Where a form has the name of the dataset.
@@ -54,113 +54,6 @@ class Form(NamedTuple):
         path = "/".join(filter(None, (self.folders, dataset, self.below, "<key>")))
         path += ".jpg" * self.has_extension
         return f"<dataset>.zip: {path}" if self.dataset == ARCHIVE else path
-
-
-class Labels:
-    """The labels of an export by their keys; a label is the index of its identity.
-
-    A target is what a file may be the image of: a label, or a larger number for a group
-    of labels between which the file's path does not decide.
-
-    Attributes:
-        identities: list of (dataset, data_key).
-        datasets: set of the names of datasets that tell images apart.
-    """
-
-    def __init__(self, identities, exact, names_count):
-        """Lists labels.
-
-        Args:
-            identities: list of (dataset, data_key).
-            exact: dict from some of them to their names in another Unicode form, as
-                the export has them.
-            names_count: whether folders and archives may be named like datasets.
-        """
-        self.identities = identities
-        self._exact = exact
-        self._by_key, self._groups, self._group_numbers = {}, [], {}
-        names = set()
-        for label, (dataset, key) in enumerate(identities):
-            dataset, key = normalise_path(dataset), normalise_path(key)
-            names.add(dataset)
-            # Most keys have one label only: 100,000 dicts would take 20 MB.
-            found = self._by_key.setdefault(key, label)
-            if not isinstance(found, dict) and found != label:
-                found = {normalise_path(identities[found][0]): (found,)}
-                self._by_key[key] = found
-            if isinstance(found, dict):
-                found[dataset] = (*found.get(dataset, ()), label)
-        self.datasets = names - {""} if names_count else set()
-
-    def __contains__(self, key):
-        return key in self._by_key
-
-    def find(self, dataset, key, name):
-        """Returns the target of a dataset and a key, None if there is no such label.
-
-        Args:
-            dataset, key: normalised names.
-            name: the name of a file, which decides where the Unicode form matters.
-        """
-        found = self._by_key.get(key)
-        if isinstance(found, dict):
-            twins = found.get(dataset, ())
-            return self._target(twins, name) if twins else None
-        if found is None or normalise_path(self.identities[found][0]) != dataset:
-            return None
-        return found
-
-    def find_key(self, key, name):
-        """Returns the target of a key, None if there is no such label."""
-        found = self._by_key.get(key)
-        if not isinstance(found, dict):
-            return found
-        if len(found) == 1:
-            return self._target(*found.values(), name)
-        if key not in self._group_numbers:
-            self._add_group(key, sum(found.values(), ()))
-        return self._group_numbers[key]
-
-    def members(self, target):
-        """Returns the labels of a target as a set."""
-        if target < len(self.identities):
-            return {target}
-        return self._groups[target - len(self.identities)]
-
-    def is_group(self, target):
-        return target >= len(self.identities)
-
-    def has_exact_name(self, label, name):
-        """Tells whether a file's name ends in the key of a label, byte for byte."""
-        identity = self.identities[label]
-        key = self._exact.get(identity, identity)[1]
-        path = f"/{normalise_slashes(name)}"
-        return any(
-            form.endswith(f"/{normalise_slashes(key)}")
-            for form in (path, without_extension(path))
-        )
-
-    def _has_exact_dataset(self, label, name):
-        dataset, key = self.identities[label]
-        folders = f"/{normalise_slashes(name)}".rpartition(f"/{key}")[0]
-        return f"/{dataset}/" in f"{folders}/"
-
-    def _target(self, twins, name):
-        """Returns the label of those alike in NFC that a file is for."""
-        if len(twins) == 1:
-            return twins[0]
-        exact = [label for label in twins if self.has_exact_name(label, name)]
-        if len(exact) > 1:  # Their datasets differ, not their keys.
-            exact = [n for n in exact if self._has_exact_dataset(n, name)]
-        if len(exact) == 1:
-            return exact[0]
-        if twins not in self._group_numbers:
-            self._add_group(twins, twins)
-        return self._group_numbers[twins]
-
-    def _add_group(self, name, labels):
-        self._group_numbers[name] = len(self.identities) + len(self._groups)
-        self._groups.append(frozenset(labels))
 
 
 class Readings:
@@ -228,7 +121,8 @@ class Readings:
                 places = self.find_places(folders)
                 for place in places:
                     form = place.form(has_extension)
-                    target = self._labels.find(place.dataset, key, entry.name)
+                    written = place.written(entry) if self._labels.has_twins else None
+                    target = self._labels.find(place.dataset, key, entry.name, written)
                     self._add(entry.number, form, target, place.is_allowed)
                 form = Form(folders.partition("/")[2], NOWHERE, "", has_extension)
                 target = self._labels.find_key(key, entry.name)
@@ -252,10 +146,12 @@ class Readings:
             previous, self._last_pairs[target] = self._last_pairs[target], pair
         self._previous_pairs.append(previous)
 
+
 class _Place(NamedTuple):
     """The name of a dataset in the path of a file; see `Form`."""
 
     dataset: str
+    start: int
     folders: str
     kind: str
     below: str
@@ -263,6 +159,15 @@ class _Place(NamedTuple):
 
     def form(self, has_extension):
         return Form(self.folders, self.kind, self.below, has_extension)
+
+    def written(self, entry):
+        """Returns the dataset as it is written, in its Unicode form."""
+        if self.kind == ARCHIVE:
+            name = PurePath(entry.archive.name).name
+            return name[: len(name) - len(PurePath(name).suffix)]
+        parts = normalise_slashes(entry.name).split("/")
+        end = self.start + self.dataset.count("/")
+        return "/".join(parts[self.start - 1 : end])
 
 
 def _find_places(datasets, lengths, folders):
@@ -279,6 +184,7 @@ def _find_places(datasets, lengths, folders):
     return tuple(
         _Place(
             name,
+            start,
             "/".join(parts[1:start]),
             FOLDER if start else ARCHIVE,
             "/".join(parts[end:]),
@@ -291,11 +197,6 @@ def _find_places(datasets, lengths, folders):
         )
         for start, end, name in found
     )
-
-
-def without_extension(path):
-    """Returns a path without the extension of an image; empty if it has none."""
-    return path.rpartition(".")[0] if is_image_name(path) else ""
 
 
 def _own_name(archive, datasets):

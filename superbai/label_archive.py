@@ -80,8 +80,9 @@ class LabelArchive:
                 read too.
 
         Returns:
-            A list of (dataset, data_key) of all images; and a dict from those that are
-            converted to their `Meta`.
+            A dict from the (dataset, data_key) of all images to the same in the Unicode
+            form of the export; and a dict from those that are converted to their
+            `Meta`.
         """
         prefix, files = f"{self._root}meta/", set(self._archive.files)
         entries = sorted(
@@ -115,7 +116,9 @@ class LabelArchive:
                 continue
             if meta:
                 metas[identity] = meta
-        return list(entry_of), metas
+        names = export_json.name_identities(list(entry_of))
+        exact = {name: identity for identity, name in names.items()}
+        return exact, {names[identity]: meta for identity, meta in metas.items()}
 
     def _read_meta(self, content, entry, files, include_unsubmitted, notes):
         """Returns a `Meta`; None where the image is left out, and counts the reason."""

@@ -83,7 +83,8 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
         return unicodedata.normalize(chance.choice(unicode_forms), name)
 
     datasets = list({pick("dataset") for _ in range(chance.randrange(1, 5))})
-    if not is_clear and named != "archive" and chance.random() < 0.1:
+    is_nested = not is_clear and named != "archive" and not only_dataset_folders
+    if is_nested and chance.random() < 0.1:
         datasets.append("a/b")
     above = [pick("project") for _ in range(chance.choice([0, 0, 1, 1, 2]))]
     below = [pick("below") for _ in range(chance.choice([0, 0, 0, 1]))]
@@ -98,7 +99,9 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
         Archive(f"/{n}/{pick('zip')}.zip") for n in range(chance.randrange(1, 4))
     ]
     per_dataset = {
-        dataset: [Archive(f"/{n}/{dataset}.zip") for n in range(chance.choice([1, 1, 2]))]
+        dataset: [
+            Archive(f"/{n}/{dataset}.zip") for n in range(chance.choice([1, 1, 2]))
+        ]
         for dataset in datasets
     }
     if named == "archive":
@@ -129,7 +132,9 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
     for identity in [] if named else find_misleading(where, above):
         archive, path = where.pop(identity)
         del archive.contents[path], labelled[identity]
-    form = "/".join([*above, *[f"<{named}>"] * bool(named), *below, "<key>"]) + extension
+    form = (
+        "/".join([*above, *[f"<{named}>"] * bool(named), *below, "<key>"]) + extension
+    )
 
     has_label = list(labelled)
     if unlabelled:
@@ -153,7 +158,11 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
         if archive in archives and path in archive.contents
     }
     identities, exact = in_nfc(has_label)
-    contents = {n: labelled[e] for n, e in zip(identities, has_label) if e in given}
+    contents = {
+        name: labelled[identity]
+        for name, identity in zip(identities, has_label, strict=True)
+        if identity in given
+    }
     needed = {each for each in identities if chance.random() < 0.8}
     if chance.random() < 0.5:
         needed = set(identities)
