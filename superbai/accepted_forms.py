@@ -32,7 +32,7 @@ class AcceptedForms:
         """
         form, files = self._readings.forms[number], list(files)
         if not self._unnamed and not self._named:
-            share = len(files) / max(1, self._num_images(form))
+            share = len(files) / max(1, self._num_images(form, files))
             self._min_share = _MIN_SHARE * min(1, share)
         if form.dataset == NOWHERE:
             place = (form.folders, form.has_extension)
@@ -42,17 +42,17 @@ class AcceptedForms:
             place = (form.folders, form.dataset, form.has_extension)
             self._named.setdefault(place, set()).add(form.below)
 
-    def may_follow(self, number, num_labels):
+    def may_follow(self, number, files):
         """Tells whether a form may hold the images of labels that are left.
 
         Args:
             number: of the form.
-            num_labels: how many of these labels it has files for.
+            files: list of a file for each of these labels that it has one for.
         """
         form = self._readings.forms[number]
         if form.dataset != NOWHERE or not self._min_share:
             return True
-        return num_labels >= self._min_share * self._num_images(form)
+        return len(files) >= self._min_share * self._num_images(form, files)
 
     def read_as_another(self, pair):
         """Tells whether the file of a pair is another image by one of the forms.
@@ -120,7 +120,7 @@ class AcceptedForms:
 
     @cached_property
     def _images_below(self):
-        """Counter of the images below each folder."""
+        """Counter of the images below each folder of each archive."""
         counts = Counter()
         for entry in self._readings.entries:
             if not is_image_name(entry.path):
@@ -128,11 +128,13 @@ class AcceptedForms:
             slash = entry.path.find("/")
             folders = entry.path[slash + 1 :].split("/")[:-1]
             for end in range(len(folders) + 1):
-                counts["/".join(folders[:end])] += 1
+                counts[id(entry.archive), "/".join(folders[:end])] += 1
         return counts
 
-    def _num_images(self, form):
-        return self._images_below[form.folders]
+    def _num_images(self, form, files):
+        """Returns how many images the archives of these files have in a form."""
+        archives = {id(self._readings.entries[file].archive) for file in files}
+        return sum(self._images_below[each, form.folders] for each in archives)
 
 
 def _num_extensions(key):

@@ -53,7 +53,7 @@ class FormChoice:
         while waiting:
             most, is_unnamed, number = heapq.heappop(waiting)
             fit = self._fit(number)
-            if not fit.files or not self._accepted.may_follow(number, len(fit.files)):
+            if not fit.files or not self._may_follow(fit):
                 continue
             if len(fit.chosen) < -most:  # Other forms have taken some since.
                 heapq.heappush(waiting, (-len(fit.chosen), is_unnamed, number))
@@ -95,6 +95,10 @@ class FormChoice:
             if len(found) == 1 or not self._assignment.differ(found):
                 chosen[label] = found[0]
         return _Fit(form, files, chosen)
+
+    def _may_follow(self, fit):
+        files = [files[0] for files in fit.files.values()]
+        return self._accepted.may_follow(fit.form, files)
 
     def _exact_files(self, label, files):
         """Returns the files whose names fit byte for byte; all of them if none does."""
@@ -190,7 +194,7 @@ class FormChoice:
         if fit_has_name and not has_name:
             return False
         other = self._fit(form)
-        if not self._accepted.may_follow(form, len(other.files)):
+        if not self._may_follow(other):
             return False
         has_more = any(label not in fit.files for label in other.files)
         # A path with the name of the dataset is not passed over for a few labels more.
@@ -221,7 +225,8 @@ class FormChoice:
                 if self._labels.is_group(readings.targets[pair])
                 and self._is_possible(pair)
             ]
-            if groups and self._accepted.may_follow(form, len(groups)):
+            files = [readings.files[pair] for pair in groups]
+            if self._accepted.may_follow(form, files):
                 for pair in groups:
                     files = found.setdefault(readings.targets[pair], {})
                     files[readings.files[pair]] = form

@@ -41,7 +41,8 @@ class Project(NamedTuple):
         needed: set of those that are converted.
         archives: list of `Archive`; some may be left out, or some of their files.
         contents: dict from (dataset, key) to the bytes of its image, if it is given.
-        form: how its images were written, a string.
+        named: how the images of a dataset lie apart: in a `folder` or an `archive` of
+            its name, or not at all, "".
         is_whole: whether all images of the labels are given.
         is_clear: whether no name means two things.
         is_plain: whether no folder or archive is named like a dataset but those that
@@ -53,7 +54,7 @@ class Project(NamedTuple):
     needed: set
     archives: list
     contents: dict
-    form: str
+    named: str
     is_whole: bool
     is_clear: bool
     is_plain: bool
@@ -132,10 +133,6 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
     for identity in [] if named else find_misleading(where, above):
         archive, path = where.pop(identity)
         del archive.contents[path], labelled[identity]
-    form = (
-        "/".join([*above, *[f"<{named}>"] * bool(named), *below, "<key>"]) + extension
-    )
-
     has_label = list(labelled)
     if unlabelled:
         has_label = [each for each in labelled if chance.random() >= unlabelled]
@@ -182,7 +179,7 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
         needed,
         archives,
         contents,
-        form,
+        named,
         is_whole,
         is_clear,
         is_plain,
