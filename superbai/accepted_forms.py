@@ -7,8 +7,9 @@ from superbai.archive_forms import ARCHIVE, FOLDER, NOWHERE
 from superbai.label_names import without_extension
 from yolov3_tf2.files.image_kinds import is_image_name
 
-# Without the name of a dataset, a further form is one if at least this share of its
-# images has labels: a folder `backup` with a few equal names is none.
+# Without the name of a dataset, a further form needs labels for this share of its
+# images, or of what the first form has: a folder `backup` with a few equal names is
+# none.
 _MIN_SHARE = 0.5
 
 
@@ -123,10 +124,9 @@ class AcceptedForms:
         """Counter of the images below each folder of each archive."""
         counts = Counter()
         for entry in self._readings.entries:
-            if not is_image_name(entry.path):
+            *folders, name = entry.path.split("/")[1:]
+            if "." in name and not is_image_name(name):
                 continue
-            slash = entry.path.find("/")
-            folders = entry.path[slash + 1 :].split("/")[:-1]
             for end in range(len(folders) + 1):
                 counts[id(entry.archive), "/".join(folders[:end])] += 1
         return counts

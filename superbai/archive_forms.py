@@ -201,7 +201,9 @@ def _find_places(datasets, lengths, folders):
 
 def _own_name(archive, datasets):
     """Returns what an archive is called: without extension, unless a dataset has it."""
-    path = PurePath(normalise_path(PurePath(archive.name).name) or "archive")
+    path = PurePath(normalise_path(PurePath(archive.name).name))
+    if not path.name:  # A folder given as `.`, whose name is not known.
+        return "."
     if isinstance(archive, Folder) or path.name in datasets:
         return path.name
     return path.stem if path.stem in datasets else path.stem.removesuffix(".tar")

@@ -330,7 +330,9 @@ def _fit_boxes(boxes, size):
 
 def _hint(elsewhere):
     """Returns what may help if files that were not taken are the missing images."""
-    by_other = {bool(place.dataset): (i, place) for i, place in elsewhere.items()}
+    by_other = {}
+    for identity, place in elsewhere.items():
+        by_other.setdefault(bool(place.dataset), (identity, place))
     if True in by_other:
         identity, (entry, dataset) = by_other[True]
         return (
