@@ -49,14 +49,16 @@ class FormChoice:
         readings, waiting = self._readings, []
         for number, form in enumerate(readings.forms):
             most = sum(map(readings.allowed.__getitem__, readings.of_form[number]))
-            heapq.heappush(waiting, (-most, form.dataset == NOWHERE, number))
+            # Of equal forms, first those with the dataset, and the simplest.
+            rank = (form.dataset == NOWHERE, form.below != "", form.folders.count("/"))
+            heapq.heappush(waiting, (-most, rank, number))
         while waiting:
-            most, is_unnamed, number = heapq.heappop(waiting)
+            most, rank, number = heapq.heappop(waiting)
             fit = self._fit(number)
             if not fit.files or not self._may_follow(fit):
                 continue
             if len(fit.chosen) < -most:  # Other forms have taken some since.
-                heapq.heappush(waiting, (-len(fit.chosen), is_unnamed, number))
+                heapq.heappush(waiting, (-len(fit.chosen), rank, number))
                 continue
             self._compare_labels(fit)
             self._compare_files(fit)
