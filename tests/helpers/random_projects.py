@@ -83,7 +83,8 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
         name = f"{kind}{chance.randrange(4)}" if is_clear else chance.choice(names)
         return unicodedata.normalize(chance.choice(unicode_forms), name)
 
-    datasets = list({pick("dataset") for _ in range(chance.randrange(1, 5))})
+    datasets = [pick("dataset") for _ in range(chance.randrange(1, 5))]
+    datasets = list(dict.fromkeys(datasets))  # In the same order in every run.
     is_nested = not is_clear and named != "archive" and not only_dataset_folders
     if is_nested and chance.random() < 0.1:
         datasets.append("a/b")
@@ -137,7 +138,7 @@ def make_project(number, *, unlabelled=0.0, only_dataset_folders=False):
     if unlabelled:
         has_label = [each for each in labelled if chance.random() >= unlabelled]
         # All datasets have some label; the name of another could not be known.
-        for dataset in {dataset for dataset, _ in labelled}:
+        for dataset in dict.fromkeys(dataset for dataset, _ in labelled):
             if not any(each[0] == dataset for each in has_label):
                 has_label.append(next(each for each in labelled if each[0] == dataset))
     left_out = chance.choice(["none", "archives", "archives", "files"])
