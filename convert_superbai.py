@@ -68,6 +68,15 @@ PARAMETERS = {
         "description": "Leave out labelled images whose files are missing, instead of "
         "stopping with an error.",
     },
+    "find_images_by": {
+        "default": "path",
+        "category": "Labels",
+        "choices": ["path", "key", "file_name"],
+        "description": "How the image of a label is found. path: by its dataset and "
+        "its key; a folder or zip named like a dataset holds its images only. key: by "
+        "the key alone, whatever folders and zips are called. file_name: like path, "
+        "and then by the file name alone, where only one label and one file have it.",
+    },
     "max_unreadable": {
         "default": 0,
         "category": "Labels",
@@ -151,6 +160,7 @@ def convert(images, labels, values):
         polygons_as_boxes=values["polygons"] == "box",
         include_unsubmitted=values["include_unsubmitted"],
         skip_missing=values["skip_missing"],
+        find_images_by=values["find_images_by"],
     )
     with export:
         by_split, method = splits.split_items(

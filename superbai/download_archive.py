@@ -9,7 +9,8 @@ from contextlib import suppress
 from itertools import islice
 
 from superbai import export_json, label_json
-from superbai.image_matching import Entry, Match
+from superbai.archive_forms import Entry
+from superbai.image_matching import Match
 from superbai.label_archive import MAX_JSON_BYTES, LabelArchive, find_root
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
@@ -165,7 +166,7 @@ class DownloadArchive(LabelArchive):
             matched[identity] = entry
         known = {*owners, *self._entry_of.values(), self._project, self._log}
         rest = [entry for entry in entries if entry.name not in known]
-        return Match(entries=matched, by_name=set(), rest=rest)
+        return Match(matched, set(), rest, elsewhere={}, project_folder="")
 
     def _list_metas(self, files):
         return self._root, sorted(

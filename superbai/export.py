@@ -110,6 +110,7 @@ class Export:
         polygons_as_boxes=False,
         include_unsubmitted=False,
         skip_missing=False,
+        find_images_by="path",
     ):
         """Opens an export.
 
@@ -122,6 +123,7 @@ class Export:
             include_unsubmitted: also convert images whose labels are not submitted yet,
                 if they have an object.
             skip_missing: leave out labelled images that are not among `images`.
+            find_images_by: see `image_matching.match_images`.
 
         Raises:
             InputError: an archive cannot be read, the two are swapped, the project is
@@ -146,7 +148,7 @@ class Export:
             ]
             self._check_images()
             self._read_project()
-            self._read_items(include_unsubmitted, skip_missing)
+            self._read_items(include_unsubmitted, skip_missing, find_images_by)
             self._open = stack.pop_all()
 
     def __enter__(self):
@@ -258,17 +260,30 @@ class Export:
             ] += 1
         self.class_names, self._classes = classes.names, classes
 
-    def _read_items(self, include_unsubmitted, skip_missing):
-        identities, metas = self._labels.read_metas(include_unsubmitted, self.notes)
+    def _read_items(self, include_unsubmitted, skip_missing, find_images_by):
+        exact, metas = self._labels.read_metas(include_unsubmitted, self.notes)
+        identities = list(exact)
         if self._images:
             archives.choose_encodings(self._images, map("/".join, identities))
-            matched = match_images(identities, self._images, metas.keys())
+            matched = match_images(
+                identities,
+                self._images,
+                metas.keys(),
+                find_by=find_images_by,
+                exact=exact,
+            )
         else:
             matched = self._labels.match_images(metas.keys())
         by_name = len(matched.by_name & metas.keys())
         if by_name:
             reason = "images found by file name only, in another folder"
             self.notes.assumed[reason] += by_name
+        if matched.project_folder:
+            reason = (
+                f"folder or archive '{matched.project_folder}' has the name of a "
+                "dataset and the images of all"
+            )
+            self.notes.assumed[reason] += 1
         self._check_missing(metas, matched, skip_missing)
         found = [identity for identity in metas if identity in matched.entries]
         if not found:
@@ -309,7 +324,7 @@ class Export:
                 f"{len(missing)} of {len(metas)} labelled images are not in {images}, "
                 f"e.g. {', '.join(missing[:10])} (names with another extension, as in "
                 "a.jpg.jpg, were tried too); download the images again, or leave these "
-                "out with --skip_missing."
+                f"out with --skip_missing.{_hint(matched.elsewhere)}"
             )
         if missing:
             self.notes.left_out["labelled images that are missing"] += len(missing)
@@ -347,6 +362,28 @@ def _fit_boxes(boxes, size):
 def _are_same(paths, path):
     """Returns whether none of `paths` is another one than `path`."""
     return {each.resolve() for each in paths} <= {path.resolve()}
+
+
+def _hint(elsewhere):
+    """Returns what may help if files that were not taken are the missing images."""
+    by_other = {}
+    for identity, place in elsewhere.items():
+        by_other.setdefault(bool(place.dataset), (identity, place))
+    if True in by_other:
+        identity, (entry, dataset) = by_other[True]
+        return (
+            f" {entry.archive.name}: {entry.name} is not taken for "
+            f"{_source_id(*identity)}, as it lies in '{dataset}', the name of another "
+            "dataset; if that is the name of the project, use --find_images_by=key."
+        )
+    if by_other:
+        identity, (entry, _) = by_other[False]
+        return (
+            f" {entry.archive.name}: {entry.name} has the file name of "
+            f"{_source_id(*identity)}; if it is that image, use "
+            "--find_images_by=file_name."
+        )
+    return ""
 
 
 def _group_files(paths):

@@ -19,7 +19,7 @@ from yolov3_tf2.files.json_values import (
     expect,
     is_one_line,
 )
-from yolov3_tf2.names import normalise_path
+from yolov3_tf2.names import normalise_path, normalise_slashes
 
 # The newest known version of the format, major and minor.
 KNOWN_VERSION = (0, 9)
@@ -158,15 +158,36 @@ def label_name(meta, root, where):
 
 
 def identity(meta, path, where):
-    """Returns (dataset, data_key) of a meta whose own path below meta/ is `path`."""
+    """Returns (dataset, data_key) of a meta whose own path below meta/ is `path`.
+
+    They have the Unicode form of the export, see `name_identities`.
+    """
     folder, _, rest = path.partition("/") if "/" in path else ("", "", path)
-    dataset = normalise_path(str(meta.get("dataset") or folder))
-    key = normalise_path(str(meta.get("data_key") or rest.removesuffix(".json")))
+    dataset = normalise_slashes(str(meta.get("dataset") or folder))
+    key = normalise_slashes(str(meta.get("data_key") or rest.removesuffix(".json")))
     for name, value in (("dataset", dataset), ("data_key", key)):
         if ".." in value.split("/"):
             raise InputError(f"{where}: {name} '{value}' leaves the archive.")
         expect(is_one_line(value), "one line of text", value, f"{where}: {name}")
     return dataset, key
+
+
+def name_identities(identities):
+    """Returns a dict from each (dataset, data_key) to its name everywhere else.
+
+    That is its NFC form, unless two images differ in their Unicode forms alone: these
+    keep the names that they have.
+
+    Example:
+        >>> list(name_identities([("ds", "e\\u0301")]).values()) == [("ds", "\\u00e9")]
+        True
+    """
+    normal = [tuple(map(normalise_path, each)) for each in identities]
+    times = Counter(normal)
+    return {
+        exact: exact if times[name] > 1 else name
+        for exact, name in zip(identities, normal, strict=True)
+    }
 
 
 def is_in_consensus(meta, where):

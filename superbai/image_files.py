@@ -36,8 +36,10 @@ class ImageFiles:
             match = image_matching.match_images(identities, opened, set(identities))
             self._opened = stack.pop_all()
         self._entries = match.entries
-        # Only the file name matched, and cameras number their files from 1 repeatedly.
-        self._doubtful = match.by_name
+        # Perhaps other images: cameras number their files from 1 repeatedly.
+        self._doubtful = {
+            identity: place.entry for identity, place in match.elsewhere.items()
+        }
         self._lock = threading.Lock()
         self.changes = Counter()
 
@@ -53,7 +55,7 @@ class ImageFiles:
         Args:
             identity: its (dataset, key).
         """
-        if identity not in self._entries or identity in self._doubtful:
+        if identity not in self._entries:
             return None
         try:
             prepared = prepare_image(*self._read(identity))
@@ -76,15 +78,17 @@ class ImageFiles:
             InputError: the file is not an image, or probably another image.
         """
         identity = (item.dataset, item.key)
+        if identity in self._doubtful:
+            entry = self._doubtful[identity]
+            raise InputError(
+                f"{item.name}: expected its file among the images, got "
+                f"{entry.archive.name}: {entry.name}, which has the same file name but "
+                "lies in another folder; if it is this image, move it to a folder of "
+                "the right name."
+            )
         if identity not in self._entries:
             return None
         encoded, where = self._read(identity)
-        if identity in self._doubtful:
-            raise InputError(
-                f"{item.name}: expected its file among the images, got {where}, which "
-                "has the same file name but lies in another folder; if it is this "
-                "image, move it to a folder of the right name."
-            )
         try:
             # The range of all images of 16 bits is not known here: each has its own.
             prepared = prepare_image(encoded, where, item.size, gray_range=None)

@@ -115,13 +115,13 @@ class LabelArchive:
                 read too.
 
         Returns:
-            A list of (dataset, data_key) of all images; and a dict from those that are
-            converted to their `Meta`.
+            A dict from the (dataset, data_key) of all images to the same in the Unicode
+            form of the export; and a dict from those that are converted to their
+            `Meta`.
         """
         files = set(self._archive.files)
         prefix, entries = self._list_metas(files)
-        self._entry_of = entry_of = {}
-        metas = {}
+        entry_of, metas = {}, {}
         for entry in entries:
             where, path = f"{self.name}: {entry}", entry.removeprefix(prefix)
             try:
@@ -149,7 +149,10 @@ class LabelArchive:
                 continue
             if meta:
                 metas[identity] = meta
-        return list(entry_of), metas
+        names = export_json.name_identities(list(entry_of))
+        exact = {name: identity for identity, name in names.items()}
+        self._entry_of = {names[identity]: e for identity, e in entry_of.items()}
+        return exact, {names[identity]: meta for identity, meta in metas.items()}
 
     def _list_metas(self, files):
         """Returns the folder of the metas, with its slash, and a list of them."""

@@ -267,6 +267,23 @@ def test_convert_refuses_a_missing_image(run_script, outputs, files, tmp_path):
     refused(process, outputs, str(fewer), "1 of 6 labelled", "shapes/0000.jpg")
 
 
+def test_convert_does_not_take_the_images_of_another_dataset(
+    run_script, outputs, tmp_path, without_tensorflow
+):
+    items = [suite_export.labelled("a.jpg", dataset=name) for name in ("cam1", "cam2")]
+    images, labels = suite_export.build(items)
+    del images["cam1/a.jpg.jpg"]
+    images = suite_export.write_zip(tmp_path / "images.zip", images)
+    labels = suite_export.write_zip(tmp_path / "labels.zip", labels)
+    process = convert(run_script, outputs, images, labels, **without_tensorflow)
+    refused(process, outputs, "1 of 2 labelled images are not in", "e.g. cam1/a.jpg")
+    options = ("--find_images_by=key",)
+    process = convert(
+        run_script, outputs, images, labels, *options, **without_tensorflow
+    )
+    refused(process, outputs, "images.zip: cam2/a.jpg.jpg is the image of both cam1/")
+
+
 def test_convert_leaves_nothing_of_an_image_that_cannot_be_read(
     run_script, outputs, files, tmp_path
 ):

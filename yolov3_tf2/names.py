@@ -36,5 +36,9 @@ def normalise_path(path):
         >>> normalise_path("/a\\\\b//c.jpg")
         'a/b/c.jpg'
     """
-    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
-    return "/".join(part for part in path.split("/") if part)
+    return normalise_slashes(unicodedata.normalize("NFC", path))
+
+
+def normalise_slashes(path):
+    """Returns a path like `normalise_path`, in the Unicode form that it has."""
+    return "/".join(part for part in path.replace("\\", "/").split("/") if part)

@@ -233,6 +233,7 @@ def write_case(number, folder):
         "polygons": chance.choice(["skip", "box"]),
         "include_unsubmitted": chance.choice([True, False]),
         "skip_missing": chance.choice([True, False]),
+        "find_images_by": chance.choice(["path", "path", "key", "file_name"]),
         "group_by": chance.choice(["", "", "image", "folder", "dataset"]),
         "max_unreadable": chance.choice([0, 0, 3]),
     }

@@ -41,11 +41,11 @@ def real_file(shared, name):
     return path
 
 
-def refused(folder, images, labels, *expected):
+def refused(folder, images, labels, *expected, **options):
     """Checks that an export is refused, with `expected` texts in this order."""
     pattern = ".*".join(map(re.escape, expected))
     with pytest.raises(InputError, match=f"(?s){pattern}"):
-        read_all(folder, images, labels)
+        read_all(folder, images, labels, **options)
 
 
 # What is read.
@@ -139,8 +139,10 @@ def test_several_zips_of_images_are_read_as_one(tmp_path):
     ],
 )
 def test_keys_find_their_images(tmp_path, key, entry, source_id):
+    folder = entry.partition("/")[0] if entry.startswith("My project") else "ds"
+    other = f"{folder}/other.jpg.jpg"
     items = [
-        labelled("other.jpg", encoded=suite_export.encoded_image(BLUE)),
+        labelled("other.jpg", entry=other, encoded=suite_export.encoded_image(BLUE)),
         labelled(
             key, box(1, 2, 3, 4), entry=entry, encoded=suite_export.encoded_image(RED)
         ),
@@ -1013,7 +1015,13 @@ def test_an_image_is_found_by_file_name_only_if_it_is_unique(tmp_path):
         labelled("sub/a.jpg", entry="elsewhere/a.jpg.jpg"),
         labelled("b.jpg"),
     ]
-    with open_export(tmp_path, *build(items)) as export:
+    expected = (
+        "images.zip: elsewhere/a.jpg.jpg has the file name of ds/sub/a.jpg; if it is "
+        "that image, use --find_images_by=file_name"
+    )
+    refused(tmp_path, *build(items), "1 of 2 labelled images are not in", expected)
+    by_name = {"find_images_by": "file_name"}
+    with open_export(tmp_path, *build(items), **by_name) as export:
         assert [item.entry for item in export.items] == [
             "elsewhere/a.jpg.jpg",
             "ds/b.jpg.jpg",
@@ -1027,7 +1035,7 @@ def test_an_image_is_found_by_file_name_only_if_it_is_unique(tmp_path):
         labelled("x.jpg", entry="x/a.jpg.jpg"),
     ):
         expected = "labelled images are not in", "ds/sub/a.jpg"
-        refused(tmp_path, *build([*items, other]), *expected)
+        refused(tmp_path, *build([*items, other]), *expected, **by_name)
 
 
 def test_a_missing_label_is_refused(tmp_path):

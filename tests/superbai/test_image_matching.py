@@ -4,6 +4,7 @@ import time
 import unicodedata
 
 import pytest
+import random_projects
 import suite_export
 
 from superbai.image_matching import match_images
@@ -24,7 +25,7 @@ def find(tmp_path):
     """
     opened = []
 
-    def run(keys, *zips, names=None):
+    def run(keys, *zips, names=None, by="path"):
         for number, entries in enumerate(zips):
             contents = {name: f"{number} {name}".encode() for name in entries}
             if isinstance(entries, dict):
@@ -34,7 +35,7 @@ def find(tmp_path):
             opened.append(archives.open_archive(path))
         identities = [tuple(key.removeprefix("-").split("/", 1)) for key in keys]
         wanted = {tuple(key.split("/", 1)) for key in keys if key[0] != "-"}
-        matched = match_images(identities, opened[-len(zips) :], wanted)
+        matched = match_images(identities, opened[-len(zips) :], wanted, find_by=by)
         found = {"/".join(i): entry.name for i, entry in matched.entries.items()}
         return found, len(matched.by_name), [entry.name for entry in matched.rest]
 
@@ -104,9 +105,17 @@ def test_the_folder_of_the_dataset_goes_first(find):
     assert find(["ds/a.jpg"], entries)[0] == {"ds/a.jpg": entries[0]}
 
 
-def test_the_exact_key_goes_first(find):
+def test_all_keys_decide_whether_an_extension_was_added(find):
     entries = ["ds/a.jpg.jpg", "ds/a.jpg"]
-    assert find(["ds/a.jpg"], entries)[0] == {"ds/a.jpg": "ds/a.jpg"}
+    with pytest.raises(InputError, match="'a.jpg' of dataset 'ds' matches 2 different"):
+        find(["ds/a.jpg"], entries)
+    found, _, rest = find(["ds/a.jpg", "ds/b.jpg"], [*entries, "ds/b.jpg.jpg"])
+    assert found == {"ds/a.jpg": "ds/a.jpg.jpg", "ds/b.jpg": "ds/b.jpg.jpg"}
+    assert rest == ["ds/a.jpg"]
+    # `ds/a.jpg` may be the image of a key `a` here, which has no label.
+    keys = ["ds/a.jpg", "ds/b.jpg", "ds/c"]
+    found, _, rest = find(keys, ["ds/a.jpg", "ds/b.jpg.jpg", "ds/c.jpg"])
+    assert "ds/a.jpg" not in found and rest == ["ds/a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -115,14 +124,88 @@ def test_the_exact_key_goes_first(find):
         # Two datasets, only one of which has its image.
         (["-ds1/a.jpg", "ds2/a.jpg"], ["ds1/a.jpg.jpg"]),
         (["ds1/a.jpg", "ds2/a.jpg"], ["P/ds1/x/a.jpg.jpg"]),
-        # A key in a folder that ends like another key.
-        (["-ds/sub/a.jpg", "ds/a.jpg"], ["ds/sub/a.jpg.jpg"]),
     ],
 )
 def test_the_image_of_one_label_is_not_used_for_another(find, keys, entries):
     found, by_name, rest = find(keys, entries)
     assert found == {keys[0].removeprefix("-"): entries[0]}
     assert not by_name and not rest
+
+
+@pytest.mark.parametrize("keys", [["ds/sub/a.jpg", "ds/a.jpg"], ["-ds/a.jpg"]])
+def test_a_folder_that_may_belong_to_the_key(find, keys):
+    keys = list({*keys, "ds/sub/a.jpg"})
+    message = r"ds/sub/a\.jpg\.jpg is the image of both ds/sub/a\.jpg \(as "
+    message += r"<dataset>/<key>\.jpg\) and ds/a\.jpg \(as <dataset>/sub/<key>\.jpg\)"
+    with pytest.raises(InputError, match=message):
+        find(keys, ["ds/sub/a.jpg.jpg"])
+    # If there are many others, they decide.
+    more = [f"ds/{number}/b.jpg" for number in range(10)]
+    found = find([*keys, *more], ["ds/sub/a.jpg", *more])[0]
+    assert found == {key: key for key in ["ds/sub/a.jpg", *more]}
+
+
+def test_a_key_in_a_folder_named_like_another_dataset(find):
+    keys, entries = ["a/b/x.jpg", "b/x.jpg"], ["b/x.jpg", "x.jpg"]
+    found, _, rest = find(keys, entries)
+    assert found == {"a/b/x.jpg": "b/x.jpg", "b/x.jpg": "x.jpg"} and not rest
+    # This file alone is either.
+    message = r"b/x\.jpg is the image of both .*\(as <(dataset|key)>.* and .*\(as <"
+    with pytest.raises(InputError, match=message):
+        find(keys, ["b/x.jpg"])
+    assert find(keys, ["x.jpg"])[0] == {"b/x.jpg": "x.jpg"}
+    # With folders for datasets.
+    expected = {"a/b/x.jpg": "a/b/x.jpg", "b/x.jpg": "b/x.jpg"}
+    assert find(keys, expected.values())[0] == expected
+
+
+def test_a_folder_with_images_of_a_dataset_without_labels(find):
+    keys = ["cam1/a.jpg", "cam1/b.jpg", "cam1/c.jpg"]
+    found, _, rest = find(keys, ["cam1/a.jpg", "cam1/b.jpg", "cam2/c.jpg"])
+    assert found == {key: key for key in keys[:2]} and rest == ["cam2/c.jpg"]
+    # It has more of the names, but is not cam1.
+    with pytest.raises(InputError, match="'a.jpg' of dataset 'cam1' matches 2 diff"):
+        find(keys, ["cam1/a.jpg", "cam2/a.jpg", "cam2/b.jpg", "cam2/c.jpg"])
+
+
+def test_a_folder_with_a_few_equal_names_is_no_form(find):
+    keys = [f"ds/{number}.jpg" for number in range(9)]
+    entries = [f"P/{number}.jpg" for number in range(8)]
+    backup = [f"backup/{name}.jpg" for name in (8, "x", "y")]
+    found, _, rest = find(keys, [*entries, *backup])
+    assert list(found.values()) == entries and rest == backup
+    # Many make one.
+    found, _, rest = find(keys, [*entries, backup[0]])
+    assert list(found.values()) == [*entries, backup[0]] and not rest
+
+
+def test_zips_of_different_forms(find):
+    found, _, rest = find(
+        ["ds1/a.jpg", "ds1/b.jpg", "ds2/a.jpg", "ds2/c.jpg"],
+        ["P1/ds1/a.jpg.jpg", "P1/ds1/b.jpg.jpg"],
+        ["P2/ds2/a.jpg"],
+        ["c.jpg"],
+    )
+    assert list(found.values()) == [
+        "P1/ds1/a.jpg.jpg",
+        "P1/ds1/b.jpg.jpg",
+        "P2/ds2/a.jpg",
+        "c.jpg",
+    ]
+    assert not rest
+
+
+@pytest.mark.parametrize("is_twin", [True, False])
+def test_names_that_differ_in_their_unicode_form_alone(is_twin):
+    archive = random_projects.Archive("images.zip")
+    archive.contents = {f"ds/{NFC}": b"NFC", f"ds/{NFD}": b"NFD"}
+    exact = {("ds", NFC): ("ds", NFD)}
+    identities = [("ds", NFC)]
+    if is_twin:
+        exact, identities = {}, [("ds", NFC), ("ds", NFD)]
+    match = match_images(identities, [archive], set(identities), exact=exact)
+    names = [entry.name for entry in match.entries.values()]
+    assert names == [f"ds/{NFC}", f"ds/{NFD}"][-len(identities) :]
 
 
 def test_an_unused_image_is_not_used_for_another_dataset(find):
@@ -137,10 +220,20 @@ def test_archives_named_as_datasets(find):
     contents = [{"a.jpg": b"one"}, {"a.jpg": b"two"}]
     found, _, _ = find(["ds1/a.jpg", "ds2/a.jpg"], *contents, names=names)
     assert found == {"ds1/a.jpg": "a.jpg", "ds2/a.jpg": "a.jpg"}
-    # The archive's name is not a folder: these are not in a dataset `images`.
-    keys = ["images/a.jpg", "ds/b.jpg"]
-    found, _, _ = find(keys, ["P/a.jpg.jpg", "P/b.jpg.jpg"], names={0: "images"})
-    assert found == {"images/a.jpg": "P/a.jpg.jpg", "ds/b.jpg": "P/b.jpg.jpg"}
+    # One that is forgotten is missing.
+    found, _, _ = find(["ds1/a.jpg", "ds2/a.jpg"], contents[1], names={0: "ds2"})
+    assert found == {"ds2/a.jpg": "a.jpg"}
+    found, _, rest = find(["ds1/a.jpg", "ds2/b.jpg"], ["a.jpg"], names={0: "ds2"})
+    assert found == {} and rest == ["a.jpg"]
+    # Unless the names of archives are said to mean nothing.
+    keys, entries = ["images/a.jpg", "ds/b.jpg"], ["P/a.jpg.jpg", "P/b.jpg.jpg"]
+    found, _, _ = find(keys, entries, names={0: "images"}, by="key")
+    assert found == dict(zip(keys, entries, strict=True))
+    found, _, _ = find(keys, entries, names={0: "images"})
+    assert found == {keys[0]: entries[0]}
+    # A folder within counts more.
+    expected = {"ds1/a.jpg": "ds1/a.jpg", "ds2/a.jpg": "ds2/a.jpg"}
+    assert find(expected, expected.values(), names={0: "ds2"})[0] == expected
 
 
 def test_identical_images_are_used_one_after_the_other(find):
@@ -174,11 +267,19 @@ def test_one_image_for_two_labels_is_refused(find, keys):
 def test_file_name_only(find):
     entries = ["p/a.jpg.jpg", "p/b.jpg", "q/b.jpg", "q/c.jpg"]
     keys = [f"ds/sub/{name}.jpg" for name in "abcd"]
-    found, by_name, rest = find(keys, entries)
+    assert find(keys, entries)[0] == {}
+    found, by_name, rest = find(keys, entries, by="file_name")
     assert found == {keys[0]: "p/a.jpg.jpg", keys[2]: "q/c.jpg"}
     assert by_name == 2 and rest == ["p/b.jpg", "q/b.jpg"]
-    # Not where two labels have the name.
-    assert find(["ds/sub/a.jpg", "ds/other/a.jpg"], entries)[0] == {}
+    for keys in (
+        # Two labels have the name.
+        ["ds/sub/a.jpg", "ds/other/a.jpg"],
+        # A file fits two names.
+        ["ds/sub/c", "ds/sub/c.jpg"],
+        # The folder is another dataset's.
+        ["ds/sub/c.jpg", "-q/x.jpg"],
+    ):
+        assert find(keys, entries, by="file_name")[0] == {}
 
 
 @pytest.mark.parametrize("more", ["", ".jpg"])
