@@ -1,6 +1,9 @@
-"""Converts an export of the Superb AI Suite to TFRecord files.
+"""Converts exports of Superb AI, and COCO, YOLO and VOC data sets, to TFRecord files.
 
     python convert_superbai.py --images images.zip --labels labels.zip
+    python convert_superbai.py --labels dataset.zip
+
+The content tells the format of the labels. A data set may have its images among them.
 
 Writes `classes.txt`; `train/*.tfrecord`, `validation/*.tfrecord` (possibly without
 records) and `test/*.tfrecord`; `data.json`, the numbers of boxes and their sizes; and
@@ -15,13 +18,12 @@ from collections import Counter
 import valohai
 from absl import logging
 
-from superbai import groups, splits, summary
-from superbai.export import Export, GrayRangeUnknown
+from superbai import formats, groups, splits, summary
+from superbai.labelled_image import GrayRangeUnknown
 from valohai_step import execution, runtime
 from valohai_step.inputs import input_paths
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
-from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
     "test_fraction": {
@@ -87,15 +89,17 @@ PARAMETERS = {
 INPUTS = {
     "images": {
         "default": [],
-        "optional": False,
+        "optional": True,
         "description": "Zip of the images, downloaded from the project settings of the "
-        "Suite. Several zips or tars, or image files, are also possible.",
+        "Suite. Several zips or tars, or image files, are also possible. Not needed "
+        "where the labels hold the images.",
     },
     "labels": {
         "default": [],
         "optional": False,
         "description": "Zip of the labels, downloaded from the export history of the "
-        "Suite.",
+        "Suite. Or a data set with COCO, YOLO or Pascal VOC labels: zips, tars, "
+        "folders or files, with or without its images.",
     },
 }
 with without_command_line():
@@ -114,23 +118,10 @@ def main():
     values = read_parameters(PARAMETERS, INPUTS)
     execution.check_name("valohai_dataset", values["valohai_dataset"])
     groups.check_pattern(values["group_by"])
-    images = input_paths("images", folders=True)
-    labels = find_labels(input_paths("labels", folders=True))
+    images = input_paths("images", optional=True, folders=True)
+    labels = input_paths("labels", folders=True)
     convert(images, labels, values)
     execution.add_to_dataset(values["valohai_dataset"])
-
-
-def find_labels(paths):
-    """Returns the zip or folder of the labels; `paths` may be all files of a folder."""
-    projects = [path for path in paths if path.name == "project.json"]
-    if projects:
-        return min(projects, key=lambda path: len(path.parts)).parent
-    if len(paths) != 1:
-        raise InputError(
-            f"input 'labels': expected one zip, got {len(paths)}: "
-            f"{', '.join(map(str, paths))}."
-        )
-    return paths[0]
 
 
 def convert(images, labels, values):
@@ -138,13 +129,13 @@ def convert(images, labels, values):
 
     Args:
         images: list of `pathlib.Path`.
-        labels: a `pathlib.Path`.
+        labels: list of `pathlib.Path`.
         values: the parameters of the step.
 
     Raises:
         InputError: the export cannot be used.
     """
-    export = Export(
+    export = formats.open_export(
         images,
         labels,
         polygons_as_boxes=values["polygons"] == "box",
@@ -158,6 +149,7 @@ def convert(images, labels, values):
             export.name,
             values["group_by"],
             export.count_boxes,
+            export.split_source,
         )
         # TensorFlow takes seconds to import: check everything else first.
         runtime.import_tensorflow()

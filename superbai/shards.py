@@ -16,7 +16,8 @@ import tensorflow as tf
 from absl import logging
 
 from superbai import export_json
-from superbai.export import Export, Item, Record
+from superbai.export import Export, Item
+from superbai.labelled_image import Record
 from superbai.notes import Notes
 from yolov3_tf2.data import contents, records
 from yolov3_tf2.errors import InputError, list_first, writing

@@ -38,38 +38,23 @@ def read_coco(content, where, report):
         InputError: the file is damaged, not COCO, or contradicts itself. The first ten
             annotations that cannot be used are named.
     """
-    coco = _load_coco(content, where)
-    images = _read_images(coco, where)
-    class_names = _ClassNames(coco, where)
-    boxes = {image_id: [] for image_id in images}
-    annotations = _objects(coco, "annotations", where)
-    errors, unlisted = [], []
-    for number, annotation in enumerate(annotations, start=1):
-        annotation_id = annotation.get("id", f"number {number}")
-        place = f"{where}: annotation {annotation_id!s:.60}"
-        image_id = annotation.get("image_id")
-        if json_values.is_integer(image_id) and image_id not in images:
-            unlisted.append((annotation, place))
-            continue
-        with collecting(errors):
-            box = _read_box(annotation, images, class_names, place, report)
-            if box:
-                boxes[image_id].append(box)
-    if unlisted and len(unlisted) == len(annotations):
-        annotation, place = unlisted[0]
-        _reference(annotation, "image_id", images, place)
-    raise_collected(errors, f"{where}: of its annotations")
-    class_names.check_used()
-    # Of another part of a data set, whose file lists its images.
-    report += Counter({"annotations of images that are not listed": len(unlisted)})
-    return [
-        image._replace(boxes=tuple(boxes[image_id]))
-        for image_id, image in images.items()
-    ]
+    return read_images(load_coco(content, where), where, report)
 
 
-def _load_coco(content, where):
-    coco = json_values.parse_json(content, where)
+def is_coco(value):
+    """Returns whether a parsed JSON has the three lists of a COCO file."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), list) for key in _KEYS
+    )
+
+
+def load_coco(content, where):
+    """Returns the parsed JSON of a COCO file, see `parse_coco`.
+
+    Raises:
+        InputError: it is damaged or not COCO.
+    """
+    coco = parse_coco(content, where)
     if isinstance(coco, list):
         raise InputError(
             f"{where}: expected {_FORMAT}, got a list, as COCO results are, which need "
@@ -82,6 +67,70 @@ def _load_coco(content, where):
             "another kind of JSON?"
         )
     return coco
+
+
+def parse_coco(content, where):
+    """Parses a JSON; of a segmentation with a bbox, only whether there is one remains.
+
+    The polygons of COCO's train2017 take 2 GB as lists of numbers.
+    """
+    return json_values.parse_json(content, where, object_hook=_without_outline)
+
+
+def _without_outline(thing):
+    if thing.get("bbox") and "segmentation" in thing:
+        thing["segmentation"] = bool(thing["segmentation"])
+    return thing
+
+
+def read_images(coco, where, report, *, fit=fit_box, unusable=None):
+    """Returns a list of `AnnotatedImage` in the order of `images`.
+
+    Args:
+        coco: the result of `load_coco`.
+        where: what to call the file in an error.
+        report: Counter of what was changed or left out, which is added to.
+        fit: what makes a box valid, with the arguments and the result of `fit_box`.
+        unusable: dict to which the message on an annotation that cannot be used is
+            added, by the name of its image; None to raise them.
+
+    Raises:
+        InputError: the file contradicts itself. The first ten annotations that cannot
+            be used are named.
+    """
+    images = _read_images(coco, where)
+    class_names = _ClassNames(coco, where)
+    boxes = {image_id: [] for image_id in images}
+    annotations = _objects(coco, "annotations", where)
+    errors, unlisted = [], []
+    for number, annotation in enumerate(annotations, start=1):
+        annotation_id = annotation.get("id", f"number {number}")
+        place = f"{where}: annotation {annotation_id!s:.60}"
+        image_id = annotation.get("image_id")
+        if json_values.is_integer(image_id) and image_id not in images:
+            unlisted.append((annotation, place))
+            continue
+        found = []
+        with collecting(found):
+            box = _read_box(annotation, images, class_names, place, report, fit)
+            if box:
+                boxes[image_id].append(box)
+        if unusable is not None and json_values.is_integer(image_id):
+            for message in found:
+                unusable.setdefault(images[image_id].name, message)
+        else:
+            errors += found
+    if unlisted and len(unlisted) == len(annotations):
+        annotation, place = unlisted[0]
+        _reference(annotation, "image_id", images, place)
+    raise_collected(errors, f"{where}: of its annotations")
+    class_names.check_used()
+    # Of another part of a data set, whose file lists its images.
+    report += Counter({"annotations of images that are not listed": len(unlisted)})
+    return [
+        image._replace(boxes=tuple(boxes[image_id]))
+        for image_id, image in images.items()
+    ]
 
 
 def _read_images(coco, where):
@@ -135,7 +184,7 @@ class _ClassNames:
             seen.add(name)
 
 
-def _read_box(annotation, images, class_names, place, report):
+def _read_box(annotation, images, class_names, place, report, fit):
     """Returns the `Box` of an annotation; None, and counts why, where it has none."""
     image_id = _reference(annotation, "image_id", images, place)
     reason = _reason_without_box(annotation, place)
@@ -145,7 +194,7 @@ def _read_box(annotation, images, class_names, place, report):
     class_name = class_names.of(annotation, place)
     score = _score(annotation.get("score"), f"{place}: score")
     xyxy = _bbox_to_xyxy(annotation.get("bbox"), f"{place}: bbox")
-    xyxy = fit_box(xyxy, images[image_id].size, report)
+    xyxy = fit(xyxy, images[image_id].size, report)
     return Box(class_name, xyxy, score) if xyxy else None
 
 
