@@ -22,6 +22,10 @@ SPLIT_BY_DATA_SET = SplitSource(
 )
 
 
+# Programs write fractions with five decimals or more.
+_ROUNDING = 1e-5
+
+
 class DataItem(NamedTuple):
     """One labelled image, not read yet; see `export.Item`.
 
@@ -95,7 +99,7 @@ class DataSet:
         size = (image.width, image.height)
         rows = item.boxes.copy()
         if self._is_fraction:
-            rows[:, :4] *= size * 2
+            rows[:, :4] = _snap(rows[:, :4]) * (size * 2)
         boxes = [
             Box((left, top, right, bottom), int(label), is_around=bool(is_around))
             for left, top, right, bottom, label, is_around in rows.tolist()
@@ -222,3 +226,9 @@ class DataSet:
         """Forgets the splits where all images are in one: there is nothing to keep."""
         if len(frozenset().union(*(item.tags for item in self.items))) == 1:
             self.items = [item._replace(tags=frozenset()) for item in self.items]
+
+
+def _snap(fractions):
+    """Moves edges onto those of the image that rounding has put beside them."""
+    clipped = np.clip(fractions, 0, 1)
+    return np.where(np.abs(fractions - clipped) < _ROUNDING, clipped, fractions)

@@ -15,9 +15,18 @@ _BACKGROUND = "background"  # In CVAT's labelmap.txt.
 
 
 def find_label_files(files):
-    """Returns the `File` that are XMLs of annotations; none if none of them is."""
+    """Returns the `File` that are XMLs of annotations, those of damaged ones too."""
     xmls = [file for file in files.labels if file.ending == ".xml"]
-    return sorted(xmls) if any(map(_is_annotation, xmls)) else []
+    found = [file for file in xmls if _is_annotation(file)]
+    if not found or len(found) == len(xmls):
+        return found
+    stems = {without_ending(image.base) for image in files.images}
+    numbers = {file.number for file in found}
+    return [
+        file
+        for file in xmls
+        if file.number in numbers or without_ending(file.base) in stems
+    ]
 
 
 def read_voc_data_set(label_files, files, notes):
@@ -76,9 +85,10 @@ def read_voc_data_set(label_files, files, notes):
 
 def _is_annotation(file):
     try:
-        return b"<annotation" in file.read_start(4096)
+        start = file.read_start(4096)
     except InputError:
-        return True
+        return False
+    return b"<annotation" in start.replace(b"\0", b"")  # Also in UTF-16.
 
 
 def _labelled(file, split, image, reason, index, first_pixel, images):

@@ -252,7 +252,7 @@ def test_convert_refuses_a_file_that_is_not_a_zip(
 
 def test_convert_refuses_swapped_zips(run_script, outputs, files):
     process = convert(run_script, outputs, files / "labels.zip", files / "images.zip")
-    refused(process, outputs, "images.zip", "no project.json", "swapped?")
+    refused(process, outputs, "images.zip", "none of these formats", "swapped?")
 
 
 def test_convert_refuses_a_missing_image(run_script, outputs, files, tmp_path):

@@ -64,7 +64,7 @@ def read_yolo(
                 f"{label:g}; are the class names those of another data set?"
             )
         is_polygon = False
-        if len(place) == 4 + keypoints:
+        if len(place) in (4, 4 + keypoints):
             place = place[:4]
         elif len(place) == 5:
             report[SCORED] += 1
