@@ -10,11 +10,12 @@ A label says where its image is: by a path in the file of labels, or by its own 
 """
 
 from collections import defaultdict
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
 
-from superbai.data_set_files import File
+from superbai.data_set_files import File, split_of_name
 from yolov3_tf2.errors import InputError
 
 
@@ -141,10 +142,21 @@ def _by_ending(labelled, by_base, folders, files):
 
 
 def _of_split(found, labelled, files):
-    """Leaves out the files in folders of another split than that of a label."""
+    """Leaves out the files in folders of another split than that of a label.
+
+    An archive of images of another split is left out too, `train.zip`, even if it is the only
+    one: the other may have been forgotten.
+    """
     if labelled.split is None:
         return found
-    return [f for f in found if files.split_of(f) in (None, labelled.split)]
+    allowed, kept = (None, labelled.split), []
+    for file in found:
+        split = files.split_of(file)
+        if split is None and file.archive is not labelled.file.archive:
+            split = split_of_name(PurePath(file.archive.name).stem)
+        if split in allowed:
+            kept.append(file)
+    return kept
 
 
 def _only(found, labelled):

@@ -3,24 +3,17 @@
 import io
 import tarfile
 
-import annotated_data
 import pytest
-import suite_export
 from annotated_data import (
     NORTH,
     SOUTH,
     as_json,
     coco_json,
-    open_data,
     read_data,
     voc_xml,
-    yolo_lines,
 )
-from project import SHARED
-from suite_export import write_zip
 
-from superbai import formats, splits
-from yolov3_tf2.errors import InputError
+from superbai import formats
 
 # The box of all layouts: of class 1, a gauge, on north.jpg of 640x480.
 XYXY = (12.5, 30, 112.5, 70.25)
