@@ -208,7 +208,7 @@ class DataSet:
             boxes = np.array(list(rows), "float64").reshape(-1, 6)
             repeated = len(joined) - len(boxes)
             if repeated:
-                reason = "boxes that several files have for one image: used once"
+                reason = "boxes that an image has in several lists: used once"
                 self.notes.changed[reason] += repeated
         return boxes
 

@@ -144,7 +144,7 @@ def _by_ending(labelled, by_base, folders, files):
 def _of_split(found, labelled, files):
     """Leaves out the files in folders of another split than that of a label.
 
-    An archive of images of another split is left out too, `train.zip`, even if it is the only
+    So are those of an archive `train.zip` for labels of `val`, even if it is the only
     one: the other may have been forgotten.
     """
     if labelled.split is None:

@@ -103,9 +103,8 @@ def _labelled(file, split, image, reason, index, first_pixel, images):
         )
         for box in (image.boxes if image else ())
     ]
-    name, places = without_ending(file.base), []
-    with collecting(reasons := [reason] if reason else []):
-        name, places = images.find(file, image.name if image else name)
+    stem = without_ending(file.base)
+    name, places, conflict = images.find(file, image.name if image else stem)
     return Labelled(
         file,
         name,
@@ -113,7 +112,7 @@ def _labelled(file, split, image, reason, index, first_pixel, images):
         split,
         image.size if image else None,
         box_array(rows),
-        "".join(reasons[:1]),
+        reason or conflict,
     )
 
 
@@ -131,13 +130,14 @@ class _Images:
             self._by_stem_base[without_ending(image.base)].append(image.base)
 
     def find(self, file, filename):
-        """Returns the name of the image of an XML, and where it may lie.
+        """Finds the image of an XML.
 
         Programs that rename files leave the `filename` in the XML as it was: the name
         of the XML itself then counts.
 
-        Raises:
-            InputError: both are names of images, of different ones.
+        Returns:
+            Its name; the paths at which it may lie; and what is wrong where both names
+            are those of images, else an empty text.
         """
         stem = without_ending(file.base)
         named = [p for p in _places(file, filename) if p in self._paths]
@@ -145,17 +145,18 @@ class _Images:
             path for place in _places(file, stem) for path in self._by_stem[place]
         ]
         if named and beside and named[0] != beside[0] and filename != stem:
-            raise InputError(
+            conflict = (
                 f"{file.where}: expected the name of its image, got filename "
                 f"'{filename}', but {named[0]} and {beside[0]} both exist; correct the "
                 "filename."
             )
+            return stem, beside[:1], conflict
         if named or beside:
-            return filename, named or beside[:1]
+            return filename, named or beside[:1], ""
         if filename.rpartition("/")[2] not in self._bases:
             others = self._by_stem_base.get(stem, ())
-            return (others[0] if others else filename), []
-        return filename, []
+            return (others[0] if others else filename), [], ""
+        return filename, [], ""
 
 
 def _places(file, name):

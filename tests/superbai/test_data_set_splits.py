@@ -168,8 +168,8 @@ def test_coco_files_for_each_split(tmp_path, place):
     # Two images have one name.
     names = {"train": ["1.jpg", "2.jpg"], "val": ["1.jpg"], "test": ["4.jpg"]}
     entries = {place.format(split=s): coco(*names[s]) for s in names}
-    for number, (s, name) in enumerate((s, n) for s in names for n in names[s]):
-        entries[f"{s}/{name}"] = image(number)
+    paths = [f"{s}/{name}" for s in names for name in names[s]]
+    entries |= {path: image(number) for number, path in enumerate(paths)}
     expected = {
         "train": ["train/1.jpg", "train/2.jpg"],
         "validation": ["val/1.jpg"],
