@@ -1,7 +1,8 @@
 """The files of an annotated data set, wherever they lie: archives, folders, files."""
 
+import itertools
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ class File(NamedTuple):
 
 
 class DataSetFiles:
-    """All files that are given as labels and as images; use as a context manager.
+    """All files that are given as labels and as images.
 
     Attributes:
         name: what to call the labels in an error.
@@ -72,46 +73,33 @@ class DataSetFiles:
         others: list of the other `File` from both.
     """
 
-    def __init__(self, images, labels):
-        """Opens them.
+    def __init__(self, name, labels, images):
+        """Lists them.
 
         Args:
-            images: list of `pathlib.Path`: zips, tars, folders and files; may be empty.
-            labels: list of `pathlib.Path`, not empty.
-
-        Raises:
-            InputError: an archive cannot be read.
+            name: what to call the labels in an error.
+            labels: list of open archives, see `open_archives`, which it closes.
+            images: the same of what is given as images; may be empty.
         """
-        self.name = ", ".join(map(str, labels[:3])) + ", ..." * (len(labels) > 3)
-        with ExitStack() as stack:
-            opened = [
-                [stack.enter_context(archives.open_archive(p)) for p in _grouped(paths)]
-                for paths in (labels, images)
+        self.name, self._archives = name, [*labels, *images]
+        numbers = itertools.count()
+        self.labels, self.given_as_images = (
+            [
+                File(next(numbers), a, name, normalise_path(name), _is_image(a, name))
+                for a in opened
+                for name in a.files
             ]
-            files, number = ([], []), 0
-            for archive_list, found in zip(opened, files, strict=True):
-                for archive in archive_list:
-                    for name in archive.files:
-                        path = normalise_path(name)
-                        is_one = _is_image(archive, name)
-                        found.append(File(number, archive, name, path, is_one))
-                        number += 1
-            self._open = stack.pop_all()
-        self.labels, self.given_as_images = files
-        everything = [*files[0], *files[1]]
+            for opened in (labels, images)
+        )
+        everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
         self.others = [file for file in everything if not file.is_image]
         self._name_counts = len({id(file.archive) for file in self.images}) > 1
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
     def close(self):
         """Closes the archives."""
-        self._open.close()
+        for archive in self._archives:
+            archive.close()
 
     def identity(self, file):
         """Returns a path that no other image has."""
@@ -168,8 +156,21 @@ def _is_image(archive, name):
     return ending(name) not in LABEL_ENDINGS and is_image(archive, name)
 
 
-def _grouped(paths):
-    """Returns archives one by one, and all other files as one list."""
+@contextmanager
+def open_archives(paths):
+    """Context with a list of open archives, the last one of all files that are none.
+
+    They are closed if it ends by an exception, and left open otherwise.
+
+    Args:
+        paths: list of `pathlib.Path`: zips, tars, folders and files.
+
+    Raises:
+        InputError: an archive cannot be read.
+    """
     loose = [path for path in paths if not archives.is_archive(path)]
     loose_set = set(loose)
-    return [p for p in paths if p not in loose_set] + [loose] * bool(loose)
+    groups = [p for p in paths if p not in loose_set] + [loose] * bool(loose)
+    with ExitStack() as stack:
+        yield [stack.enter_context(archives.open_archive(group)) for group in groups]
+        stack.pop_all()

@@ -9,12 +9,11 @@ from superbai import voc_data_set, yolo_data_set
 from superbai.coco_data_set import MAX_COCO_BYTES, CocoReader
 from superbai.data_set import DataSet
 from superbai.data_set_claims import check_claims
-from superbai.data_set_files import LABEL_ENDINGS, DataSetFiles
+from superbai.data_set_files import LABEL_ENDINGS, DataSetFiles, open_archives
 from superbai.data_set_labels import note_report
 from superbai.export import Export
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError, collecting, raise_collected
-from yolov3_tf2.files import archives
 from yolov3_tf2.files.coco_annotations import is_coco, parse_coco
 from yolov3_tf2.files.image_kinds import is_image_name
 
@@ -54,38 +53,37 @@ def open_export(
         InputError: the labels are in none of the formats or in several, or cannot be
             used, or images are missing.
     """
-    if _is_suite_export(labels, images):
-        export = Export(
-            images,
-            find_project(labels),
-            polygons_as_boxes=polygons_as_boxes,
-            include_unsubmitted=include_unsubmitted,
-            skip_missing=skip_missing,
-        )
-        logging.info(
-            "%s: export of the Superb AI Suite, %d labelled images, %d classes",
-            export.name,
-            export.num_labelled,
-            len(export.class_names),
-        )
-        return export
-    files, notes = DataSetFiles(images, labels), Notes()
-    try:
-        found = _read_labels(files, notes, polygons_as_boxes)
-        logging.info(
-            "%s: %s, %d files of labels, %d images, %d objects, %d classes",
-            files.name,
-            found.kind,
-            found.num_files,
-            len(found.labelled),
-            found.num_annotations,
-            len(found.class_names),
-        )
-        check_claims(found, files)
-        return DataSet(files, found, notes, skip_missing=skip_missing)
-    except BaseException:
-        files.close()
-        raise
+    name = ", ".join(map(str, labels[:3])) + ", ..." * (len(labels) > 3)
+    with open_archives(labels) as opened:
+        is_suite = _is_suite_export(opened, images, name)
+        if not is_suite:
+            with open_archives(images) as opened_images:
+                files, notes = DataSetFiles(name, opened, opened_images), Notes()
+                found = _read_labels(files, notes, polygons_as_boxes)
+                _log_format(
+                    name,
+                    f"{found.kind}, {found.num_files} files of labels, "
+                    f"{len(found.labelled)} images, {found.num_annotations} objects",
+                    found,
+                )
+                check_claims(found, files)
+                return DataSet(files, found, notes, skip_missing=skip_missing)
+    for archive in opened:
+        archive.close()
+    export = Export(
+        images,
+        find_project(labels),
+        polygons_as_boxes=polygons_as_boxes,
+        include_unsubmitted=include_unsubmitted,
+        skip_missing=skip_missing,
+    )
+    what = f"export of the Superb AI Suite, {export.num_labelled} labelled images"
+    _log_format(export.name, what, export)
+    return export
+
+
+def _log_format(name, what, labels):
+    logging.info("%s: %s, %d classes", name, what, len(labels.class_names))
 
 
 def find_project(paths):
@@ -101,20 +99,15 @@ def find_project(paths):
     return paths[0]
 
 
-def _is_suite_export(labels, images):
-    """Returns whether labels hold a project.json."""
-    names = [path.name for path in labels if not archives.is_archive(path)]
-    has_images = bool(images)
-    for path in labels:
-        if archives.is_archive(path):
-            with archives.open_archive(path) as archive:
-                names += {name.rpartition("/")[2] for name in archive.files}
-    if "project.json" not in names:
+def _is_suite_export(labels, images, name):
+    """Returns whether open archives hold a project.json."""
+    names = [each for archive in labels for each in archive.files]
+    if not any(each.rpartition("/")[2] == "project.json" for each in names):
         return False
-    if not has_images and not any(map(is_image_name, names)):
+    if not images and not any(map(is_image_name, names)):
         raise InputError(
-            f"{', '.join(map(str, labels[:3]))}: the label export of the Suite holds "
-            "no images; give the image download too, as the input 'images'."
+            f"{name}: the label export of the Suite holds no images; give the image "
+            "download too, as the input 'images'."
         )
     return True
 
