@@ -15,7 +15,6 @@ from superbai.export import Export
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError, collecting, raise_collected
 from yolov3_tf2.files.coco_annotations import is_coco, parse_coco
-from yolov3_tf2.files.image_kinds import is_image_name
 
 _FORMATS = (
     "an export of the Superb AI Suite (project.json), COCO (a JSON with 'images', "
@@ -55,7 +54,7 @@ def open_export(
     """
     name = ", ".join(map(str, labels[:3])) + ", ..." * (len(labels) > 3)
     with open_archives(labels) as opened:
-        is_suite = _is_suite_export(opened, images, name)
+        is_suite = any(map(_holds_project, opened))
         if not is_suite:
             with open_archives(images) as opened_images:
                 files, notes = DataSetFiles(name, opened, opened_images), Notes()
@@ -99,17 +98,9 @@ def find_project(paths):
     return paths[0]
 
 
-def _is_suite_export(labels, images, name):
-    """Returns whether open archives hold a project.json."""
-    names = [each for archive in labels for each in archive.files]
-    if not any(each.rpartition("/")[2] == "project.json" for each in names):
-        return False
-    if not images and not any(map(is_image_name, names)):
-        raise InputError(
-            f"{name}: the label export of the Suite holds no images; give the image "
-            "download too, as the input 'images'."
-        )
-    return True
+def _holds_project(archive):
+    """Returns whether an archive holds what the Suite exports."""
+    return any(name.rpartition("/")[2] == "project.json" for name in archive.files)
 
 
 def _read_labels(files, notes, polygons_as_boxes):
