@@ -32,7 +32,8 @@ PARAMETERS = {
         "min": 0.01,
         "max": 0.9,
         "description": "Fraction of the images used for testing, if no image has the "
-        "tag 'train', 'validation' or 'test' in the Suite.",
+        "tag 'train', 'validation' or 'test' in the Suite, and no other data set has "
+        "splits.",
     },
     "group_by": {
         "default": "",
