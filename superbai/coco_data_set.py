@@ -1,8 +1,9 @@
 """Reads the labels of a data set in COCO's format: one JSON, or one for each split."""
 
 import posixpath
+import re
 
-from superbai.data_set_files import split_of_name, split_of_words
+from superbai.data_set_files import split_of_name, split_of_words, without_ending
 from superbai.data_set_images import Labelled
 from superbai.data_set_labels import MODEL, Labels, box_array, keep_box
 from superbai.labelled_image import AROUND
@@ -13,6 +14,8 @@ from yolov3_tf2.names import normalise_name, normalise_path
 
 # The labels of COCO's own train2017 have 450 MB.
 MAX_COCO_BYTES = 2 * 2**30
+# Words in the names of COCO's own files.
+_TASKS = {"instances", "person", "keypoints", "stuff", "panoptic"}
 
 
 class CocoReader:
@@ -95,6 +98,7 @@ class CocoReader:
         labelled = [
             Labelled(
                 file,
+                _source(file),
                 _image_path(image.name),
                 _places(file, image.name),
                 split,
@@ -158,6 +162,16 @@ class CocoReader:
         return names
 
 
+def _source(file):
+    """Returns what a file is about, the same for those with other tasks.
+
+    The images of `instances_train.json` are those of `person_keypoints_train.json`, and
+    those of `cam1.json` are not those of `cam2.json`, even if they have equal names.
+    """
+    words = re.split(r"[^A-Za-z0-9]+", file.base.lower())
+    return "_".join(word for word in words if word not in _TASKS)
+
+
 def _as_name(value):
     return normalise_name(value) if isinstance(value, str) else ""
 
@@ -201,7 +215,11 @@ def _places(file, raw_name):
     above = file.folder.rstrip("/").rpartition("/")[0]
     above += "/" * bool(above)
     beside = normalise_path(posixpath.normpath(file.folder + raw_name))
+    # The folder `train2017` of `instances_train2017.json`.
+    words = re.split(r"[^A-Za-z0-9]+", without_ending(file.base))
+    named = [f"{above}{place}{w}/{name}" for w in words for place in ("", "images/")]
     places = (
+        *named,
         beside,
         f"{file.folder}images/{name}",
         f"{above}images/{name}",

@@ -2,7 +2,8 @@
 
 A label says where its image is: by a path in the file of labels, or by its own place.
 
-1. The image lies there: beside the label, or in the folder that the format has for it.
+1. The image lies there: beside the label, or in the folder that the format has for it;
+   or there below other folders, which an archive may have around everything.
 2. Otherwise it is the file with the same name, and as many of the same folders before
    it as there are. It is not the image of another label, not in the folder of another
    split, and not in a folder that other labels name. If different files fit, or one
@@ -24,6 +25,8 @@ class Labelled(NamedTuple):
 
     Attributes:
         file: the `File` with the labels.
+        source: what of the data set the labels are about; with the folder and `name`,
+            it tells one image from another.
         name: the name or path of the image, as the labels have it.
         paths: list of the paths at which it lies by the rules of the format.
         split: the split that the labels name for it; None without one.
@@ -34,6 +37,7 @@ class Labelled(NamedTuple):
     """
 
     file: File
+    source: str
     name: str
     paths: list[str]
     split: str | None
@@ -49,7 +53,7 @@ class Labelled(NamedTuple):
     @property
     def place(self):
         """What tells it from other labels: those of equal places have one image."""
-        return (self.file.folder, self.name)
+        return (self.file.folder, self.source, self.name)
 
 
 class Found(NamedTuple):
@@ -81,30 +85,46 @@ def find_images(labelled, files, key):
     by_path = defaultdict(list)
     for file in files.images:
         by_path[key(file.path)].append(file)
-    images, rest = {}, []
-    for index, each in enumerate(labelled):
-        file = _at_its_place(each, by_path, files)
+    images = {}
+    rest = _find_each(
+        range(len(labelled)),
+        lambda index: _at_its_place(labelled[index], by_path, files),
+        images,
+    )
+    by_base = _free_by_base(by_path, images) if rest else {}
+    rest = _find_each(
+        rest, lambda index: _below_folders(labelled[index], by_base, files), images
+    )
+    by_base = _free_by_base(by_path, images) if rest else {}
+    folders = {_folder(each.name) for each in labelled} - {""} if rest else set()
+    by_name = []
+    _find_each(
+        rest,
+        lambda index: _by_name(labelled[index], by_base, folders, files, by_name),
+        images,
+    )
+    _check_claims(labelled, images)
+    return Found(images, len(by_name))
+
+
+def _find_each(indices, find, images):
+    """Adds the found images of some labels; returns the indices of the others."""
+    rest = []
+    for index in indices:
+        file = find(index)
         if file is None:
             rest.append(index)
         else:
             images[index] = file
-    if not rest:
-        _check_claims(labelled, images)
-        return Found(images, 0)
-    taken = {file.number for file in images.values()}
-    by_base = defaultdict(list)
+    return rest
+
+
+def _free_by_base(by_path, images):
+    """Returns the images of no label, (path, file) by their names without folders."""
+    taken, by_base = {file.number for file in images.values()}, defaultdict(list)
     for path, found in by_path.items():
         by_base[_base(path)] += [(path, f) for f in found if f.number not in taken]
-    folders = {_folder(each.name) for each in labelled} - {""}
-    num_by_name = 0
-    for index in rest:
-        each = labelled[index]
-        found, is_by_name = _by_ending(each, by_base, folders, files)
-        if found:
-            images[index] = found
-            num_by_name += is_by_name
-    _check_claims(labelled, images)
-    return Found(images, num_by_name)
+    return by_base
 
 
 def _at_its_place(labelled, by_path, files):
@@ -118,27 +138,46 @@ def _at_its_place(labelled, by_path, files):
     return None
 
 
-def _by_ending(labelled, by_base, folders, files):
-    """Returns the image whose path ends most like a name; and if by file name alone."""
+def _below_folders(labelled, by_base, files):
+    """Returns the image at its place below folders around everything."""
+    candidates = _candidates(labelled, by_base, files)
+    for place in labelled.paths if candidates else ():
+        # A name without folders would fit any folder.
+        found = [f for path, f in candidates if path.endswith(f"/{place}")]
+        if found and "/" in place:
+            return _only(found, labelled)
+    return None
+
+
+def _by_name(labelled, by_base, folders, files, by_name):
+    """Returns the image whose path ends most like a name.
+
+    It is added to the list `by_name` where only its own name is equal.
+    """
     name = labelled.name
-    candidates = by_base.get(_base(name), ())
-    allowed = _of_split([file for _, file in candidates], labelled, files)
-    numbers = {file.number for file in allowed}
-    shared = {
-        file.number: (_num_shared(path, name), path, file)
-        for path, file in candidates
-        if file.number in numbers
-    }
-    if not shared:
-        return None, False
-    most = max(number for number, _, _ in shared.values())
-    best = [(path, file) for number, path, file in shared.values() if number == most]
+    candidates = [
+        (_num_shared(path, name), path, file)
+        for path, file in _candidates(labelled, by_base, files)
+    ]
+    most = max((number for number, _, _ in candidates), default=0)
+    best = [(path, file) for number, path, file in candidates if number == most]
     if most == 1 and "/" in name:
         # A folder that other labels name is not another word for that of this one.
         best = [(path, file) for path, file in best if _folder(path) not in folders]
     if not best:
-        return None, False
-    return _only([file for _, file in best], labelled), most == 1
+        return None
+    found = _only([file for _, file in best], labelled)
+    if most == 1:
+        by_name.append(found)
+    return found
+
+
+def _candidates(labelled, by_base, files):
+    """Returns the free images with a name, and in no folder of another split."""
+    candidates = by_base.get(_base(labelled.name), ())
+    allowed = _of_split([file for _, file in candidates], labelled, files)
+    numbers = {file.number for file in allowed}
+    return [(path, file) for path, file in candidates if file.number in numbers]
 
 
 def _of_split(found, labelled, files):

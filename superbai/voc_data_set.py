@@ -107,6 +107,7 @@ def _labelled(file, split, image, reason, index, first_pixel, images):
     name, places, conflict = images.find(file, image.name if image else stem)
     return Labelled(
         file,
+        file.base,
         name,
         places,
         split,
@@ -155,8 +156,8 @@ class _Images:
             return filename, named or beside[:1], ""
         if filename.rpartition("/")[2] not in self._bases:
             others = self._by_stem_base.get(stem, ())
-            return (others[0] if others else filename), [], ""
-        return filename, [], ""
+            filename = others[0] if others else filename
+        return filename, _places(file, filename), ""
 
 
 def _places(file, name):
@@ -165,6 +166,12 @@ def _places(file, name):
     above += "/" * bool(above)
     folders = (file.folder, f"{above}JPEGImages/", f"{above}images/", above)
     folders += (f"{file.folder}JPEGImages/", f"{file.folder}images/")
+    before, is_below, rest = f"/{file.folder}".rpartition("/Annotations/")
+    if is_below:
+        folders = (
+            tuple(f"{before}/{own}/{rest}"[1:] for own in ("JPEGImages", "images"))
+            + folders
+        )
     folders += ("JPEGImages/", "images/", "")
     return [folder + name for folder in dict.fromkeys(folders)]
 

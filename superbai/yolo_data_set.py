@@ -73,6 +73,7 @@ def read_yolo_data_set(label_files, files, notes, polygons_as_boxes):
         labelled.append(
             Labelled(
                 file,
+                file.base,
                 _name(file),
                 _places(file),
                 None,
