@@ -9,6 +9,7 @@ from superbai.data_set_labels import MODEL, Labels, box_array, note_report
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files.yolo_annotations import (
     MAX_LABEL_BYTES,
+    POLYGONS,
     SCORED,
     is_yolo,
     read_yolo,
@@ -18,13 +19,13 @@ from yolov3_tf2.files.yolo_annotations import (
 def find_label_files(files):
     """Returns the `File` that hold labels; none if no text holds a box.
 
-    Those are the texts beside an image or in the folder `labels` for its folder
-    `images`, with its name; and all others with lines of boxes.
+    Those are the texts with the name of an image, wherever it lies, also damaged and
+    empty ones; and all others with lines of boxes, whose image is missing.
 
     Args:
         files: a `DataSetFiles`.
     """
-    images = {without_ending(file.path) for file in files.images}
+    images = {without_ending(file.base) for file in files.images}
     texts = [
         file
         for file in files.labels
@@ -32,14 +33,12 @@ def find_label_files(files):
         and not yolo_description.is_name_list(file)
         and not yolo_splits.is_image_list(file)
     ]
-    paired, unpaired = [], []
-    for file in texts:
-        has_image = not images.isdisjoint(_places(file))
-        (paired if has_image else unpaired).append(file)
-    unpaired = [file for file in unpaired if _has_boxes(file)]
-    if unpaired or any(map(_has_boxes, paired)):
-        return sorted(paired + unpaired)
-    return []
+    found = [
+        file
+        for file in texts
+        if without_ending(file.base) in images or _has_boxes(file)
+    ]
+    return found if any(map(_has_boxes, found)) else []
 
 
 def read_yolo_data_set(label_files, files, notes, polygons_as_boxes):
@@ -55,33 +54,13 @@ def read_yolo_data_set(label_files, files, notes, polygons_as_boxes):
         InputError: there are no class names, or different ones.
     """
     description = yolo_description.describe(files, len(label_files))
-    labelled, num_annotations, report = [], 0, Counter()
-    for file in label_files:
-        boxes, found, reasons = [], Counter(), []
-        with collecting(reasons):
-            boxes = read_yolo(
-                file.read(MAX_LABEL_BYTES),
-                file.where,
-                len(description.class_names),
-                found,
-                polygons_as_boxes=polygons_as_boxes,
-                keypoints=description.num_keypoint_values,
-            )
-        num_annotations += len(boxes) + sum(found.values())
-        found[MODEL] += found.pop(SCORED, 0)
-        report += found
-        labelled.append(
-            Labelled(
-                file,
-                file.base,
-                _name(file),
-                _places(file),
-                None,
-                None,
-                box_array((*box.xyxy, box.label, box.is_around) for box in boxes),
-                "".join(reasons),
-            )
-        )
+    report = Counter()
+    labelled = [
+        _read_file(file, description, report, polygons_as_boxes) for file in label_files
+    ]
+    num_annotations = sum(len(each.boxes) for each in labelled) + report[SCORED]
+    num_annotations += report[POLYGONS]
+    report[MODEL] += report.pop(SCORED, 0)
     note_report(report, notes)
     split_of, missing = yolo_splits.read_splits(description, files, notes)
     return Labels(
@@ -96,6 +75,30 @@ def read_yolo_data_set(label_files, files, notes, polygons_as_boxes):
         key=without_ending,
         is_fraction=True,
         empty_unlabelled=True,
+    )
+
+
+def _read_file(file, description, report, polygons_as_boxes):
+    """Returns the `Labelled` of a label file; its reason says if it is damaged."""
+    boxes, reasons = [], []
+    with collecting(reasons):
+        boxes = read_yolo(
+            file.read(MAX_LABEL_BYTES),
+            file.where,
+            len(description.class_names),
+            report,
+            polygons_as_boxes=polygons_as_boxes,
+            keypoints=description.num_keypoint_values,
+        )
+    return Labelled(
+        file,
+        file.base,
+        _name(file),
+        _places(file),
+        None,
+        None,
+        box_array((*box.xyxy, box.label, box.is_around) for box in boxes),
+        "".join(reasons),
     )
 
 

@@ -13,7 +13,7 @@ from annotated_data import as_json, coco_json, open_data, voc_xml, yolo_lines
 
 from yolov3_tf2.errors import InputError
 
-NUMBER = 300
+NUMBER = 120
 SIZE = (64, 48)
 GROUPS = ("train", "val", "test", "cam1", "cam2", "images")
 NAMES = ("1", "2", "a/1", "b/1", "a/2")

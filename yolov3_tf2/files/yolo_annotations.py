@@ -53,48 +53,52 @@ def read_yolo(
     """
     boxes = []
     for number, line in enumerate(_lines(content, where), start=1):
-        values = _numbers(line, f"{where}: line {number}")
+        here = f"{where}: line {number}"
+        values = _numbers(line, here)
         if not values:
             continue
-        here = f"{where}: line {number}"
         label, place = values[0], values[1:]
         if label % 1 or not 0 <= label < num_classes:
             raise InputError(
                 f"{here}: expected the index of a class, 0 to {num_classes - 1}, got "
                 f"{label:g}; are the class names those of another data set?"
             )
-        is_polygon = False
         if len(place) in (4, 4 + keypoints):
-            place = place[:4]
+            xyxy = _box_edges(*place[:4], here, report)
+            boxes.append(YoloBox(int(label), xyxy))
         elif len(place) == 5:
             report[SCORED] += 1
-            continue
-        elif len(place) >= 6 and len(place) % 2 == 0:
-            is_polygon = True
-        else:
+        elif len(place) < 6 or len(place) % 2:
             raise InputError(
                 f"{here}: expected a class, centre, width and height, five numbers, "
                 f"got {len(values)} numbers."
             )
-        if not _LEAST <= min(place) <= max(place) <= _MOST:
-            raise InputError(
-                f"{here}: expected fractions of the image, 0 to 1, got "
-                f"{min(place):g} to {max(place):g}; are these pixels?"
-            )
-        if is_polygon and not polygons_as_boxes:
+        elif not polygons_as_boxes:
             report[POLYGONS] += 1
-            continue
-        if is_polygon:
+        else:
+            _check_fractions(place, here)
             xs, ys = place[::2], place[1::2]
             xyxy = (min(xs), min(ys), max(xs), max(ys))
-        else:
-            x, y, width, height = place
-            edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-            xyxy, is_swapped = order_corners(*edges)
-            if is_swapped:
-                report[SWAPPED] += 1
-        boxes.append(YoloBox(int(label), xyxy, is_polygon))
+            boxes.append(YoloBox(int(label), xyxy, is_around=True))
     return boxes
+
+
+def _box_edges(x, y, width, height, where, report):
+    """Returns the edges of a box; counts one whose corners are swapped."""
+    _check_fractions((x, y, width, height), where)
+    edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    ordered, is_swapped = order_corners(*edges)
+    if is_swapped:
+        report[SWAPPED] += 1
+    return ordered
+
+
+def _check_fractions(values, where):
+    if not _LEAST <= min(values) <= max(values) <= _MOST:
+        raise InputError(
+            f"{where}: expected fractions of the image, 0 to 1, got {min(values):g} to "
+            f"{max(values):g}; are these pixels?"
+        )
 
 
 def is_yolo(content):
