@@ -29,7 +29,7 @@ class CocoReader:
     def __init__(self, polygons_as_boxes):
         self.num_files, self.first_file = 0, None
         self._polygons_as_boxes = polygons_as_boxes
-        self._images = []  # (file, split, AnnotatedImage, reason)
+        self._images = []  # (file, split, AnnotatedImage, reason, is_models)
         self._categories = []  # For each file a dict from id to (name, parent).
         self._used = set()  # Names of the categories that annotations have.
         self._num_annotations = 0
@@ -63,16 +63,22 @@ class CocoReader:
             if is_integer(category_id) and category_id in categories:
                 self._used.add(_as_name(categories[category_id][0]))
         coco["images"] = _without_copies(coco["images"], report)
-        coco["annotations"] = [
-            each for each in coco["annotations"] if self._is_truth(each, report)
-        ]
+        annotations, truth = coco["annotations"], []
+        of_models = set()
+        for each in annotations:
+            if self._is_truth(each, report):
+                truth.append(each)
+            else:
+                of_models.add(str(each.get("image_id")))
+        coco["annotations"] = truth
         unusable = {}
         images = coco_annotations.read_images(
             coco, file.where, report, fit=keep_box, unusable=unusable
         )
-        self._images += [
-            (file, split, image, unusable.get(image.name, "")) for image in images
-        ]
+        for entry, image in zip(coco["images"], images, strict=True):
+            is_models = str(entry["id"]) in of_models and not image.boxes
+            reason = unusable.get(image.name, "")
+            self._images.append((file, split, image, reason, is_models))
 
     def finish(self, name, notes):
         """Returns the `Labels` of all files.
@@ -108,8 +114,9 @@ class CocoReader:
                     for box in image.boxes
                 ),
                 reason,
+                is_models,
             )
-            for file, split, image, reason in self._images
+            for file, split, image, reason, is_models in self._images
         ]
         return Labels(
             "COCO",

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from superbai.data_set_images import find_images
-from superbai.data_set_labels import UNLISTED
+from superbai.data_set_labels import MODEL, UNLISTED
 from superbai.label_json import Box
 from superbai.labelled_image import build_record, fit_boxes, read_image
 from superbai.splits import SplitSource
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
+from yolov3_tf2.files.coco_annotations import WITHOUT_BBOX
+from yolov3_tf2.files.yolo_annotations import POLYGONS
 
 SPLIT_BY_DATA_SET = SplitSource(
     method="split as the data set is, by its folders and lists",
@@ -164,6 +166,7 @@ class DataSet:
                 f"{self.name}: none of its {len(labels.labelled)} labelled images can "
                 f"be used ({', '.join(reasons) or 'no image is listed'})."
             )
+        self._check_boxes()
         self._shorten_identities()
         self._drop_single_split()
 
@@ -172,6 +175,10 @@ class DataSet:
         reasons = [each.reason for each in here if each.reason]
         if reasons:
             self.notes.unreadable.append((identity, reasons[0]))
+            return
+        if here and all(each.is_models for each in here):
+            # Nobody has looked at it: its objects are not known.
+            self.notes.leave_out("images that only a model has labelled", file.path)
             return
         self.items.append(
             DataItem(
@@ -184,6 +191,20 @@ class DataSet:
                 self._join_boxes(here),
             )
         )
+
+    def _check_boxes(self):
+        """Raises an `InputError` if no box is left of objects that there are."""
+        reasons = [
+            f"{self.notes.left_out[reason]} {reason}"
+            for reason in (POLYGONS, WITHOUT_BBOX, MODEL)
+            if self.notes.left_out[reason]
+        ]
+        if reasons and not any(len(item.boxes) for item in self.items):
+            has_polygons = self.notes.left_out.keys() & {POLYGONS, WITHOUT_BBOX}
+            hint = "; --polygons=box draws boxes around polygons" * bool(has_polygons)
+            raise InputError(
+                f"{self.name}: expected boxes, got {', '.join(reasons)}{hint}."
+            )
 
     def _splits_of(self, file, here, labels):
         """Returns the set of the splits of an image."""

@@ -34,6 +34,7 @@ class Labelled(NamedTuple):
         boxes: [boxes, 6] float64: xyxy, the label, and whether it is drawn around
             another shape.
         reason: why the labels cannot be used; empty if they can.
+        is_models: whether all of its boxes were those of a model, and so left out.
     """
 
     file: File
@@ -44,6 +45,7 @@ class Labelled(NamedTuple):
     size: tuple[int, int] | None
     boxes: np.ndarray
     reason: str = ""
+    is_models: bool = False
 
     @property
     def where(self):

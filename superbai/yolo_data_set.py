@@ -58,9 +58,8 @@ def read_yolo_data_set(label_files, files, notes, polygons_as_boxes):
     labelled = [
         _read_file(file, description, report, polygons_as_boxes) for file in label_files
     ]
-    num_annotations = sum(len(each.boxes) for each in labelled) + report[SCORED]
-    num_annotations += report[POLYGONS]
-    report[MODEL] += report.pop(SCORED, 0)
+    num_annotations = sum(len(each.boxes) for each in labelled)
+    num_annotations += report[MODEL] + report[POLYGONS]
     note_report(report, notes)
     split_of, missing = yolo_splits.read_splits(description, files, notes)
     return Labels(
@@ -80,16 +79,18 @@ def read_yolo_data_set(label_files, files, notes, polygons_as_boxes):
 
 def _read_file(file, description, report, polygons_as_boxes):
     """Returns the `Labelled` of a label file; its reason says if it is damaged."""
-    boxes, reasons = [], []
+    boxes, reasons, found = [], [], Counter()
     with collecting(reasons):
         boxes = read_yolo(
             file.read(MAX_LABEL_BYTES),
             file.where,
             len(description.class_names),
-            report,
+            found,
             polygons_as_boxes=polygons_as_boxes,
             keypoints=description.num_keypoint_values,
         )
+    num_scored = found.pop(SCORED, 0)
+    report += found + Counter({MODEL: num_scored})
     return Labelled(
         file,
         file.base,
@@ -99,6 +100,7 @@ def _read_file(file, description, report, polygons_as_boxes):
         None,
         box_array((*box.xyxy, box.label, box.is_around) for box in boxes),
         "".join(reasons),
+        is_models=bool(num_scored) and not boxes,
     )
 
 

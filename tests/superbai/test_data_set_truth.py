@@ -74,8 +74,31 @@ def test_boxes_around_polygons(tmp_path):
     records, data = read_data(tmp_path, yolo, polygons_as_boxes=True)
     assert records["n.jpg"].boxes_px == [pytest.approx((64, 48, 192, 240))]
     assert data.notes.changed == {"boxes drawn around polygons and rotated boxes": 1}
+    with pytest.raises(InputError, match="got 1 polygons; --polygons=box draws boxes"):
+        read_data(tmp_path, yolo)
+    yolo |= {"s.jpg": SOUTH, "s.txt": b"1 .5 .5 .1 .1"}
     records, data = read_data(tmp_path, yolo)
     assert records["n.jpg"].boxes_px == [] and left_out(data) == {"polygons": 1}
+
+
+def test_images_that_only_a_model_has_labelled(tmp_path):
+    """They are not images without objects."""
+    boxes = [BBOX, BBOX, (1, 0, 1, 2, 3, 4)]
+    file = coco_json(LISTED, boxes)
+    file["annotations"][0]["source"] = file["annotations"][1]["source"] = "model"
+    coco = {"a.json": as_json(file), **IMAGES}
+    yolo = {"classes.txt": b"a", **IMAGES, "north.txt": b"0 .5 .5 .1 .1 .9"}
+    yolo["south.txt"] = b"0 .5 .5 .1 .1"
+    for entries, number in ((coco, 2), (yolo, 1)):
+        records, data = read_data(tmp_path, entries)
+        assert list(records) == ["south.jpg"]
+        assert left_out(data) == {
+            "boxes of a model (source 'model' or with a score)": number,
+            "images that only a model has labelled": 1,
+        }
+        assert data.notes.examples["images that only a model has labelled"] == [
+            "north.jpg"
+        ]
 
 
 def test_classes_are_in_the_order_of_their_ids(tmp_path):

@@ -19,6 +19,7 @@ from yolov3_tf2.files.annotated_image import (
 )
 from yolov3_tf2.files.json_values import expect
 
+WITHOUT_BBOX = "segmentations without a bbox"
 _KEYS = ("images", "categories", "annotations")
 _FORMAT = (
     "a COCO file with the lists 'images' (id, file_name, width, height), 'categories' "
@@ -227,7 +228,7 @@ def _reason_without_box(annotation, place):
     if crowd:
         return "crowd regions"
     if annotation.get("bbox") in (None, []) and annotation.get("segmentation"):
-        return "segmentations without a bbox"
+        return WITHOUT_BBOX
     return None
 
 
