@@ -140,6 +140,8 @@ class DataSet:
         for index, file in found.images.items():
             labels_of[file.number].append(labels.labelled[index])
         folders = {file.folder for file in found.images.values()}
+        # The same image may also be in an archive of all images.
+        copies = {labels.key(file.path) for file in found.images.values()}
         self.items = []
         for file in files.images:
             here = labels_of.get(file.number)
@@ -147,10 +149,9 @@ class DataSet:
                 self.notes.leave_out(UNLISTED, file.path)
                 continue
             if here is None:
-                is_empty = labels.empty_unlabelled and (
-                    labels.split_of is not None or file.folder in folders
-                )
-                if not is_empty:
+                is_listed = labels.split_of is not None or file.folder in folders
+                is_copy = labels.key(file.path) in copies
+                if is_copy or not is_listed or not labels.empty_unlabelled:
                     self.notes.leave_out("images without a label", file.path)
                     continue
                 reason = "images without a label file: taken for images without objects"

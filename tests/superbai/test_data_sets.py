@@ -179,6 +179,16 @@ def test_images_apart(tmp_path, name):
     check(*read_data(tmp_path, labels, flat))
 
 
+@pytest.mark.parametrize("yaml", [YAML, YAML + b"train: images\n"])
+def test_an_image_that_is_given_twice_is_used_once(tmp_path, yaml):
+    """Its copy in the other archive is not an image without objects."""
+    images = {"images/north.jpg": NORTH, "images/south.jpg": SOUTH}
+    labels = {"data.yaml": yaml, "labels/north.txt": LINE, "images/north.jpg": NORTH}
+    records, data = read_data(tmp_path, labels, images)
+    check(records, data)
+    assert data.notes.left_out == {"images without a label": 1}
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_folders_tars_and_loose_files(tmp_path, name):
     paths = []
