@@ -39,6 +39,7 @@ class DataItem(NamedTuple):
         tags: set of its splits.
         labelled_size: (width, height) when it was labelled, None if unknown.
         boxes: [boxes, 6] float64, see `data_set_images.Labelled`.
+        is_labelled: whether there are labels for it, even if empty.
     """
 
     source_id: str
@@ -48,6 +49,7 @@ class DataItem(NamedTuple):
     tags: frozenset[str]
     labelled_size: tuple[int, int] | None
     boxes: np.ndarray
+    is_labelled: bool
 
 
 class DataSet:
@@ -168,6 +170,7 @@ class DataSet:
                 f"be used ({', '.join(reasons) or 'no image is listed'})."
             )
         self._check_boxes()
+        self._check_splits()
         self._shorten_identities()
         self._drop_single_split()
 
@@ -190,6 +193,7 @@ class DataSet:
                 frozenset(self._splits_of(file, here, labels)),
                 next((each.size for each in here if each.size), None),
                 self._join_boxes(here),
+                bool(here),
             )
         )
 
@@ -206,6 +210,19 @@ class DataSet:
             raise InputError(
                 f"{self.name}: expected boxes, got {', '.join(reasons)}{hint}."
             )
+
+    def _check_splits(self):
+        """Raises an `InputError` if no image of a split has labels, not even empty."""
+        labelled = Counter(
+            split for item in self.items for split in item.tags if item.is_labelled
+        )
+        all_images = Counter(split for item in self.items for split in item.tags)
+        for split, number in all_images.items():
+            if not labelled[split]:
+                raise InputError(
+                    f"{self.name}: none of the {number} images for {split} has a label "
+                    "file; are those of this split missing?"
+                )
 
     def _splits_of(self, file, here, labels):
         """Returns the set of the splits of an image."""

@@ -103,6 +103,20 @@ def test_a_missing_training_folder_is_refused(tmp_path):
         split(tmp_path, entries)
 
 
+@pytest.mark.parametrize("yaml", [b"", b"train: train\nval: valid\n"])
+def test_a_split_without_labels(tmp_path, yaml):
+    entries = roboflow(("train", "train", "valid"), yaml)
+    del entries["valid/labels/2.txt"]
+    if yaml:
+        words = "none of the 1 images for validation has a label file; are those of"
+        with pytest.raises(InputError, match=words):
+            split(tmp_path, entries)
+    else:
+        # Nothing says that they are images of the data set.
+        by_split, _ = split(tmp_path, entries)
+        assert sum(map(len, by_split.values())) == 2
+
+
 def test_the_same_images_in_all_splits(tmp_path):
     entries = roboflow(("train", "train"), b"train: train/images\nval: train/images\n")
     with open_data(tmp_path, entries) as data:
