@@ -474,9 +474,3 @@ def test_a_yolo_data_set(run_script, outputs, tmp_path):
     assert (line["images_train"], line["images_validation"]) == (3, 1)
     assert (line["boxes_train"], line["test/dog"]) == (2, 1)
     assert (outputs / "classes.txt").read_text().splitlines() == ["cat", "dog"]
-
-
-def test_images_without_labels_are_refused(run_script, outputs, files):
-    arguments = ("convert_superbai.py", "--images", files / "images.zip")
-    process = run_script(*arguments, outputs=outputs)
-    refused(process, outputs, "input 'labels' of convert-superbai is missing")

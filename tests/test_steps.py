@@ -128,11 +128,11 @@ def test_damaged_config_files(
 @pytest.mark.parametrize(
     "script, name, words",
     [
-        ("convert_superbai.py", "images", ["give it with --images FILE."]),
+        ("convert_superbai.py", "labels", ["give it with --labels FILE."]),
         (
             "train.py",
             "classes",
-            ["python convert_superbai.py --images FILE --labels FILE"],
+            ["python convert_superbai.py --labels FILE"],
         ),
         ("detect.py", "model", ["python train.py."]),
     ],
