@@ -1,6 +1,9 @@
-"""Converts an export of the Superb AI Suite to TFRecord files.
+"""Converts exports of Superb AI, and COCO, YOLO and VOC data sets, to TFRecord files.
 
     python convert_superbai.py --images images.zip --labels labels.zip
+    python convert_superbai.py --labels dataset.zip
+
+The content tells the format of the labels. A data set may have its images among them.
 
 Writes `classes.txt`; `train/*.tfrecord`, `validation/*.tfrecord` (possibly without
 records) and `test/*.tfrecord`; `data.json`, the numbers of boxes and their sizes; and
@@ -15,13 +18,12 @@ from collections import Counter
 import valohai
 from absl import logging
 
-from superbai import groups, splits, summary
-from superbai.export import Export, GrayRangeUnknown
+from superbai import formats, groups, splits, summary
+from superbai.labelled_image import GrayRangeUnknown
 from valohai_step import execution, runtime
 from valohai_step.inputs import input_paths
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
-from yolov3_tf2.errors import InputError
 
 PARAMETERS = {
     "test_fraction": {
@@ -30,7 +32,8 @@ PARAMETERS = {
         "min": 0.01,
         "max": 0.9,
         "description": "Fraction of the images used for testing, if no image has the "
-        "tag 'train', 'validation' or 'test' in the Suite.",
+        "tag 'train', 'validation' or 'test' in the Suite, and no other data set has "
+        "splits.",
     },
     "group_by": {
         "default": "",
@@ -98,14 +101,16 @@ INPUTS = {
         "default": [],
         "optional": True,
         "description": "Zip of the images, downloaded from the project settings of the "
-        "Suite. Several zips or tars, or image files, are also possible. Not needed if "
-        "the labels are the folder of superb download, which holds them.",
+        "Suite. Several zips or tars, or image files, are also possible. Not needed "
+        "where the labels hold the images.",
     },
     "labels": {
         "default": [],
         "optional": False,
         "description": "Zip of the labels, downloaded from the export history of the "
-        "Suite; or the folder of superb download or spb download, or a zip of it.",
+        "Suite; or the folder of superb download or spb download, or a zip of it. Or a "
+        "data set with COCO, YOLO or Pascal VOC labels: zips, tars, folders or files, "
+        "with or without its images.",
     },
 }
 with without_command_line():
@@ -125,22 +130,9 @@ def main():
     execution.check_name("valohai_dataset", values["valohai_dataset"])
     groups.check_pattern(values["group_by"])
     images = input_paths("images", optional=True, folders=True)
-    labels = find_labels(input_paths("labels", folders=True))
+    labels = input_paths("labels", folders=True)
     convert(images, labels, values)
     execution.add_to_dataset(values["valohai_dataset"])
-
-
-def find_labels(paths):
-    """Returns the zip or folder of the labels; `paths` may be all files of a folder."""
-    projects = [path for path in paths if path.name == "project.json"]
-    if projects:
-        return min(projects, key=lambda path: len(path.parts)).parent
-    if len(paths) != 1:
-        raise InputError(
-            f"input 'labels': expected one zip, got {len(paths)}: "
-            f"{', '.join(map(str, paths))}."
-        )
-    return paths[0]
 
 
 def convert(images, labels, values):
@@ -148,13 +140,13 @@ def convert(images, labels, values):
 
     Args:
         images: list of `pathlib.Path`.
-        labels: a `pathlib.Path`.
+        labels: list of `pathlib.Path`.
         values: the parameters of the step.
 
     Raises:
         InputError: the export cannot be used.
     """
-    export = Export(
+    export = formats.open_export(
         images,
         labels,
         polygons_as_boxes=values["polygons"] == "box",
@@ -169,6 +161,7 @@ def convert(images, labels, values):
             export.name,
             values["group_by"],
             export.count_boxes,
+            export.split_source,
         )
         # TensorFlow takes seconds to import: check everything else first.
         runtime.import_tensorflow()

@@ -20,7 +20,7 @@ def write_records(folder, number, files=4):
     """Writes `number` images to `files` TFRecord files; returns their paths."""
     import tensorflow as tf
 
-    from superbai.export import Record
+    from superbai.labelled_image import Record
     from yolov3_tf2.data import records
 
     photographs, chance = common.photographs(), np.random.default_rng(1)

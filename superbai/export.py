@@ -13,9 +13,11 @@ from typing import NamedTuple
 from superbai import export_json, label_json
 from superbai.download_archive import find_sample, open_labels
 from superbai.image_matching import match_images
+from superbai.labelled_image import build_record, fit_boxes, read_image
 from superbai.notes import Notes
+from superbai.splits import SPLIT_BY_TAGS
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files import archives, pixel_boxes
+from yolov3_tf2.files import archives
 from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.image_kinds import (
     is_image,
@@ -23,11 +25,6 @@ from yolov3_tf2.files.image_kinds import (
     is_image_name,
     split_images,
 )
-from yolov3_tf2.files.images import SIXTEEN_BITS
-from yolov3_tf2.files.prepared_image import prepare_image
-
-# Training cannot learn from a thinner box.
-_MIN_SIDE_PX = 1
 
 
 class Item(NamedTuple):
@@ -60,34 +57,6 @@ class Item(NamedTuple):
         return _source_id(self.dataset, self.key)
 
 
-class Record(NamedTuple):
-    """One labelled image, as a TFRecord holds it.
-
-    Attributes:
-        source_id: `<dataset>/<data_key>`, the identity of the image in the Suite.
-        encoded: bytes of a JPEG or PNG.
-        format: `jpeg` or `png`.
-        width, height: pixels.
-        boxes_px: list of xyxy in pixels.
-        labels: list of indices into the class names.
-        gray_range: the (black, white) values of its file, if it had 16 bits per
-            channel; else None.
-    """
-
-    source_id: str
-    encoded: bytes
-    format: str
-    width: int
-    height: int
-    boxes_px: list[tuple[float, float, float, float]]
-    labels: list[int]
-    gray_range: tuple[int, int] | None = None
-
-
-class GrayRangeUnknown(Exception):
-    """An image has 16 bits per channel, and the range of their values is not known."""
-
-
 class Export:
     """Labels and images, opened and checked; use as a context manager.
 
@@ -101,6 +70,8 @@ class Export:
         notes: `Notes` on opening the export, and on reading it where `read` has no
             other.
     """
+
+    split_source = SPLIT_BY_TAGS
 
     def __init__(
         self,
@@ -178,39 +149,17 @@ class Export:
         """
         notes = self.notes if notes is None else notes
         label = self._read_label(item)
-        image = prepare_image(
-            item.archive.read(item.entry),
-            f"{item.archive.name}: {item.entry}",
-            item.labelled_size,
-            self.gray_range,
-        )
-        if SIXTEEN_BITS in image.changes and self.gray_range is None:
-            raise GrayRangeUnknown
+        image = read_image(item, self.gray_range)
         notes.left_out += label.left_out
         notes.repeated |= label.repeated
-        boxes, box_notes = _fit_boxes(label.boxes, (image.width, image.height))
+        boxes, box_notes = fit_boxes(label.boxes, (image.width, image.height))
         notes.far_outside += box_notes.far_outside
         if not boxes and not item.is_submitted:
             notes.left_out["images not submitted and without any object"] += 1
             return None
         notes.left_out += box_notes.left_out
         notes.changed += box_notes.changed
-        notes.changed.update(image.changes)
-        if image.is_guess:
-            notes.assumed[
-                "rotated images (EXIF) whose labelled size fits both orientations or "
-                "is unknown: boxes assumed to be drawn on the upright image"
-            ] += 1
-        return Record(
-            item.source_id,
-            image.encoded,
-            image.format,
-            image.width,
-            image.height,
-            [xyxy for xyxy, _ in boxes],
-            [label for _, label in boxes],
-            self.gray_range if SIXTEEN_BITS in image.changes else None,
-        )
+        return build_record(item.source_id, image, boxes, self.gray_range, notes)
 
     def count_boxes(self, item):
         """Returns a Counter of the labels of an `Item`, without reading its image.
@@ -328,35 +277,6 @@ class Export:
             )
         if missing:
             self.notes.left_out["labelled images that are missing"] += len(missing)
-
-
-def _fit_boxes(boxes, size):
-    """Clips boxes to an image.
-
-    Args:
-        boxes: list of `label_json.Box`.
-        size: (width, height) in pixels.
-
-    Returns:
-        A list of (xyxy, label), and `Notes` on these boxes.
-    """
-    fitted, notes = [], Notes()
-    for box in boxes:
-        xyxy, outside = pixel_boxes.clip_box(box.xyxy, size)
-        notes.far_outside += outside > pixel_boxes.TOLERANCE_PX
-        if pixel_boxes.shorter_side(xyxy) < _MIN_SIDE_PX:
-            notes.left_out["boxes under one pixel or outside their image"] += 1
-            continue
-        fitted.append((xyxy, box.label))
-        # Adding up a `Counter` for each box would take longer than all the rest.
-        for is_changed, reason in (
-            (box.is_swapped, pixel_boxes.SWAPPED),
-            (box.is_around, "boxes drawn around polygons and rotated boxes"),
-            (outside > 0, "boxes clipped to their image"),
-        ):
-            if is_changed:
-                notes.changed[reason] += 1
-    return fitted, notes
 
 
 def _are_same(paths, path):

@@ -85,9 +85,8 @@ def choose_test_items(items, test_fraction, group_by, count_boxes):
     chosen = choose_groups(amounts, test_fraction)
     is_test = [name in chosen for name in names]
     return is_test, (
-        f"no image is tagged 'train', 'validation' or 'test': {len(chosen)} of "
-        f"{len(amounts)} groups (group_by {group_by}) are for testing, with "
-        f"{sum(is_test) / len(items):.0%} of the images (test_fraction "
+        f"{len(chosen)} of {len(amounts)} groups (group_by {group_by}) are for "
+        f"testing, with {sum(is_test) / len(items):.0%} of the images (test_fraction "
         f"{test_fraction:.0%}); classes are balanced as far as the groups allow"
     )
 

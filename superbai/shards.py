@@ -16,7 +16,8 @@ import tensorflow as tf
 from absl import logging
 
 from superbai import export_json
-from superbai.export import Export, Item, Record
+from superbai.export import Export, Item
+from superbai.labelled_image import Record
 from superbai.notes import Notes
 from yolov3_tf2.data import contents, records
 from yolov3_tf2.errors import InputError, list_first, writing
@@ -224,8 +225,8 @@ def check_unreadable(export, max_number):
         raise InputError(
             f"{export.name}: {number} of {export.num_labelled} labelled images cannot "
             "be used, as the image or its label cannot be read: "
-            f"{list_first(messages)}; replace them in the Suite and export again, or "
-            f"leave them out with --max_unreadable={number}."
+            f"{list_first(messages)}; replace them and export again, or leave them out "
+            f"with --max_unreadable={number}."
         )
     for message in messages:
         logging.warning("left out, cannot be used: %s", message)
@@ -241,9 +242,13 @@ def check_splits(written, shards, name):
             unreadable = sum(
                 len(w.notes.unreadable) for w in written if w.split == split
             )
-            reasons = f"{unreadable} cannot be read, " * bool(unreadable)
+            reasons = [f"{unreadable} cannot be read"] * bool(unreadable)
+            advice = ""
+            if unreadable < number:
+                rest = number - unreadable
+                reasons.append(f"{rest} are not submitted and have no object")
+                advice = "submit more labels in the Suite, or "
             raise InputError(
-                f"{name}: no images left for {split}: of its {number}, {reasons}"
-                f"{number - unreadable} are not submitted and have no object; submit "
-                f"more labels in the Suite, or tag other images '{split}'."
+                f"{name}: no images left for {split}: of its {number}, "
+                f"{', '.join(reasons)}; {advice}choose other images for '{split}'."
             )

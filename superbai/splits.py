@@ -1,6 +1,7 @@
 """Splits labelled images into those for training, for validation and for testing."""
 
 import hashlib
+from typing import NamedTuple
 
 from superbai import groups
 from yolov3_tf2.errors import InputError
@@ -15,7 +16,39 @@ SPLIT_OF_TAG = {
 }
 
 
-def split_items(items, test_fraction, name, group_by="", count_boxes=None):
+class SplitSource(NamedTuple):
+    """Where the tags of items come from, in the words of messages.
+
+    Attributes:
+        method: how they split, a sentence.
+        without: that there are none, a sentence.
+        belongs: the verb between an image and its tags.
+        advice: what helps if a split has no images, with `{split}` for its name.
+    """
+
+    method: str
+    without: str
+    belongs: str
+    advice: str
+
+
+SPLIT_BY_TAGS = SplitSource(
+    method="split by the tags of the images",
+    without="no image is tagged 'train', 'validation' or 'test'",
+    belongs="has the tags",
+    advice="tag some '{split}' in the Suite, or remove all tags 'train', 'validation' "
+    "and 'test'",
+)
+
+
+def split_items(
+    items,
+    test_fraction,
+    name,
+    group_by="",
+    count_boxes=None,
+    source=SPLIT_BY_TAGS,
+):
     """Splits items by their tags, or by a hash of their names.
 
     If any image has a tag `train`, `validation` (or `valid`, `val`) or `test`, the tags
@@ -33,6 +66,7 @@ def split_items(items, test_fraction, name, group_by="", count_boxes=None):
         group_by: which images stay together, see `groups.find_groups`; empty for none.
         count_boxes: a function from an item to a Counter of its labels, by which the
             groups are balanced.
+        source: the `SplitSource` of the tags.
 
     Returns:
         A dict of lists, by `SPLITS`, each in the order of `items`, of which that for
@@ -47,9 +81,9 @@ def split_items(items, test_fraction, name, group_by="", count_boxes=None):
             f"{name}: {items[0].source_id} is the only usable image; expected at least "
             "one for training and one for testing."
         )
-    tagged = [_tagged_split(item, name) for item in items]
+    tagged = [_tagged_split(item, name, source) for item in items]
     if any(tagged):
-        split_of_items, method = _split_by_tags(tagged, group_by)
+        split_of_items, method = _split_by_tags(tagged, group_by, source)
     elif group_by:
         is_test, method = groups.choose_test_items(
             items, test_fraction, group_by, count_boxes
@@ -57,11 +91,11 @@ def split_items(items, test_fraction, name, group_by="", count_boxes=None):
     else:
         is_test = _choose_by_hash(items, test_fraction)
         method = (
-            "no image is tagged 'train', 'validation' or 'test': "
             f"{test_fraction:.0%} of the images are for testing, selected by a hash of "
             "their names"
         )
     if not any(tagged):
+        method = f"{source.without}: {method}"
         split_of_items = ["test" if each else "train" for each in is_test]
     by_split = {split: [] for split in SPLITS}
     for item, split in zip(items, split_of_items, strict=True):
@@ -69,35 +103,34 @@ def split_items(items, test_fraction, name, group_by="", count_boxes=None):
     for split in ("train", "test"):
         if not by_split[split]:
             raise InputError(
-                f"{name}: no images left for {split} (of {len(items)}, {method}); tag "
-                f"some '{split}' in the Suite, or remove all tags 'train', "
-                "'validation' and 'test'."
+                f"{name}: no images left for {split} (of {len(items)}, {method}); "
+                f"{source.advice.format(split=split)}."
             )
     return by_split, method
 
 
-def _tagged_split(item, name):
+def _tagged_split(item, name, source):
     """Returns the split that the tags of an item name; None without such a tag."""
     splits = {SPLIT_OF_TAG[tag] for tag in item.tags & SPLIT_OF_TAG.keys()}
     if len(splits) > 1:
         raise InputError(
-            f"{name}: {item.meta_name}: {item.source_id} has the tags "
+            f"{name}: {item.meta_name}: {item.source_id} {source.belongs} "
             f"{', '.join(sorted(item.tags))}; keep one of "
             f"{', '.join(repr(split) for split in SPLITS if split in splits)}."
         )
     return splits.pop() if splits else None
 
 
-def _split_by_tags(tagged, group_by):
+def _split_by_tags(tagged, group_by, source):
     """Returns the split of each item, and a sentence on it; see `split_items`."""
     split_of_items = [split or "train" for split in tagged]
-    method = "split by the tags of the images"
+    method = source.method
     if "test" not in split_of_items and "validation" in split_of_items:
         split_of_items = [
             "test" if split == "validation" else split for split in split_of_items
         ]
         method += (
-            "; none is tagged 'test', so those tagged 'validation' are for testing: "
+            "; no image is for testing, so those for validation are: "
             "the best epoch is chosen on the images whose AP is reported"
         )
     if group_by:

@@ -114,7 +114,7 @@ def files(tmp_path_factory):
     from PIL import Image
     from steps import NAMES, TINY
 
-    from superbai.export import Record
+    from superbai.labelled_image import Record
     from valohai_step.local import sample
     from yolov3_tf2.data import records
     from yolov3_tf2.network import checkpoint, darknet

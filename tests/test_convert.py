@@ -252,7 +252,7 @@ def test_convert_refuses_a_file_that_is_not_a_zip(
 
 def test_convert_refuses_swapped_zips(run_script, outputs, files):
     process = convert(run_script, outputs, files / "labels.zip", files / "images.zip")
-    refused(process, outputs, "images.zip", "no project.json", "swapped?")
+    refused(process, outputs, "images.zip", "none of these formats", "swapped?")
 
 
 def test_convert_refuses_a_missing_image(run_script, outputs, files, tmp_path):
@@ -460,3 +460,34 @@ def test_convert_starts_again_after_it_was_killed(run_script, outputs, tmp_path)
         records.count_records(outputs / "train" / "train-00000-of-00001.tfrecord")
         == 3000
     )
+
+
+def test_a_yolo_data_set(run_script, outputs, tmp_path):
+    """With its images in it, and a label file that cannot be read."""
+    entries = {"data.yaml": b"names: [cat, dog]\nnc: 2\n"}
+    for number in range(6):
+        split = ("train", "train", "train", "train", "valid", "test")[number]
+        entries[f"{split}/images/{number}.png"] = suite_export.encoded_image(
+            (number, 0, 0), "PNG"
+        )
+        entries[f"{split}/labels/{number}.txt"] = b"1 .5 .5 .25 .25\n"
+    entries["train/labels/0.txt"] = b"2 .5 .5 .25 .25\n"
+    del entries["train/labels/1.txt"]
+    path = suite_export.write_zip(tmp_path / "data.zip", entries)
+    arguments = ("convert_superbai.py", "--labels", path)
+    refused(
+        run_script(*arguments, outputs=outputs),
+        outputs,
+        "1 of 6 labelled images cannot be used",
+        "train/labels/0.txt: line 1: expected the index of a class, 0 to 1, got 2",
+        "--max_unreadable=1",
+    )
+    process = run_script(*arguments, "--max_unreadable=1", outputs=outputs)
+    assert process.returncode == 0, process.stderr
+    assert "data.zip: YOLO, 5 files of labels, 5 images, 4 objects, 2" in process.stderr
+    assert "split as the data set is, by its folders and lists" in process.stderr
+    assert "assumed: 1 images without a label file" in process.stderr
+    line = json.loads(process.stdout.strip())
+    assert (line["images_train"], line["images_validation"]) == (3, 1)
+    assert (line["boxes_train"], line["test/dog"]) == (2, 1)
+    assert (outputs / "classes.txt").read_text().splitlines() == ["cat", "dog"]

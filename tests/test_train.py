@@ -20,7 +20,7 @@ from steps import (
     train,
 )
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.network import checkpoint
 from yolov3_tf2.network.model_info import ModelInfo

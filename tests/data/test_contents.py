@@ -5,7 +5,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.data import counting, records
 from yolov3_tf2.data.contents import describe_record, join_contents, list_contents
 from yolov3_tf2.data.record_files import RecordFiles, Share

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.boxes.assignment import assign_boxes
 from yolov3_tf2.boxes.letterbox import GREY, fit_image, letterbox, to_float
 from yolov3_tf2.data import records

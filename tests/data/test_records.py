@@ -5,7 +5,7 @@ import pytest
 import suite_export
 import tensorflow as tf
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.data.augment import STRENGTHS
 from yolov3_tf2.data.counting import measure_contents

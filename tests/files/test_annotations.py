@@ -28,6 +28,7 @@ from yolov3_tf2.evaluation.coco import (
 )
 from yolov3_tf2.files import annotations
 from yolov3_tf2.files.annotations import AnnotatedImage, Box
+from yolov3_tf2.files.coco_annotations import parse_coco
 from yolov3_tf2.names import normalise_path
 
 KOREAN = "사진/고양이 1.jpg"
@@ -828,3 +829,15 @@ def test_it_needs_no_tensorflow():
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert (process.returncode, process.stdout) == (0, "\n"), process.stderr
+
+
+def test_outlines_that_no_box_needs_are_not_kept():
+    outline = [[1, 2, 3, 4, 5, 6]]
+    annotations = [
+        {"bbox": [1, 2, 3, 4], "segmentation": outline},
+        {"bbox": [1, 2, 3, 4], "segmentation": []},
+        {"bbox": [], "segmentation": outline},
+    ]
+    content = json.dumps({"annotations": annotations}).encode()
+    parsed = parse_coco(content, "a.json")["annotations"]
+    assert [each["segmentation"] for each in parsed] == [True, False, outline]

@@ -4,7 +4,7 @@ import pytest
 import suite_export
 import tensorflow as tf
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.inference.sources import count_images, walk_images

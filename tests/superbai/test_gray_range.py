@@ -15,7 +15,8 @@ from suite_export import (
 )
 
 from superbai import gray_range
-from superbai.export import Export, GrayRangeUnknown
+from superbai.export import Export
+from superbai.labelled_image import GrayRangeUnknown
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.image_kinds import split_images
 

@@ -61,7 +61,7 @@ def test_images_for_validation_are_for_testing_where_there_are_no_others():
         "validation": [],
         "test": ["ds/1.jpg", "ds/2.jpg"],
     }
-    assert "none is tagged 'test', so those tagged 'validation' are for testing" in how
+    assert "no image is for testing, so those for validation are" in how
 
 
 def test_other_tags_do_not_decide():

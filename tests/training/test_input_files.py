@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.data import records
 from yolov3_tf2.data.record_files import Share
 from yolov3_tf2.errors import InputError

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 from project import REPOSITORY, free_addresses
 
-from superbai.export import Record
+from superbai.labelled_image import Record
 from yolov3_tf2.boxes import geometry
 from yolov3_tf2.data import records
 from yolov3_tf2.data.dataset import Batches, build_dataset

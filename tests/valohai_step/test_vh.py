@@ -226,7 +226,7 @@ def test_the_commands_that_write_valohai_yaml(vh, project):
 def test_the_package_has_what_steps_need(vh, server, project):
     # Rejected, as the inputs are missing, but after the package was sent.
     output = vh("exec", "run", "--adhoc", "convert-superbai", status=1)
-    assert "input 'images' of convert-superbai is missing" in output
+    assert "input 'labels' of convert-superbai is missing" in output
     (identifier,) = re.findall(r"(?:Uploaded ad-hoc code|Ad-hoc code) (~\w+)", output)
     commit = server.commits[identifier]
     assert re.fullmatch(r"heads/\w+-0-g[0-9a-f]{7,}", commit.description)

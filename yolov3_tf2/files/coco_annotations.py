@@ -20,6 +20,7 @@ from yolov3_tf2.files.annotated_image import (
 )
 from yolov3_tf2.files.json_values import expect
 
+WITHOUT_BBOX = "segmentations without a bbox"
 _KEYS = ("images", "categories", "annotations")
 _FORMAT = (
     "a COCO file with the lists 'images' (id, file_name, width, height), 'categories' "
@@ -41,7 +42,68 @@ def read_coco(content, where, report, bad_names=None):
         InputError: the file is damaged, not COCO, or contradicts itself. The first ten
             annotations that cannot be used are named.
     """
-    coco = _load_coco(content, where)
+    coco = load_coco(content, where)
+    return read_images(coco, where, report, bad_names=bad_names)
+
+
+def is_coco(value):
+    """Returns whether a parsed JSON has the three lists of a COCO file."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), list) for key in _KEYS
+    )
+
+
+def load_coco(content, where):
+    """Returns the parsed JSON of a COCO file, see `parse_coco`.
+
+    Raises:
+        InputError: it is damaged or not COCO.
+    """
+    coco = parse_coco(content, where)
+    if isinstance(coco, list):
+        raise InputError(
+            f"{where}: expected {_FORMAT}, got a list, as COCO results are, which need "
+            "the images and categories too; give the whole detections.json."
+        )
+    missing = [key for key in _KEYS if key not in coco]
+    if missing:
+        raise InputError(
+            f"{where}: expected {_FORMAT}, got no {', no '.join(missing)}; is it "
+            "another kind of JSON?"
+        )
+    return coco
+
+
+def parse_coco(content, where):
+    """Parses a JSON; of a segmentation with a bbox, only whether there is one remains.
+
+    The polygons of COCO's train2017 take 2 GB as lists of numbers.
+    """
+    return json_values.parse_json(content, where, object_hook=_without_outline)
+
+
+def _without_outline(thing):
+    if thing.get("bbox") and "segmentation" in thing:
+        thing["segmentation"] = bool(thing["segmentation"])
+    return thing
+
+
+def read_images(coco, where, report, *, fit=fit_box, unusable=None, bad_names=None):
+    """Returns a list of `AnnotatedImage` in the order of `images`.
+
+    Args:
+        coco: the result of `load_coco`.
+        where: what to call the file in an error.
+        report: Counter of what was changed or left out, which is added to.
+        fit: what makes a box valid, with the arguments and the result of `fit_box`.
+        unusable: dict to which the message on an annotation that cannot be used is
+            added, by the name of its image; None to raise them.
+        bad_names: see `read_coco`.
+
+    Raises:
+        InputError: the file contradicts itself. The first ten annotations that cannot
+            be used are named.
+    """
     unnamed = {}
     images = _read_images(coco, where, None if bad_names is None else unnamed)
     class_names = _ClassNames(coco, where)
@@ -55,10 +117,16 @@ def read_coco(content, where, report, bad_names=None):
         if json_values.is_integer(image_id) and image_id not in images:
             unlisted.append((annotation, place))
             continue
-        with collecting(errors):
-            box = _read_box(annotation, images, class_names, place, report)
+        found = []
+        with collecting(found):
+            box = _read_box(annotation, images, class_names, place, report, fit)
             if box:
                 boxes[image_id].append(box)
+        if unusable is not None and json_values.is_integer(image_id):
+            for message in found:
+                unusable.setdefault(images[image_id].name, message)
+        else:
+            errors += found
     if unlisted and len(unlisted) == len(annotations):
         annotation, place = unlisted[0]
         _reference(annotation, "image_id", images, place)
@@ -73,22 +141,6 @@ def read_coco(content, where, report, bad_names=None):
         for image_id, image in images.items()
         if image_id not in unnamed
     ]
-
-
-def _load_coco(content, where):
-    coco = json_values.parse_json(content, where)
-    if isinstance(coco, list):
-        raise InputError(
-            f"{where}: expected {_FORMAT}, got a list, as COCO results are, which need "
-            "the images and categories too; give the whole detections.json."
-        )
-    missing = [key for key in _KEYS if key not in coco]
-    if missing:
-        raise InputError(
-            f"{where}: expected {_FORMAT}, got no {', no '.join(missing)}; is it "
-            "another kind of JSON?"
-        )
-    return coco
 
 
 def _read_images(coco, where, unnamed):
@@ -151,7 +203,7 @@ class _ClassNames:
             seen.add(name)
 
 
-def _read_box(annotation, images, class_names, place, report):
+def _read_box(annotation, images, class_names, place, report, fit):
     """Returns the `Box` of an annotation; None, and counts why, where it has none."""
     image_id = _reference(annotation, "image_id", images, place)
     reason = _reason_without_box(annotation, place)
@@ -161,7 +213,7 @@ def _read_box(annotation, images, class_names, place, report):
     class_name = class_names.of(annotation, place)
     score = _score(annotation.get("score"), f"{place}: score")
     xyxy = _bbox_to_xyxy(annotation.get("bbox"), f"{place}: bbox")
-    xyxy = fit_box(xyxy, images[image_id].size, report)
+    xyxy = fit(xyxy, images[image_id].size, report)
     return Box(class_name, xyxy, score) if xyxy else None
 
 
@@ -194,7 +246,7 @@ def _reason_without_box(annotation, place):
     if crowd:
         return "crowd regions"
     if annotation.get("bbox") in (None, []) and annotation.get("segmentation"):
-        return "segmentations without a bbox"
+        return WITHOUT_BBOX
     return None
 
 

@@ -15,10 +15,16 @@ from yolov3_tf2.names import normalise_name
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def parse_json(content, where):
-    """Parses the bytes of a JSON file in UTF-8, with or without a byte order mark."""
+def parse_json(content, where, *, object_hook=None):
+    """Parses the bytes of a JSON file in UTF-8, with or without a byte order mark.
+
+    Args:
+        content: the bytes.
+        where: what to call the file in an error.
+        object_hook: what replaces each object, see `json.loads`.
+    """
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"), object_hook=object_hook)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: expected JSON in UTF-8, got byte {content[error.start]:#04x} at "

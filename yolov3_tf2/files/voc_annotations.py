@@ -18,8 +18,13 @@ from yolov3_tf2.files.annotated_image import (
 )
 from yolov3_tf2.files.json_values import expect
 
+# Objects that the creators of a data set do not ask a detector to find.
+DIFFICULT = "objects marked difficult"
 
-def read_voc(content, where, first_pixel, report):
+
+def read_voc(
+    content, where, first_pixel, report, *, fit=fit_box, skip_difficult=False, name=""
+):
     """Returns an `AnnotatedImage`.
 
     Args:
@@ -27,6 +32,10 @@ def read_voc(content, where, first_pixel, report):
         where: what to call the file in an error.
         first_pixel: number of the first column and row, see `read_annotations`.
         report: Counter of what was changed or left out, which is added to.
+        fit: what makes a box valid, with the arguments and the result of `fit_box`.
+        skip_difficult: leave out objects that are marked `difficult`.
+        name: that of the image where the file has no `filename`; empty: that is an
+            error.
 
     Raises:
         InputError: the file is damaged or not a VOC annotation.
@@ -39,11 +48,15 @@ def read_voc(content, where, first_pixel, report):
     boxes = []
     for number, thing in enumerate(root.iterfind("object"), start=1):
         place = f"{where}: object {number}"
-        name = json_values.as_name(thing.findtext("name", ""), f"{place}: name")
-        xyxy = fit_box(_read_bndbox(thing, place, first_pixel), size, report)
+        class_name = json_values.as_name(thing.findtext("name", ""), f"{place}: name")
+        if skip_difficult and thing.findtext("difficult", "0").strip() == "1":
+            report[DIFFICULT] += 1
+            continue
+        xyxy = fit(_read_bndbox(thing, place, first_pixel), size, report)
         if xyxy:
-            boxes.append(Box(name, xyxy))
-    name = image_name(root.findtext("filename", "").strip(), f"{where}: filename")
+            boxes.append(Box(class_name, xyxy))
+    name = root.findtext("filename", "").strip() or name
+    name = image_name(name, f"{where}: filename")
     return AnnotatedImage(name, size, tuple(boxes), where)
 
 

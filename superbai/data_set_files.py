@@ -1,0 +1,176 @@
+"""The files of an annotated data set, wherever they lie: archives, folders, files."""
+
+import itertools
+import re
+from contextlib import ExitStack, contextmanager
+from pathlib import PurePath
+from typing import NamedTuple
+
+from superbai.splits import SPLIT_OF_TAG
+from yolov3_tf2.files import archives
+from yolov3_tf2.files.image_kinds import is_image, is_image_name
+from yolov3_tf2.names import normalise_path
+
+# Files of labels and what describes them: no image, without a look inside.
+LABEL_ENDINGS = frozenset(
+    f".{name}" for name in ("txt", "xml", "json", "yaml", "yml", "names", "data", "csv")
+)
+
+
+class File(NamedTuple):
+    """A file of a data set.
+
+    Attributes:
+        number: its position among all of them.
+        archive: the open archive that holds it.
+        name: its name there.
+        path: its normalised name.
+        is_image: whether it is an image, or was meant to be one.
+    """
+
+    number: int
+    archive: archives.Zip | archives.Folder
+    name: str
+    path: str
+    is_image: bool
+
+    @property
+    def where(self):
+        """What to call the file in a message."""
+        return f"{self.archive.name}: {self.name}"
+
+    @property
+    def folder(self):
+        """Its folder with a slash at the end; empty at the top."""
+        return self.path[: len(self.path) - len(self.base)]
+
+    @property
+    def base(self):
+        """Its name without folders."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def ending(self):
+        """Its extension in lower case, with the dot."""
+        return ending(self.path)
+
+    def read(self, limit=archives.MAX_ENTRY_BYTES):
+        """Returns its bytes; see `archives.Zip.read`."""
+        return self.archive.read(self.name, limit)
+
+    def read_start(self, number):
+        """Returns its first bytes; see `archives.Zip.read_start`."""
+        return self.archive.read_start(self.name, number)
+
+
+class DataSetFiles:
+    """All files that are given as labels and as images.
+
+    Attributes:
+        name: what to call the labels in an error.
+        labels: list of the `File` that are given as labels.
+        images: list of the `File` that are images, from both.
+        others: list of the other `File` from both.
+    """
+
+    def __init__(self, name, labels, images):
+        """Lists them.
+
+        Args:
+            name: what to call the labels in an error.
+            labels: list of open archives, see `open_archives`, which it closes.
+            images: the same of what is given as images; may be empty.
+        """
+        self.name, self._archives = name, [*labels, *images]
+        numbers = itertools.count()
+        self.labels, self.given_as_images = (
+            [
+                File(next(numbers), a, name, normalise_path(name), _is_image(a, name))
+                for a in opened
+                for name in a.files
+            ]
+            for opened in (labels, images)
+        )
+        everything = [*self.labels, *self.given_as_images]
+        self.images = [file for file in everything if file.is_image]
+        self.others = [file for file in everything if not file.is_image]
+        self._name_counts = len({id(file.archive) for file in self.images}) > 1
+
+    def close(self):
+        """Closes the archives."""
+        for archive in self._archives:
+            archive.close()
+
+    def identity(self, file):
+        """Returns a path that no other image has."""
+        if self._name_counts:
+            return f"{PurePath(file.archive.name).stem}/{file.path}"
+        return file.path
+
+    def split_of(self, file):
+        """Returns the split that a folder of a file names; None without such a folder.
+
+        The innermost one counts. The names of archives count as folders where several
+        hold images: `train.zip` and `val.zip`.
+        """
+        folders = self.identity(file).split("/")[:-1]
+        return next(filter(None, map(split_of_name, reversed(folders))), None)
+
+
+def split_of_name(name):
+    """Returns the split that a name stands for, with or without a year; None if none.
+
+    Example:
+        >>> split_of_name("val2017"), split_of_name("images")
+        ('validation', None)
+    """
+    return SPLIT_OF_TAG.get(re.sub(r"_?[0-9]*$", "", name).lower())
+
+
+def split_of_words(name):
+    """Returns the split that a word of a file name stands for; None if none.
+
+    Example:
+        >>> split_of_words("instances_val2017.json")
+        'validation'
+    """
+    words = re.split(r"[^A-Za-z0-9]+", name.rpartition(".")[0])
+    return next(filter(None, map(split_of_name, words)), None)
+
+
+def ending(path):
+    """Returns the extension of a path in lower case, with the dot; empty if none."""
+    stem, dot, extension = path.rpartition("/")[2].rpartition(".")
+    return dot + extension.lower() if stem else ""
+
+
+def without_ending(path):
+    """Returns a path without its extension."""
+    length = len(ending(path))
+    return path[:-length] if length else path
+
+
+def _is_image(archive, name):
+    if is_image_name(name):
+        return True
+    return ending(name) not in LABEL_ENDINGS and is_image(archive, name)
+
+
+@contextmanager
+def open_archives(paths):
+    """Context with a list of open archives, the last one of all files that are none.
+
+    They are closed if it ends by an exception, and left open otherwise.
+
+    Args:
+        paths: list of `pathlib.Path`: zips, tars, folders and files.
+
+    Raises:
+        InputError: an archive cannot be read.
+    """
+    loose = [path for path in paths if not archives.is_archive(path)]
+    loose_set = set(loose)
+    groups = [p for p in paths if p not in loose_set] + [loose] * bool(loose)
+    with ExitStack() as stack:
+        yield [stack.enter_context(archives.open_archive(group)) for group in groups]
+        stack.pop_all()
