@@ -23,8 +23,6 @@ _FORMATS = (
     "'annotations' and 'categories'), YOLO (a .txt for each image) or Pascal VOC (an "
     ".xml for each image)"
 )
-# The keys of the JSON that the Suite's downloads have for each image.
-_SUITE_KEYS = {"dataset", "data_key", "result"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -151,17 +149,12 @@ def _read_jsons(files, coco, report):
             if is_coco(value):
                 coco.add(file, value, report)
         if isinstance(value, dict):
-            _refuse_others(file, value)
+            _refuse_delta(file, value)
     return messages
 
 
-def _refuse_others(file, value):
-    """Raises an `InputError` on a JSON of Superb AI that cannot be read."""
-    if value.keys() >= _SUITE_KEYS:
-        raise InputError(
-            f"{file.where}: a label of the Superb AI Suite without its project.json; "
-            "give the whole folder or zip."
-        )
+def _refuse_delta(file, value):
+    """Raises an `InputError` on a JSON in the format 'delta'."""
     classes = value.get("classes")
     classes = classes if isinstance(classes, list) else []
     has_ids = any(

@@ -110,7 +110,7 @@ def test_other_files_are_refused(tmp_path, entries):
 def test_labels_of_the_suite_without_a_project(tmp_path):
     label = {"dataset": "ds", "data_key": "a.jpg", "result": {"objects": []}}
     entries = {"a.jpg": NORTH, "a.jpg.json": as_json(label)}
-    refuse(tmp_path, entries, "a label of the Superb AI Suite without its project.json")
+    refuse(tmp_path, entries, "has no project.json, and no label with an object")
 
 
 def test_damaged_files(tmp_path):
