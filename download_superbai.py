@@ -12,9 +12,9 @@ import valohai_step.startup  # noqa: F401
 import valohai
 from absl import logging
 
-from superbai import platform_credentials, platform_version
-from superbai.platform_api import PlatformApi
-from superbai.platform_project import find_project
+from superbai.platform import platform_credentials, platform_version
+from superbai.platform.platform_api import PlatformApi
+from superbai.platform.platform_project import find_project
 from valohai_step import runtime
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line

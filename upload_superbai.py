@@ -22,20 +22,14 @@ from queue import SimpleQueue
 import valohai
 from absl import logging
 
-from superbai import (
-    platform_credentials,
-    platform_upload,
-    upload_plan,
-    upload_report,
-    upload_run,
-    uploader,
-)
-from superbai.failures import RefusedError
-from superbai.image_files import ImageFiles
-from superbai.platform_api import PlatformApi
-from superbai.platform_assets import AssetIndex
-from superbai.platform_project import PlatformProject
-from superbai.project import Project
+from superbai.platform import platform_credentials, platform_upload
+from superbai.platform.platform_api import PlatformApi
+from superbai.platform.platform_assets import AssetIndex
+from superbai.platform.platform_project import PlatformProject
+from superbai.upload import upload_plan, upload_report, upload_run, uploader
+from superbai.upload.failures import RefusedError
+from superbai.upload.image_files import ImageFiles
+from superbai.upload.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs

@@ -9,9 +9,9 @@ from contextlib import suppress
 from itertools import islice
 
 from superbai import export_json, label_json
-from superbai.archive_forms import Entry
 from superbai.image_matching import Match
 from superbai.label_archive import MAX_JSON_BYTES, LabelArchive, find_root
+from superbai.matching.archive_forms import Entry
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.json_values import as_dict, parse_json

@@ -5,12 +5,12 @@ from collections import Counter
 
 from absl import logging
 
-from superbai import voc_data_set, yolo_data_set
-from superbai.coco_data_set import MAX_COCO_BYTES, CocoReader
-from superbai.data_set import DataSet
-from superbai.data_set_claims import check_claims
-from superbai.data_set_files import LABEL_ENDINGS, DataSetFiles, open_archives
-from superbai.data_set_labels import note_report
+from superbai.data_sets import voc_data_set, yolo_data_set
+from superbai.data_sets.claims import check_claims
+from superbai.data_sets.coco_data_set import MAX_COCO_BYTES, CocoReader
+from superbai.data_sets.data_set import DataSet
+from superbai.data_sets.files import LABEL_ENDINGS, DataSetFiles, open_archives
+from superbai.data_sets.labels import note_report
 from superbai.download_archive import find_sample
 from superbai.export import Export
 from superbai.notes import Notes

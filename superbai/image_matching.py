@@ -13,11 +13,11 @@ together, see `archive_forms.py`:
 
 from typing import NamedTuple
 
-from superbai import leftover_images
-from superbai.archive_forms import Entry, Readings
-from superbai.assignment import Assignment
-from superbai.form_choice import FormChoice
-from superbai.label_names import Labels
+from superbai.matching import leftover_images
+from superbai.matching.archive_forms import Entry, Readings
+from superbai.matching.assignment import Assignment
+from superbai.matching.form_choice import FormChoice
+from superbai.matching.label_names import Labels
 
 
 class Match(NamedTuple):

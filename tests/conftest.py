@@ -12,7 +12,10 @@ from project import REPOSITORY, SHARED
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Programs: one takes the arguments of the process that imports it for its own.
-collect_ignore = ["superbai/fuzz_export.py", "superbai/drive_platform_server.py"]
+collect_ignore = [
+    "superbai/fuzz_export.py",
+    "superbai/platform/drive_platform_server.py",
+]
 # The same examples everywhere, and none that fails where the machine is busy.
 hypothesis.settings.register_profile(
     "repeatable",

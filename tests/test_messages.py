@@ -9,9 +9,9 @@ import suite_export
 from steps import convert, refused
 from suite_export import box, build, labelled
 
-from superbai import sdk
 from superbai.export import Export
-from superbai.upload_plan import identify_all
+from superbai.upload import sdk
+from superbai.upload.upload_plan import identify_all
 from valohai_step import inputs, runtime
 from yolov3_tf2.errors import InputError, collecting, describe, one_line, shorten
 from yolov3_tf2.files import annotations, archives

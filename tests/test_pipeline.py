@@ -315,7 +315,10 @@ def test_the_label_pipeline(sample_run, checkout, suite, run_script, tmp_path):
         "--pipeline=label-superbai",
         *(f"--detect.model={p}" for p in (run / "train" / "model").iterdir()),
         *(f"--detect.image={path}", "--detect.size=160"),
-        *("--upload-superbai.project=Shapes", "--upload-superbai.review_images=3"),
+        *(
+            "--upload-superbai.project=Shapes",
+            "--upload-superbai.review_images=3",
+        ),
         cwd=checkout,
         PYTHONPATH=str(tmp_path / "sdk"),
         **suite.environment(),

@@ -32,9 +32,9 @@ WIDTH, HEIGHT = 64, 48
 # Ways to write a text differ in what they make of these characters.
 KEY = "k3y/0f+a=team%&'\"\\-0123456789"
 SDKS = ("spb-cli", "superb-ai-label")
-# Runs a script with other constants in superbai/sdk.py, so that tests wait less.
+# Runs a script with other constants in superbai/upload/sdk.py, so that tests wait less.
 HURRIED = (
-    "import ast, runpy, sys; from superbai import sdk; "
+    "import ast, runpy, sys; from superbai.upload import sdk; "
     "vars(sdk).update(ast.literal_eval(sys.argv[1])); del sys.argv[:2]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
@@ -1345,7 +1345,7 @@ def test_a_key_with_a_line_end(upload, server, tmp_path, place):
 # A bug whose error shows the credentials, in a thread and in the log of a package.
 LEAKING = """
 import logging, os, runpy, sys
-from superbai import uploader
+from superbai.upload import uploader
 def plan(self, item, label):
     credentials = self.project.credentials
     headers = {"X-API-KEY": credentials.key}

@@ -11,12 +11,13 @@ import pytest
 from platform_server import PlatformServer
 from project import REPOSITORY
 
-from superbai import platform_api, platform_plan, upload_plan
-from superbai.platform_api import PlatformApi
-from superbai.platform_assets import AssetIndex
-from superbai.platform_credentials import Credentials
-from superbai.platform_project import PlatformProject
-from superbai.platform_upload import Sender
+from superbai.platform import platform_api, platform_plan
+from superbai.platform.platform_api import PlatformApi
+from superbai.platform.platform_assets import AssetIndex
+from superbai.platform.platform_credentials import Credentials
+from superbai.platform.platform_project import PlatformProject
+from superbai.platform.platform_upload import Sender
+from superbai.upload import upload_plan
 from yolov3_tf2.files import annotations
 
 SIZE = (640, 480)

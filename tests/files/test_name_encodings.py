@@ -8,7 +8,7 @@ import suite_export
 from suite_export import box, build, labelled, write_raw_zip
 
 from superbai.export import Export
-from superbai.image_files import ImageFiles
+from superbai.upload.image_files import ImageFiles
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.name_encodings import (
     decode_known_names,

@@ -1,0 +1,244 @@
+"""Finds the image of each label of an annotated data set.
+
+A label says where its image is: by a path in the file of labels, or by its own place.
+
+1. The image lies there: beside the label, or in the folder that the format has for it;
+   or there below other folders, which an archive may have around everything.
+2. Otherwise it is the file with the same name, and as many of the same folders before
+   it as there are. It is not the image of another label, not in the folder of another
+   split, and not in a folder that other labels name. If different files fit, or one
+   file fits different labels, nothing is guessed.
+"""
+
+from collections import defaultdict
+from pathlib import PurePath
+from typing import NamedTuple
+
+import numpy as np
+
+from superbai.data_sets.files import File, split_of_name
+from yolov3_tf2.errors import InputError
+
+
+class Labelled(NamedTuple):
+    """The labels of an image, whose file is not known yet.
+
+    Attributes:
+        file: the `File` with the labels.
+        source: what of the data set the labels are about; with the folder and `name`,
+            it tells one image from another.
+        name: the name or path of the image, as the labels have it.
+        paths: list of the paths at which it lies by the rules of the format.
+        split: the split that the labels name for it; None without one.
+        size: (width, height) when it was labelled; None if unknown.
+        boxes: [boxes, 6] float64: xyxy, the label, and whether it is drawn around
+            another shape.
+        reason: why the labels cannot be used; empty if they can.
+        is_models: whether all of its boxes were those of a model, and so left out.
+    """
+
+    file: File
+    source: str
+    name: str
+    paths: list[str]
+    split: str | None
+    size: tuple[int, int] | None
+    boxes: np.ndarray
+    reason: str = ""
+    is_models: bool = False
+
+    @property
+    def where(self):
+        """What to call the labels of this image in a message."""
+        return f"{self.file.where} ({self.name})"
+
+    @property
+    def place(self):
+        """What tells it from other labels: those of equal places have one image."""
+        return (self.file.folder, self.source, self.name)
+
+
+class Found(NamedTuple):
+    """The images of labels.
+
+    Attributes:
+        images: dict from the index of a `Labelled` to its `File`.
+        by_name: how many were found by their file name alone, in another folder.
+    """
+
+    images: dict[int, File]
+    by_name: int
+
+
+def find_images(labelled, files, key):
+    """Finds the image of each `Labelled`; the module describes the rules.
+
+    Args:
+        labelled: list of `Labelled`.
+        files: a `DataSetFiles`.
+        key: a function from the path of an image to what is compared.
+
+    Returns:
+        A `Found`.
+
+    Raises:
+        InputError: different images fit a label, or one image fits several labels.
+    """
+    by_path = defaultdict(list)
+    for file in files.images:
+        by_path[key(file.path)].append(file)
+    images = {}
+    rest = _find_each(
+        range(len(labelled)),
+        lambda index: _at_its_place(labelled[index], by_path, files),
+        images,
+    )
+    by_base = _free_by_base(by_path, images) if rest else {}
+    rest = _find_each(
+        rest, lambda index: _below_folders(labelled[index], by_base, files), images
+    )
+    by_base = _free_by_base(by_path, images) if rest else {}
+    folders = {_folder(each.name) for each in labelled} - {""} if rest else set()
+    by_name = []
+    _find_each(
+        rest,
+        lambda index: _by_name(labelled[index], by_base, folders, files, by_name),
+        images,
+    )
+    _check_claims(labelled, images)
+    return Found(images, len(by_name))
+
+
+def _find_each(indices, find, images):
+    """Adds the found images of some labels; returns the indices of the others."""
+    rest = []
+    for index in indices:
+        file = find(index)
+        if file is None:
+            rest.append(index)
+        else:
+            images[index] = file
+    return rest
+
+
+def _free_by_base(by_path, images):
+    """Returns the images of no label, (path, file) by their names without folders."""
+    taken, by_base = {file.number for file in images.values()}, defaultdict(list)
+    for path, found in by_path.items():
+        by_base[_base(path)] += [(path, f) for f in found if f.number not in taken]
+    return by_base
+
+
+def _at_its_place(labelled, by_path, files):
+    """Returns the image at one of the paths of a `Labelled`; None if there is none."""
+    for path in labelled.paths:
+        found = by_path.get(path, ())
+        own = [file for file in found if file.archive is labelled.file.archive]
+        found = own or _of_split(found, labelled, files)
+        if found:
+            return _only(found, labelled)
+    return None
+
+
+def _below_folders(labelled, by_base, files):
+    """Returns the image at its place below folders around everything."""
+    candidates = _candidates(labelled, by_base, files)
+    for place in labelled.paths if candidates else ():
+        # A name without folders would fit any folder.
+        found = [f for path, f in candidates if path.endswith(f"/{place}")]
+        if found and "/" in place:
+            return _only(found, labelled)
+    return None
+
+
+def _by_name(labelled, by_base, folders, files, by_name):
+    """Returns the image whose path ends most like a name.
+
+    It is added to the list `by_name` where only its own name is equal.
+    """
+    name = labelled.name
+    candidates = [
+        (_num_shared(path, name), path, file)
+        for path, file in _candidates(labelled, by_base, files)
+    ]
+    most = max((number for number, _, _ in candidates), default=0)
+    best = [(path, file) for number, path, file in candidates if number == most]
+    if most == 1 and "/" in name:
+        # A folder that other labels name is not another word for that of this one.
+        best = [(path, file) for path, file in best if _folder(path) not in folders]
+    if not best:
+        return None
+    found = _only([file for _, file in best], labelled)
+    if most == 1:
+        by_name.append(found)
+    return found
+
+
+def _candidates(labelled, by_base, files):
+    """Returns the free images with a name, and in no folder of another split."""
+    candidates = by_base.get(_base(labelled.name), ())
+    allowed = _of_split([file for _, file in candidates], labelled, files)
+    numbers = {file.number for file in allowed}
+    return [(path, file) for path, file in candidates if file.number in numbers]
+
+
+def _of_split(found, labelled, files):
+    """Leaves out the files in folders of another split than that of a label.
+
+    So are those of an archive `train.zip` for labels of `val`, even if it is the only
+    one: the other may have been forgotten.
+    """
+    if labelled.split is None:
+        return found
+    allowed, kept = (None, labelled.split), []
+    for file in found:
+        split = files.split_of(file)
+        if split is None and file.archive is not labelled.file.archive:
+            split = split_of_name(PurePath(file.archive.name).stem)
+        if split in allowed:
+            kept.append(file)
+    return kept
+
+
+def _only(found, labelled):
+    """Returns the first of several equal files."""
+    if len(found) > 1 and len({file.read() for file in found}) > 1:
+        listed = ", ".join(file.where for file in found[:10])
+        raise InputError(
+            f"{labelled.where}: expected one image, got {len(found)} different ones "
+            f"that fit: {listed}; remove those that are not meant."
+        )
+    return found[0]
+
+
+def _check_claims(labelled, images):
+    """Raises an `InputError` where labels of different images have found the same."""
+    first_of = {}
+    for index, file in images.items():
+        each = labelled[index]
+        first = first_of.setdefault(file.number, each)
+        if first.place != each.place:
+            raise InputError(
+                f"{file.where} fits both {first.where} and {each.where}: expected one "
+                "image for each; is an image missing, or are there two labels for one?"
+            )
+
+
+def _num_shared(path, name):
+    """Returns how many of the last parts of two paths are equal."""
+    number = 0
+    pairs = zip(reversed(path.split("/")), reversed(name.split("/")), strict=False)
+    for a, b in pairs:
+        if a != b:
+            break
+        number += 1
+    return number
+
+
+def _base(path):
+    return path.rpartition("/")[2]
+
+
+def _folder(path):
+    """Returns the name of the innermost folder; empty if there is none."""
+    return path.rpartition("/")[0].rpartition("/")[2]

@@ -1,0 +1,299 @@
+"""The splits of data sets: from folders, file names and lists."""
+
+import pytest
+import suite_export
+from annotated_data import as_json, coco_json, open_data, voc_xml
+from suite_export import write_zip
+
+from superbai import formats, splits
+from superbai.data_sets.files import split_of_name, split_of_words
+from yolov3_tf2.errors import InputError
+
+NAMES = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+SIZE = (64, 48)
+LINE = b"0 .5 .5 .25 .25\n"
+
+
+def image(number):
+    return suite_export.encoded_image((number, 0, 0))
+
+
+def coco(*names):
+    boxes = [(n, 0, 8, 8, 16, 16) for n in range(len(names))]
+    return as_json(coco_json([(name, *SIZE) for name in names], boxes, ["cat"]))
+
+
+def xml(name):
+    return voc_xml(name, SIZE, [("cat", (1, 2, 30, 40), False)])
+
+
+def split(folder, entries, images=None, **options):
+    """Returns the identities of the images by split, and the sentence on it."""
+    with open_data(folder, entries, images, **options) as data:
+        by_split, how = splits.split_items(
+            data.items, 0.5, data.name, source=data.split_source
+        )
+    return {s: [i.source_id for i in items] for s, items in by_split.items()}, how
+
+
+def roboflow(folders, yaml=b""):
+    """A YOLO data set with an image in each of some folders."""
+    entries = {"data.yaml": b"names: [cat]\n" + yaml}
+    for number, folder in enumerate(folders):
+        entries[f"{folder}/images/{number}.jpg"] = image(number)
+        entries[f"{folder}/labels/{number}.txt"] = LINE
+    return entries
+
+
+AS_FOLDERS = {
+    "train": ["train/images/0.jpg"],
+    "validation": ["valid/images/1.jpg"],
+    "test": ["test/images/2.jpg"],
+}
+SPLIT_BY = "split as the data set is, by its folders and lists"
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        b"",
+        b"train: ../train/images\nval: ../valid/images\ntest: ../test/images\n",
+        b"path: /home/me/set\ntrain: train\nval: valid/images\ntest: [test/images]\n",
+        b"train: /a/b/train/images/\nval: C:\\set\\valid\ntest: ./test\n",
+    ],
+)
+def test_yolo_folders(tmp_path, yaml):
+    entries = roboflow(("train", "valid", "test"), yaml)
+    assert split(tmp_path, entries) == (AS_FOLDERS, SPLIT_BY)
+    # In a folder around everything, and with the images apart.
+    assert split(tmp_path, {f"x/{n}": c for n, c in entries.items()})[0] == AS_FOLDERS
+    images = {n: c for n, c in entries.items() if n.endswith(".jpg")}
+    labels = {n: c for n, c in entries.items() if n not in images}
+    assert split(tmp_path, labels, images)[0] == AS_FOLDERS
+
+
+def test_the_folders_of_a_yaml_count_more_than_their_names(tmp_path):
+    yaml = b"train: [test, new]\nval: train\n"
+    entries = roboflow(("train", "test", "new", "old"), yaml)
+    by_split, how = split(tmp_path, entries)
+    assert by_split == {
+        "train": ["test/images/1.jpg", "new/images/2.jpg"],
+        "validation": [],
+        "test": ["train/images/0.jpg"],
+    }
+    assert "no image is for testing, so those for validation are" in how
+    with open_data(tmp_path, entries) as data:
+        unlisted = data.notes.left_out["images that the data set does not list"]
+    assert unlisted == 1
+
+
+def test_images_are_never_those_of_another_split(tmp_path):
+    # Without the folder `valid`, `images` alone could be that of `train`.
+    entries = roboflow(
+        ("train", "train"), b"train: ../train/images\nval: ../valid/images\n"
+    )
+    by_split, how = split(tmp_path, entries)
+    assert "the data set does not have several splits: 50% of the images" in how
+    assert len(by_split["train"]) == len(by_split["test"]) == 1
+
+
+def test_a_missing_training_folder_is_refused(tmp_path):
+    entries = roboflow(("valid", "test"), b"train: train\nval: valid\ntest: test\n")
+    with pytest.raises(InputError, match="expected images for training in 'train'"):
+        split(tmp_path, entries)
+
+
+@pytest.mark.parametrize("yaml", [b"", b"train: train\nval: valid\n"])
+def test_a_split_without_labels(tmp_path, yaml):
+    entries = roboflow(("train", "train", "valid"), yaml)
+    del entries["valid/labels/2.txt"]
+    if yaml:
+        words = "none of the 1 images for validation has a label file; are those of"
+        with pytest.raises(InputError, match=words):
+            split(tmp_path, entries)
+    else:
+        # Nothing says that they are images of the data set.
+        by_split, _ = split(tmp_path, entries)
+        assert sum(map(len, by_split.values())) == 2
+
+
+def test_the_same_images_in_all_splits(tmp_path):
+    entries = roboflow(("train", "train"), b"train: train/images\nval: train/images\n")
+    with open_data(tmp_path, entries) as data:
+        assert [item.tags for item in data.items] == [frozenset()] * 2
+        assert list(data.notes.assumed) == [
+            "data sets with the same images in all splits: taken as one split"
+        ]
+
+
+def test_an_image_in_two_splits_is_refused(tmp_path):
+    entries = roboflow(("a", "b"), b"train: [a, b]\nval: b\n")
+    with pytest.raises(
+        InputError, match="b/images/1.jpg is in the splits train, valid"
+    ):
+        split(tmp_path, entries)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {
+            "obj.data": b"classes=1\ntrain = data/train.txt\nvalid = data/valid.txt\n"
+            b"names = data/obj.names\n",
+            "obj.names": b"cat",
+        },
+        {"data.yaml": b"names: [cat]\ntrain: train.txt\nval: valid.txt\n"},
+        {"data.yaml": b"names: [cat]\n"},
+    ],
+)
+def test_lists_of_images(tmp_path, extra):
+    entries = {
+        "train.txt": b"\xef\xbb\xbfdata/obj_train_data/b/1.jpg\r\n\r\n",
+        "valid.txt": b"/home/me/obj_train_data/a/1.jpg\n./obj_train_data/3.jpg\n",
+        "obj_train_data/a/1.jpg": image(0),
+        "obj_train_data/a/1.txt": LINE,
+        "obj_train_data/b/1.jpg": image(1),
+        "obj_train_data/b/1.txt": LINE,
+        "obj_train_data/3.jpg": image(2),
+        "obj_train_data/4.jpg": image(3),
+        "obj_train_data/4.txt": LINE,
+        **extra,
+    }
+    assert split(tmp_path, entries)[0] == {
+        "train": ["b/1.jpg"],
+        "validation": [],
+        "test": ["a/1.jpg", "3.jpg"],
+    }
+    with open_data(tmp_path, entries) as data:
+        assert data.notes.left_out["images that the data set does not list"] == 1
+        assert data.notes.assumed == {
+            "images without a label file: taken for images without objects": 1
+        }
+    del entries["obj_train_data/3.jpg"]
+    with pytest.raises(InputError, match=r"1 of 4 labelled images are not in .*3\.jpg"):
+        split(tmp_path, entries)
+    assert split(tmp_path, entries, skip_missing=True)[0]["test"] == ["a/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    "place", ["{split}/_annotations.coco.json", "{split}2017.json"]
+)
+def test_coco_files_for_each_split(tmp_path, place):
+    # Two images have one name.
+    names = {"train": ["1.jpg", "2.jpg"], "val": ["1.jpg"], "test": ["4.jpg"]}
+    entries = {place.format(split=s): coco(*names[s]) for s in names}
+    paths = [f"{s}/{name}" for s in names for name in names[s]]
+    entries |= {path: image(number) for number, path in enumerate(paths)}
+    expected = {
+        "train": ["train/1.jpg", "train/2.jpg"],
+        "validation": ["val/1.jpg"],
+        "test": ["test/4.jpg"],
+    }
+    assert split(tmp_path, entries) == (expected, SPLIT_BY)
+    with open_data(tmp_path, entries) as data:
+        encoded = {item.source_id: data.read(item).encoded for item in data.items}
+    assert encoded["val/1.jpg"] == entries["val/1.jpg"] != encoded["train/1.jpg"]
+    del entries["val/1.jpg"]
+    with pytest.raises(InputError, match="1 of 4 labelled images are not in"):
+        split(tmp_path, entries)
+
+
+def test_archives_named_like_splits(tmp_path):
+    labels = [
+        write_zip(tmp_path / name, {f"instances_{name[:-4]}2017.json": coco("1.jpg")})
+        for name in ("train.zip", "val.zip")
+    ]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    images = [
+        write_zip(folder / name, {"1.jpg": image(number)})
+        for number, name in enumerate(("train.zip", "val.zip"))
+    ]
+    with formats.open_export(images, labels) as data:
+        found = [(i.source_id, *i.tags, data.read(i).encoded) for i in data.items]
+    assert found == [
+        ("train/1.jpg", "train", image(0)),
+        ("val/1.jpg", "validation", image(1)),
+    ]
+    with pytest.raises(InputError, match="1 of 2 labelled images are not in"):
+        formats.open_export(images[:1], labels)
+
+
+def test_voc_lists(tmp_path):
+    entries = {}
+    for number, name in enumerate(NAMES):
+        for year in ("VOC2007", "VOC2012"):
+            stem = name[0]
+            entries[f"VOCdevkit/{year}/JPEGImages/{name}"] = image(number)
+            entries[f"VOCdevkit/{year}/Annotations/{stem}.xml"] = xml(name)
+    main = "VOCdevkit/{}/ImageSets/Main/{}.txt"
+    entries[main.format("VOC2007", "train")] = b"1\r\n2\r\n"
+    entries[main.format("VOC2007", "val")] = b"3\n"
+    entries[main.format("VOC2007", "trainval")] = b"1\n2\n3\n"
+    entries[main.format("VOC2007", "cat_train")] = b"4 -1\n"
+    entries[main.format("VOC2007", "test")] = b"4\n"
+    entries[main.format("VOC2012", "trainval")] = b"2\n"
+    assert split(tmp_path, entries)[0] == {
+        "train": [f"VOC2007/JPEGImages/{n}.jpg" for n in (1, 2)]
+        + ["VOC2012/JPEGImages/2.jpg"],
+        "validation": ["VOC2007/JPEGImages/3.jpg"],
+        "test": ["VOC2007/JPEGImages/4.jpg"],
+    }
+    with open_data(tmp_path, entries) as data:
+        assert data.notes.left_out["images that the data set does not list"] == 3
+
+
+def test_voc_folders(tmp_path):
+    entries = {}
+    for number, folder in enumerate(("train", "train", "valid", "test")):
+        entries[f"{folder}/{number}.jpg"] = image(number)
+        entries[f"{folder}/{number}.xml"] = xml(f"{number}.jpg")
+    by_split, _ = split(tmp_path, entries)
+    assert {s: len(found) for s, found in by_split.items()} == {
+        "train": 2,
+        "validation": 1,
+        "test": 1,
+    }
+
+
+def test_one_file_with_the_folders_of_splits(tmp_path):
+    entries = {"labels.json": coco("train/1.jpg", "val/2.jpg")}
+    entries |= {"train/1.jpg": image(0), "val/2.jpg": image(1)}
+    assert split(tmp_path, entries)[0] == {
+        "train": ["train/1.jpg"],
+        "validation": [],
+        "test": ["val/2.jpg"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("train", "train"),
+        ("Val", "validation"),
+        ("valid", "validation"),
+        ("validation", "validation"),
+        ("test_2007", "test"),
+        ("train2017", "train"),
+        ("trainval", None),
+        ("testing", None),
+        ("2017", None),
+        ("", None),
+    ],
+)
+def test_names_of_splits(name, expected):
+    assert split_of_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("instances_val2017.json", "validation"),
+        ("train.json", "train"),
+        ("test-annotations.coco.json", "test"),
+        ("_annotations.coco.json", None),
+        ("trains.json", None),
+    ],
+)
+def test_words_of_files(name, expected):
+    assert split_of_words(name) == expected

@@ -1,0 +1,201 @@
+"""Which version of the new platform is read, and what is refused."""
+
+import pytest
+import requests
+from platform_server import PlatformServer
+
+from superbai.platform import platform_api
+from superbai.platform.platform_api import PlatformApi
+from superbai.platform.platform_credentials import Credentials
+from superbai.platform.platform_project import find_project
+from superbai.platform.platform_version import VersionReader, find_version
+from yolov3_tf2.errors import InputError
+
+
+@pytest.fixture
+def server():
+    with PlatformServer() as server:
+        project = server.add_project("Yard", ["valve"])
+        for name in ("north.jpg", "south.jpg"):
+            project.add_asset(name, b"x", (640, 480)).draw("valve", (1, 2, 3, 4))
+        server.add_project("Film", kind="video")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    monkeypatch.setattr(platform_api, "RETRY_SECONDS", (0.01, 0.01))
+
+
+class Bar:
+    def update(self, number=1):
+        pass
+
+
+def write(server, folder, project="Yard", version=""):
+    """Does what the step does; returns the version."""
+    api = PlatformApi(Credentials(server.url, server.tenant, server.key))
+    project = find_project(api, project)
+    version = find_version(api, project, version)
+    reader = VersionReader(api, project, version, with_models=False, with_empty=False)
+    reader.write(folder, Bar())
+    return version
+
+
+def freeze(*arguments, **options):
+    return lambda server: server.projects[0].freeze(*arguments, **options)
+
+
+def fail(*arguments, **options):
+    return lambda server: server.fail(*arguments, **options)
+
+
+def lose_files(server):
+    server.projects[0].freeze("v1")
+    server.projects[0].assets.clear()
+
+
+@pytest.mark.parametrize(
+    ("names", "prepare", "words"),
+    [
+        (["x"], None, "no project of this name; it has: Film, Yard."),
+        (["Film"], None, "expected a project of images, got one of 'video'."),
+        (
+            ["00000000-0000-4000-8000-000000000000"],
+            None,
+            "the platform does not have it (404 PROJECT_NOT_FOUND ",
+        ),
+        (
+            ["Yard"],
+            lambda server: server.add_project("Yard"),
+            "the workspace has 2 of this name; give the id of one instead: ",
+        ),
+        (["Yard"], None, "it has no version that is ready; it has: none. Make a"),
+        (
+            ["Yard", "v9"],
+            freeze("v1"),
+            "project 'Yard': it has no version 'v9'; it has: v1 (ready).",
+        ),
+        (
+            ["Yard"],
+            freeze("v1", status="building"),
+            "it has no version that is ready; it has: v1 (building).",
+        ),
+        (
+            ["Yard", "v1"],
+            freeze("v1", status="failed", error="too old"),
+            "version 'v1' is failed (too old); expected one that is ready.",
+        ),
+        (
+            ["Yard"],
+            freeze("v1", frozen_asset_count=3),
+            "version 'v1' of project 'Yard': expected 3 images, the platform lists 2;",
+        ),
+        (
+            ["Yard"],
+            freeze("v1", purged=["north.jpg", "south.jpg"]),
+            "no image is left (2 images whose files are deleted on the platform).",
+        ),
+        (["Yard"], lose_files, "cannot fetch its file: the storage answers 404."),
+        (
+            ["Yard"],
+            fail("projects", "html", 9),
+            "expected JSON, got something else; is SUPERB_AI_BASE_URL right",
+        ),
+        (
+            ["Yard"],
+            fail("projects", 410, code="EXPORT_EXPIRED"),
+            "it is gone (410 EXPORT_EXPIRED set up; request r-1).",
+        ),
+        (
+            ["Yard"],
+            fail("projects", 429, code="RESOURCE_LIMIT_EXCEEDED"),
+            "too many requests; try again later (429 RESOURCE_LIMIT_EXCEEDED",
+        ),
+        (
+            ["Yard"],
+            fail("projects", 429, headers={"Retry-After": "4000"}),
+            "request r-1); it asks to wait 4000 s, so run again then.",
+        ),
+        (
+            ["Yard"],
+            fail("projects", 429, 3),
+            "too many requests; try again later (429 INTERNAL_ERROR",
+        ),
+        (["Yard"], fail("projects", 502, 3), "the platform failed (502 INTERNAL_ERROR"),
+        (["Yard"], fail("projects", "drop", 3), "no connection, or it was cut off."),
+        (
+            ["Yard"],
+            fail("projects", 302, headers={"Location": "/elsewhere"}),
+            "got a redirect; is SUPERB_AI_BASE_URL right?",
+        ),
+        (
+            ["Yard"],
+            fail("projects", 403, code="AUTH_FORBIDDEN"),
+            "the user of the key may not do this",
+        ),
+        (
+            ["Yard"],
+            lambda server: setattr(server, "tenant", "other"),
+            "the platform does not have it (404 TENANT_NOT_FOUND",
+        ),
+    ],
+)
+def test_errors(server, tmp_path, names, prepare, words):
+    credentials = Credentials(server.url, server.tenant, server.key)
+    if prepare:
+        prepare(server)
+    with pytest.raises(InputError) as error:
+        api = PlatformApi(credentials)
+        project = find_project(api, names[0])
+        version = find_version(api, project, "".join(names[1:]))
+        options = {"with_models": False, "with_empty": False}
+        VersionReader(api, project, version, **options).write(tmp_path, Bar())
+    text = str(error.value)
+    assert words in text and "\n" not in text
+    assert server.key not in text and "signature" not in text
+
+
+def test_the_newest_that_is_ready_is_taken(server, tmp_path):
+    (yard, _) = server.projects
+    first = yard.freeze("v1", created_at="2026-01-02T00:00:00Z")
+    yard.freeze("v0", created_at="2026-01-01T00:00:00Z")
+    yard.freeze("v2", created_at="2026-01-03T00:00:00Z", status="pending")
+    assert write(server, tmp_path)["id"] == first.facts["id"]
+
+
+def test_ids_tell_projects_of_one_name_apart(server, tmp_path):
+    (yard, _) = server.projects
+    server.add_project("Yard")
+    version = yard.freeze("v1")
+    found = write(server, tmp_path, yard.id, version.facts["id"])
+    assert found["project_id"] == yard.id
+
+
+def test_temporary_failures_are_tried_again(server, tmp_path):
+    server.projects[0].freeze("v1")
+    for status in (500, "drop", 429):
+        server.fail("projects", status, 2)
+        write(server, tmp_path)
+    assert server.counts["GET projects"] == 9
+
+
+def test_the_wait_that_is_asked_for_is_kept(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(platform_api.time, "sleep", waits.append)
+    monkeypatch.setattr(platform_api.time, "monotonic", iter(range(0, 99, 2)).__next__)
+    server.projects[0].freeze("v1")
+    server.fail("projects", 429, headers={"Retry-After": "7"})
+    write(server, tmp_path)
+    # Each look at the clock is two seconds after the last: at 2, 4 and 6.
+    assert len(waits) == 3
+
+
+def test_an_answer_that_is_too_short_is_none():
+    # Older versions of what `requests` uses do not check this.
+    response = requests.Response()
+    response._content, response.headers["Content-Length"] = b"half", "8"
+    with pytest.raises(requests.ConnectionError):
+        platform_api._check_length(response)
+    response.headers["Content-Encoding"] = "gzip"
+    platform_api._check_length(response)
