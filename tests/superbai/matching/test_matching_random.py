@@ -1,7 +1,7 @@
-r"""Random projects whose names collide on purpose: no label gets a wrong image.
+"""Random projects whose names collide on purpose: no label gets a wrong image.
 
-MATCHING_CASES=100000 python -m pytest -n0 -s \\
-    tests/superbai/matching/test_matching_random.py
+cd tests/superbai/matching
+MATCHING_CASES=100000 python -m pytest -n0 test_matching_random.py
 
 tries that many instead of 2,000 of each kind; with -s it says how they ended.
 """
