@@ -154,12 +154,30 @@ def main():
     review_names = set()
     if values["review_images"]:
         review_names = upload_plan.read_review(review_paths[0], values["review_images"])
+    what = (annotated_images, bad_names, review_names, skip_counts)
     if product == "platform":
-        return send_to_platform(
-            values, annotated_images, bad_names, review_names, skip_counts
-        )
-    identities, problems = upload_plan.identify_all(annotated_images, values["dataset"])
+        return send_to_platform(values, *what)
+    return send_to_suite(values, *what, image_paths)
 
+
+def check_inputs(values, review_paths, image_paths):
+    """Raises an `InputError` if a parameter needs an input that is not given."""
+    if values["review_images"] and not review_paths:
+        raise InputError(
+            "--review_images: expected review.csv of the detect step, got no file; add "
+            "--review FILE."
+        )
+    if values["upload_images"] and not image_paths:
+        raise InputError(
+            "--upload_images: expected the image files, got none; add --images FILE."
+        )
+
+
+def send_to_suite(
+    values, annotated_images, bad_names, review_names, skip_counts, image_paths
+):
+    """Brings the labels of a Suite project in line; returns the exit status."""
+    identities, problems = upload_plan.identify_all(annotated_images, values["dataset"])
     can_be_sent = [identity for identity in identities if identity not in problems]
     with ImageFiles(image_paths, can_be_sent) as image_files:
         items = upload_plan.make_items(
@@ -173,9 +191,7 @@ def main():
             skip_counts=skip_counts,
         )
         items += upload_plan.unnamed_items(bad_names)
-        for reason, count in skip_counts.items():
-            logging.info("skipped or corrected: %d %s", count, reason)
-
+        log_skipped(skip_counts)
         # The SDK prints to stdout, which is for this step's metadata.
         without_stdout = contextlib.redirect_stdout(io.StringIO())
         with without_stdout:
@@ -212,19 +228,6 @@ def main():
             return exit_status(report, ended_by)
 
 
-def check_inputs(values, review_paths, image_paths):
-    """Raises an `InputError` if a parameter needs an input that is not given."""
-    if values["review_images"] and not review_paths:
-        raise InputError(
-            "--review_images: expected review.csv of the detect step, got no file; add "
-            "--review FILE."
-        )
-    if values["upload_images"] and not image_paths:
-        raise InputError(
-            "--upload_images: expected the image files, got none; add --images FILE."
-        )
-
-
 def send_to_platform(values, annotated_images, bad_names, review_names, skip_counts):
     """Sends the boxes to the new platform; returns the exit status."""
     api = PlatformApi(platform_credentials.read_credentials())
@@ -242,8 +245,7 @@ def send_to_platform(values, annotated_images, bad_names, review_names, skip_cou
         skip_counts=skip_counts,
     )
     items += upload_plan.unnamed_items(bad_names)
-    for reason, count in skip_counts.items():
-        logging.info("skipped or corrected: %d %s", count, reason)
+    log_skipped(skip_counts)
     boxes = [box for item in items for box in item.boxes.values()]
     project.classes.check_boxes(class_name for class_name, _ in boxes)
     logging.info(
@@ -268,6 +270,12 @@ def send_to_platform(values, annotated_images, bad_names, review_names, skip_cou
             logging.warning("left out: %d %s", sender.num_left_out, reason)
         write_report(report, "reopen them on the platform")
         return exit_status(report, ended_by)
+
+
+def log_skipped(skip_counts):
+    """Logs what of the annotations is not sent as it is."""
+    for reason, count in skip_counts.items():
+        logging.info("skipped or corrected: %d %s", count, reason)
 
 
 def write_report(report, *reopening):
