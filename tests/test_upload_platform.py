@@ -7,6 +7,7 @@ import sys
 import time
 from queue import SimpleQueue
 
+import platform_server
 import pytest
 from platform_server import PlatformServer
 from project import REPOSITORY
@@ -274,7 +275,7 @@ def test_one_bad_row_fails_its_own_image(send, server, yard):
         and yard.classes[1].update(allowed_types=["polygon"])
     )
     found = send(boxes)
-    assert found.pop("7.jpg")[1].startswith("7.jpg: project 'Yard': cannot store 1 box")
+    assert found.pop("7.jpg")[1].startswith("7.jpg: project 'Yard': cannot store boxes")
     assert set(found.values()) == {("created", "")} and len(found) == 149
 
 
@@ -315,6 +316,158 @@ def test_a_box_that_is_edited_during_the_run_stays(send, server, yard):
         ("valve", 1, 2, 77, 40),
         ("valve", 200, 200, 30, 40),
     ]
+
+
+def test_an_image_that_is_approved_during_the_run_stays(send, server, yard):
+    """At each moment before its boxes are written."""
+    first = {"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]}
+    second = {"north.jpg": [("valve", (200, 200, 30, 40), 0.9)]}
+    for kind in ("annotations", "classes", "assets"):
+        yard.assets.clear()
+        north = yard.add_asset("north.jpg", size=SIZE)
+        server.on_request = None
+        send(first)
+
+        def approve(method, path, body, kind=kind, north=north):
+            if path.endswith(kind) and north.status != "done":
+                north.status = "done"
+
+        server.on_request = approve
+        assert send(second) == {"north.jpg": ("unchanged", "reviewed")}
+        assert north.boxes() == [("valve", 1, 2, 30, 40)]
+
+
+@pytest.mark.parametrize("request_kind", ["batch-create", "batch-delete"])
+def test_an_image_that_is_approved_while_a_retry_waits(
+    send, server, yard, request_kind
+):
+    north = yard.add_asset("north.jpg", size=SIZE)
+    send({"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]})
+    server.fail(request_kind, 429, headers={"Retry-After": "0"})
+    server.on_request = lambda method, path, body: (
+        path.endswith(request_kind) and setattr(north, "status", "done")
+    )
+    found = send({"north.jpg": [("valve", (200, 200, 30, 40), 0.9)]})
+    assert ("valve", 1, 2, 30, 40) in north.boxes()
+    if request_kind == "batch-create":
+        assert found == {"north.jpg": ("unchanged", "reviewed")}
+        assert len(north.annotations) == 1
+    else:
+        ((result, reason),) = found.values()
+        assert result == "failed" and "approved or skipped it while it was" in reason
+        assert "1 of its 1 new boxes are stored, and its old ones" in reason
+
+
+def test_a_box_that_is_moved_while_the_delete_waits_stays(send, server, yard):
+    north = yard.add_asset("north.jpg", size=SIZE)
+    send({"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]})
+    (old,) = north.annotations.values()
+    server.fail("batch-delete", 429, headers={"Retry-After": "0"})
+    server.on_request = lambda method, path, body: (
+        path.endswith("batch-delete") and old["geometry"].update(x=15)
+    )
+    send({"north.jpg": [("valve", (200, 200, 30, 40), 0.9)]})
+    assert ("valve", 15, 2, 30, 40) in north.boxes() and len(north.annotations) == 2
+
+
+def test_decisions_are_read_in_one_request(send, server, yard):
+    for number in range(350):
+        yard.add_asset(f"{number}.jpg", size=SIZE, status="done")
+    yard.add_asset("north.jpg", size=SIZE)
+    server.counts.clear()
+    send({"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]})
+    assert server.counts["GET assets"] == 4 + 1
+
+
+def test_a_small_correction_of_a_small_box_stays(send, yard):
+    north = yard.add_asset("north.jpg", size=SIZE)
+    send({"north.jpg": [("valve", (10.3, 10.3, 8.2, 8.2), 0.9)]})
+    (old,) = north.annotations.values()
+    old["geometry"].update(x=11.7, w=6.8)
+    send({"north.jpg": [("valve", (10, 20, 8, 8), 0.9)]})
+    assert north.boxes() == [("valve", 10, 20, 8, 8), ("valve", 11.7, 10.3, 6.8, 8.2)]
+
+
+def change_answers(monkeypatch, name, change):
+    """Makes the stand-in answer calls of a method with what a function returns."""
+    execute = getattr(platform_server._Call, name)
+    monkeypatch.setattr(
+        platform_server._Call, name, lambda call: change(call, lambda: execute(call))
+    )
+
+
+def test_boxes_that_the_platform_does_not_remove_are_named(send, yard, monkeypatch):
+    north = yard.add_asset("north.jpg", size=SIZE)
+    send({"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]})
+    none = {"total": 1, "deleted": 0, "skipped": 1, "results": []}
+    change_answers(monkeypatch, "delete", lambda call, execute: none)
+    ((result, reason),) = send({"north.jpg": [("gauge", (9, 9, 9, 9), 0.9)]}).values()
+    assert result == "failed" and len(north.annotations) == 2
+    assert "north.jpg: the platform has kept 1 boxes of an earlier run" in reason
+
+
+def test_tags_that_the_platform_does_not_store_are_named(send, yard, monkeypatch):
+    north = yard.add_asset("north.jpg", size=SIZE)
+    none = {"total": 1, "updated": 0, "skipped": 1, "results": []}
+    change_answers(monkeypatch, "update_tags", lambda call, execute: none)
+    boxes = {"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]}
+    ((result, reason),) = send(boxes, tag="new").values()
+    assert result == "failed" and "has not stored the tags new" in reason
+    # Somebody else has added it in the meantime.
+    change_answers(
+        monkeypatch,
+        "update_tags",
+        lambda call, execute: north.tags.append("new") or none,
+    )
+    assert send(boxes, tag="new") == {"north.jpg": ("updated", "")}
+
+
+def test_a_platform_that_gives_boxes_other_ids(send, yard, monkeypatch):
+    for name in ("north.jpg", "south.jpg"):
+        yard.add_asset(name, size=SIZE)
+
+    def forget_ids(call, execute):
+        for row in call.content["annotations"]:
+            row["id"] = platform_server.new_id()
+        return execute()
+
+    change_answers(monkeypatch, "create", forget_ids)
+    boxes = dict.fromkeys(("north.jpg", "south.jpg"), [("valve", (1, 2, 3, 4), 0.9)])
+    assert "stored 2 boxes under other ids than it was sent" in str(send(boxes)["end"])
+    # The same boxes are not sent again.
+    assert set(send(boxes).values()) == {("unchanged", "")}
+    assert [len(asset.annotations) for asset in yard.assets] == [1, 1]
+
+
+def test_what_is_stored_is_reported_where_a_run_ends(send, server, yard):
+    names = [f"{number}.jpg" for number in range(3)]
+    for name in names:
+        yard.add_asset(name, size=SIZE)
+    boxes = [("valve", (n % 30 * 20, n // 30 * 20, 9, 9), 0.9) for n in range(600)]
+    south = [("gauge", (n % 600, n // 600, 9, 9), 0.9) for n in range(1600)]
+    server.fail("batch-create", 500, 99, after=2)
+    found = send({names[0]: boxes, names[1]: south, names[2]: boxes})
+    assert found[names[0]] == ("created", "") and names[2] not in found
+    result, reason = found[names[1]]
+    assert result == "failed" and "1000 of its 1600 new boxes are stored" in reason
+    assert "the platform failed (500" in str(found["end"])
+    server._failures.clear()
+    assert send({names[0]: boxes, names[1]: south, names[2]: boxes}) == {
+        names[0]: ("unchanged", ""),
+        names[1]: ("updated", ""),
+        names[2]: ("created", ""),
+    }
+
+
+def test_old_boxes_go_first_where_not_both_fit(send, server, yard, monkeypatch):
+    # As if the limit of 5,000 were 50.
+    monkeypatch.setattr(platform_server, "MAX_PER_ASSET", 50)
+    monkeypatch.setattr(platform_plan, "MAX_ANNOTATIONS", 50)
+    north = yard.add_asset("north.jpg", size=SIZE)
+    for top in (0, 100):
+        boxes = [("valve", (n * 10, top, 9, 9), 0.9) for n in range(30)]
+        send({"north.jpg": boxes})
+        assert north.boxes() == [("valve", n * 10, top, 9, 9) for n in range(30)]
 
 
 def test_an_image_with_more_boxes_than_a_request_holds(send, server, yard):
@@ -410,7 +563,7 @@ def test_an_interrupted_run_reports_and_continues(server, yard, upload, tmp_path
 
 
 def test_boxes_in_one_place_have_ids_of_their_own():
-    boxes = [("class", (1.1 + n / 100, 2, 3, 4)) for n in range(6)]
+    boxes = [("class", (1.1 + n / 200, 2, 3, 4)) for n in range(6)]
     change = platform_plan.plan_change("asset", boxes, [], "ours")
     assert len({row["id"] for row in change.rows}) == 4 and change.num_left_out == 2
     stored = [{**row, "source": "model", "data": {}} for row in change.rows]
@@ -434,7 +587,7 @@ def test_ids_survive_rounding_and_tell_boxes_apart():
         rounded = [round(number, decimals) for number in box[2]]
         stored["geometry"] = dict(zip("xywh", rounded, strict=True))
         assert platform_plan.is_ours(stored)
-    for change in ({"x": 12}, {"w": 28.5}, {"x": None}, {"h": float("nan")}):
+    for change in ({"x": 12}, {"w": 28.5}, {"x": None}, {"h": float("nan")}, {"y": 34}):
         geometry = {**stored["geometry"], **change}
         assert not platform_plan.is_ours({**stored, "geometry": geometry})
     assert not platform_plan.is_ours({**stored, "asset_id": "other"})

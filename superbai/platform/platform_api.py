@@ -62,12 +62,14 @@ class PlatformApi:
         response = self._request("GET", self._root + path, action, params=params)
         return self._parse(response, action)
 
-    def post(self, path, body, action, *, is_repeatable):
+    def post(self, path, make_body, action, *, is_repeatable):
         """Sends an object and returns the content of the answer, parsed.
 
         Args:
             path, action: see `get`.
-            body: a dict.
+            make_body: function that returns a dict. It is called before each try, as
+                a lot may change while a try is waited for; if it returns None, nothing
+                is sent, and None is returned.
             is_repeatable: whether sending it twice does no harm.
 
         Raises:
@@ -75,9 +77,13 @@ class PlatformApi:
             PlatformError, RefusedError: see `get`.
         """
         response = self._request(
-            "POST", self._root + path, action, is_repeatable=is_repeatable, json=body
+            "POST",
+            self._root + path,
+            action,
+            is_repeatable=is_repeatable,
+            make_body=make_body,
         )
-        return self._parse(response, action)
+        return None if response is None else self._parse(response, action)
 
     def pages(self, path, action, *, limit=PAGE_ROWS, **params):
         """Yields the items of all pages of a list; see `get`."""
@@ -117,11 +123,26 @@ class PlatformApi:
         return self._local.session
 
     def _request(
-        self, method, address, action, *, is_repeatable=True, is_signed=False, **options
+        self,
+        method,
+        address,
+        action,
+        *,
+        is_repeatable=True,
+        is_signed=False,
+        make_body=None,
+        **options,
     ):
-        """Returns a successful answer, of the second or a later try if necessary."""
+        """Returns a successful answer, of the second or a later try if necessary.
+
+        It is None if `make_body` returns None.
+        """
         for wait in (*RETRY_SECONDS, None):
             response = None
+            if make_body:
+                options["json"] = make_body()
+                if options["json"] is None:
+                    return None
             try:
                 response = self._session.request(
                     method,

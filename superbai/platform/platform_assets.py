@@ -8,6 +8,8 @@ from yolov3_tf2.names import normalise_path
 
 # The states in which somebody has decided which boxes are right.
 _DECIDED = ("in_review", "done", "skipped")
+# The others.
+OPEN_STATES = ("to_label", "in_progress")
 
 
 class Asset(NamedTuple):

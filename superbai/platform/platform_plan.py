@@ -1,27 +1,30 @@
 """What an upload changes at an image of Superb AI's new platform.
 
 The platform keeps the id that a sender gives a box. So the id of each uploaded box
-encodes its image, class and position, and a later run recognises its own boxes: they
-are still of a model, and lie where their id says. Boxes that people have drawn, moved
-or given a class, a property or a lock are never touched.
+encodes its image, class and position to 0.05 pixels, and a later run recognises its own
+boxes: they are still of a model, and lie where their id says. Boxes that people have
+drawn, moved or given a class, a property or a lock are never touched.
 """
 
 import hashlib
-import itertools
 import json
 import math
 import uuid
 from typing import NamedTuple
 
+from superbai.upload.box_id import is_same_place
 from yolov3_tf2.files.json_values import is_number
 
 # The first characters of the ids of all uploaded boxes.
-_ID_PREFIX = "05be7ba2"
-# Coordinates count as equal up to this difference in pixels: the platform may round.
-TOLERANCE_PX = 0.5
+_ID_PREFIX = "05be7ba3"
+# A coordinate counts in steps of 0.05 pixels. An id has the last bits of each, 12.8
+# pixels: those before follow from where the box is, and the hash confirms them.
+_STEPS_PER_PIXEL, _STEPS = 20, 1 << 8
+# More than the error of numbers stored in 32 bits, and less than a tenth of a step.
+_SLACK = 0.004
 # Of one image, with those of people.
 MAX_ANNOTATIONS = 5000
-# Boxes of one class in the same place, to a pixel, that have ids of their own.
+# Boxes of one class in the same place, to 0.05 pixels, that have ids of their own.
 MAX_EQUAL = 4
 
 
@@ -65,8 +68,27 @@ def plan_change(asset_id, boxes, stored, replace):
     old_ids = sorted(ours - rows.keys())
     # A box that somebody has corrected has its id too, and is not sent again.
     present = {each.get("id") for each in stored}
-    new_rows = [row for row_id, row in rows.items() if row_id not in present]
+    # Nor is one that lies in its very place under another id.
+    places = [
+        (each.get("class_id"), place)
+        for each in stored
+        if each.get("id") not in ours and (place := _place(each))
+    ]
+    new_rows = [
+        row
+        for row_id, row in rows.items()
+        if row_id not in present and not _is_there(row, places)
+    ]
     return Change(new_rows, old_ids, len(stored) - len(old_ids), num_left_out)
+
+
+def _is_there(row, places):
+    """Tells whether one of some (class id, xywh) is what a row may be stored as."""
+    xywh = [row["geometry"][name] for name in "xywh"]
+    return any(
+        class_id == row["class_id"] and is_same_place(place, xywh)
+        for class_id, place in places
+    )
 
 
 def is_ours(stored):
@@ -75,29 +97,41 @@ def is_ours(stored):
     Args:
         stored: the annotation as the platform has it, a dict.
     """
+    box_id, place = str(stored.get("id")).lower(), _place(stored)
+    if place is None or not box_id.startswith(_ID_PREFIX):
+        return False
+    try:
+        fine = uuid.UUID(box_id).int & (1 << 32) - 1
+    except ValueError:
+        return False
+    # What was sent: the numbers with the bits of the id that are nearest.
+    steps = []
+    for pixels, last in zip(place, fine.to_bytes(4), strict=True):
+        middle = round(pixels * _STEPS_PER_PIXEL)
+        steps.append(middle + (last - middle + _STEPS // 2) % _STEPS - _STEPS // 2)
+    names = stored.get("asset_id"), stored.get("class_id")
+    is_its_id = box_id in (_make_id(*names, steps, n) for n in range(MAX_EQUAL))
+    return is_its_id and is_same_place(
+        place, [number / _STEPS_PER_PIXEL for number in steps]
+    )
+
+
+def _place(stored):
+    """Returns the (x, y, width, height) of a box of a model that nobody has edited.
+
+    None if an annotation is something else.
+    """
     geometry = stored.get("geometry")
+    additions = ("locked", "data", "parent_id", "instance_id")
     if (
-        not str(stored.get("id")).startswith(_ID_PREFIX)
-        or stored.get("source") != "model"
+        stored.get("source") != "model"
         or stored.get("type") != "bbox"
         or not isinstance(geometry, dict)
+        or any(stored.get(name) for name in additions)
     ):
-        return False
-    additions = ("locked", "data", "parent_id", "instance_id")
-    xywh = [geometry.get(name) for name in "xywh"]
-    if any(stored.get(name) for name in additions) or not all(map(is_number, xywh)):
-        return False
-    # What was sent lies within the tolerance, so in one of the nearest cells.
-    cells = [
-        {_cell(number - TOLERANCE_PX), _cell(number), _cell(number + TOLERANCE_PX)}
-        for number in xywh
-    ]
-    names = stored.get("asset_id"), stored.get("class_id")
-    return any(
-        stored["id"] == _hashed_id(*names, each, number)
-        for each in itertools.product(*cells)
-        for number in range(MAX_EQUAL)
-    )
+        return None
+    xywh = tuple(geometry.get(name) for name in "xywh")
+    return xywh if all(map(is_number, xywh)) else None
 
 
 def box_id(asset_id, class_id, xywh, number=0):
@@ -105,23 +139,20 @@ def box_id(asset_id, class_id, xywh, number=0):
 
     Args:
         asset_id, class_id: of its image and its class.
-        xywh: (x, y, width, height) in pixels, which count as whole numbers.
+        xywh: (x, y, width, height) in pixels, which count to 0.05.
         number: which of up to `MAX_EQUAL` boxes with all these it is.
     """
-    return _hashed_id(asset_id, class_id, tuple(map(_cell, xywh)), number)
+    steps = [math.floor(pixels * _STEPS_PER_PIXEL + _SLACK) for pixels in xywh]
+    return _make_id(asset_id, class_id, steps, number)
 
 
-def _cell(number):
-    """Returns the whole pixel in which a coordinate lies."""
-    return math.floor(number)
-
-
-def _hashed_id(asset_id, class_id, cells, number):
+def _make_id(asset_id, class_id, steps, number):
     # All of it is hashed: an id must be unique among the images of a workspace.
     names = [str(asset_id).lower(), str(class_id).lower()]
-    text = json.dumps([*names, *cells, number])
+    text = json.dumps([*names, *steps, number])
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    prefixed = uuid.UUID(_ID_PREFIX + digest[:24])
+    fine = bytes(number % _STEPS for number in steps).hex()
+    prefixed = uuid.UUID(_ID_PREFIX + digest[:16] + fine)
     return str(uuid.UUID(bytes=prefixed.bytes, version=5))
 
 

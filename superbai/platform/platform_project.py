@@ -4,6 +4,7 @@ import uuid
 from contextlib import suppress
 
 from superbai.platform import platform_assets, platform_labels
+from superbai.platform.platform_api import PAGE_ROWS
 from superbai.platform.platform_errors import PlatformError, UnansweredError
 from superbai.upload.project_classes import ProjectClasses
 from yolov3_tf2.errors import InputError, list_first
@@ -26,6 +27,8 @@ class PlatformProject:
 
     Attributes:
         classes: the `ProjectClasses`; the ids in it are those of the platform.
+        decided_ids: set of the ids of the images of which somebody has decided which
+            boxes are right, as far as they are read.
     """
 
     def __init__(self, api, name):
@@ -40,6 +43,7 @@ class PlatformProject:
                 project.
         """
         self._api = api
+        self.decided_ids, self._decisions = set(), set()
         project = find_project(api, name)
         self._path, self._name = f"/projects/{project['id']}", project["name"]
         where = f"project '{self._name}': its classes"
@@ -55,10 +59,34 @@ class PlatformProject:
     def read_assets(self):
         """Returns all images of the project, a list of `platform_assets.Asset`."""
         action = f"project '{self._name}': cannot list its images"
-        return [
-            platform_assets.read_asset(state, f"project '{self._name}'")
-            for state in self._api.pages(f"{self._path}/assets", action)
-        ]
+        states = list(self._api.pages(f"{self._path}/assets", action))
+        return [self._read_state(state)[0] for state in states]
+
+    def read_decisions(self):
+        """Updates `decided_ids`; an image stays in it even if it is reopened.
+
+        The platform lists what was changed last first. So this ends at as many known
+        decisions as a page has, which is one request as a rule.
+        """
+        action = f"project '{self._name}': cannot read which images are decided"
+        num_known = 0
+        for state in self._api.pages(
+            f"{self._path}/assets", action, status_not=platform_assets.OPEN_STATES
+        ):
+            _, is_known = self._read_state(state)
+            num_known = num_known + 1 if is_known else 0
+            if num_known >= PAGE_ROWS:
+                return
+
+    def _read_state(self, state):
+        """Returns the `Asset` of a state, and whether its decision was known."""
+        asset = platform_assets.read_asset(state, f"project '{self._name}'")
+        decision = (asset.id, str(state.get("updated_at")))
+        is_known = decision in self._decisions
+        if asset.is_decided:
+            self.decided_ids.add(asset.id)
+            self._decisions.add(decision)
+        return asset, is_known
 
     def read_annotations(self, asset_ids):
         """Returns the annotations of images, a list of dicts.
@@ -74,53 +102,73 @@ class PlatformProject:
             self._api.pages(path, action, limit=_PAGE_ROWS, asset_ids=asset_ids)
         )
 
-    def create(self, rows):
+    def create(self, select_rows):
         """Adds annotations of a model, all or none.
 
         Args:
-            rows: list of at most `MAX_ROWS` dicts, with ids of their own.
+            select_rows: function that returns at most `MAX_ROWS` dicts, with ids of
+                their own. It is called before each try.
+
+        Returns:
+            The rows that are stored.
 
         Raises:
             PlatformError: a row is refused, and so all are; or the platform failed.
         """
-        action = f"project '{self._name}': cannot store {len(rows)} boxes"
-        # Never with replace, which would delete what people have drawn.
-        body = {"annotations": rows, "source": "model", "replace": False}
+        action = f"project '{self._name}': cannot store boxes"
+        rows = []
+
+        def make_body():
+            rows[:] = select_rows()
+            # Never with replace, which would delete what people have drawn.
+            body = {"annotations": rows, "source": "model", "replace": False}
+            return body if rows else None
+
+        path = f"{self._path}/annotations/batch-create"
         for left in reversed(range(_TRIES)):
             try:
-                answer = self._api.post(
-                    f"{self._path}/annotations/batch-create",
-                    body,
-                    action,
-                    is_repeatable=False,
-                )
+                answer = self._api.post(path, make_body, action, is_repeatable=False)
             except UnansweredError:
                 # All of them are stored, or none. Sent twice, they might be refused.
                 if self._are_stored(rows):
-                    return
+                    return rows
                 if not left:
                     raise
                 continue
+            if answer is None:
+                return []
             created = as_dict(answer, action).get("created")
             if created != len(rows):
                 raise PlatformError(
-                    f"{action}: the platform says that it stored {created}."
+                    f"{action}: the platform says that it stored {created} of "
+                    f"{len(rows)}."
                 )
-            return
+            return rows
+        raise AssertionError("the last try returns or raises")
 
-    def delete(self, annotation_ids):
-        """Deletes annotations; ids that are gone already make no difference.
+    def delete(self, select_ids):
+        """Deletes annotations.
 
         Args:
-            annotation_ids: list of at most `MAX_DELETED` ids.
+            select_ids: function that returns at most `MAX_DELETED` ids. It is called
+                before each try.
+
+        Returns:
+            The ids of which the platform does not say that all are deleted: it has
+            skipped those that were gone already, or did not do it.
         """
-        count = len(annotation_ids)
-        self._api.post(
-            f"{self._path}/annotations/batch-delete",
-            {"ids": annotation_ids},
-            f"project '{self._name}': cannot remove {count} boxes of an earlier run",
-            is_repeatable=True,
-        )
+        ids = []
+
+        def make_body():
+            ids[:] = select_ids()
+            return {"ids": ids} if ids else None
+
+        action = f"project '{self._name}': cannot remove boxes of an earlier run"
+        path = f"{self._path}/annotations/batch-delete"
+        answer = self._api.post(path, make_body, action, is_repeatable=True)
+        if answer is None or as_dict(answer, action).get("deleted") == len(ids):
+            return []
+        return ids
 
     def add_tags(self, asset_ids, tags):
         """Adds tags to images.
@@ -128,13 +176,25 @@ class PlatformProject:
         Args:
             asset_ids: list of at most `MAX_ROWS` ids.
             tags: list of texts.
+
+        Returns:
+            The ids of the images that do not have all of these tags now.
         """
-        self._api.post(
-            f"{self._path}/assets/batch-update-tags",
-            {"asset_ids": asset_ids, "tags_add": tags},
-            f"project '{self._name}': cannot add the tags {', '.join(tags)}",
-            is_repeatable=True,
+        action = f"project '{self._name}': cannot add the tags {', '.join(tags)}"
+        body = {"asset_ids": asset_ids, "tags_add": tags}
+        path = f"{self._path}/assets/batch-update-tags"
+        answer = as_dict(
+            self._api.post(path, lambda: body, action, is_repeatable=True), action
         )
+        if answer.get("updated") == len(asset_ids):
+            return []
+        # It skips images that have the tags already.
+        return [each for each in asset_ids if not set(tags) <= self._read_tags(each)]
+
+    def _read_tags(self, asset_id):
+        action = f"project '{self._name}': cannot read the tags of an image"
+        state = self._api.get(f"{self._path}/assets/{asset_id}", action)
+        return set(as_dict(state, action).get("tags") or ())
 
     def _are_stored(self, rows):
         ids = list({row["asset_id"] for row in rows})

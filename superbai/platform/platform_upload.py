@@ -4,33 +4,12 @@ Requests are for many images at a time, so that `uploader.Uploader`, which bring
 label after the other in line, does not fit.
 """
 
-from typing import NamedTuple
-
-from superbai.platform import platform_assets, platform_plan, platform_project
+from superbai.platform import platform_plan, platform_project
 from superbai.platform.platform_errors import PlatformError
+from superbai.platform.platform_write import Image, Writer
 from superbai.upload.failures import RefusedError
-from superbai.upload.upload_run import MAX_FAILURES_IN_A_ROW
 from superbai.upload.uploader import REVIEWED, Outcome
 from yolov3_tf2.errors import InputError
-
-# What the platform answers where something is wrong with one of the rows.
-_ABOUT_ROWS = (400, 404, 409, 413, 422)
-
-
-class _Image(NamedTuple):
-    """An image whose boxes change.
-
-    Attributes:
-        number: its place among the items.
-        item: the `upload_plan.Item`.
-        asset: the `platform_assets.Asset`.
-        change: the `platform_plan.Change`.
-    """
-
-    number: int
-    item: object
-    asset: platform_assets.Asset
-    change: platform_plan.Change
 
 
 def check_parameters(values):
@@ -81,7 +60,7 @@ class Sender:
         self._replace, self._dry_run = replace, dry_run
         self.outcomes = [None] * len(items)
         self.num_kept = self.num_left_out = 0
-        self._failures_in_a_row = 0
+        self._writer = Writer(project)
 
     def send_all(self, assets, events, bar):
         """Sends the boxes of all items, some images at a time.
@@ -144,37 +123,71 @@ class Sender:
         stored = self._read([asset for _, _, asset in part])
         images = []
         for number, item, asset in part:
-            change = platform_plan.plan_change(
-                asset.id,
-                [
-                    (self._project.classes.box_ids[class_name], xywh)
-                    for class_name, xywh in item.boxes.values()
-                ],
-                stored[asset.id],
-                self._replace,
-            )
+            boxes = [
+                (self._project.classes.box_ids[class_name], xywh)
+                for class_name, xywh in item.boxes.values()
+            ]
+            there = stored[asset.id]
+            change = platform_plan.plan_change(asset.id, boxes, there, self._replace)
             self.num_left_out += change.num_left_out
-            self.num_kept += sum(not platform_plan.is_ours(s) for s in stored[asset.id])
-            if len(change.rows) + change.num_kept > platform_plan.MAX_ANNOTATIONS:
+            self.num_kept += sum(not platform_plan.is_ours(each) for each in there)
+            total = len(change.rows) + change.num_kept
+            if total > platform_plan.MAX_ANNOTATIONS:
                 self._fail(
                     number,
                     f"{item.key}: expected at most {platform_plan.MAX_ANNOTATIONS} "
-                    f"boxes, got {len(change.rows) + change.num_kept} with those that "
-                    "it has; set --score_threshold.",
+                    f"boxes, got {total} with those that it has; set "
+                    "--score_threshold.",
                 )
                 continue
-            images.append(_Image(number, item, asset, change))
-        # Whoever submitted or skipped an image has decided which boxes are right.
-        open_images = [image for image in images if not image.asset.is_decided]
-        if not self._dry_run:
-            # First the new boxes: if the run is cut off here, no image has lost any.
-            self._create(open_images)
-            self._delete([i for i in open_images if self.outcomes[i.number] is None])
-            self._tag([i for i in images if self.outcomes[i.number] is None])
+            tags = tuple(sorted(item.tags - set(asset.tags)))
+            images.append(Image(number, item.key, asset, change, tags, len(there)))
+        if self._dry_run:
+            for image in images:
+                is_decided = image.asset.id in self._project.decided_ids
+                self.outcomes[image.number] = _describe(image, is_decided)
+            return
+        try:
+            self._writer.write(images)
+        except BaseException:
+            self._note_outcomes(images, is_over=False)
+            raise
+        self._note_outcomes(images, is_over=True)
+
+    def _note_outcomes(self, images, *, is_over):
+        """Notes what is done of each image.
+
+        Args:
+            images: list of `Image`.
+            is_over: whether all was tried; else what is unfinished is left to the next
+                run.
+        """
+        writer = self._writer
         for image in images:
-            if self.outcomes[image.number] is None:
-                had_any = bool(stored[image.asset.id])
-                self.outcomes[image.number] = _describe(image, had_any)
+            number, change = image.number, image.change
+            num_created, num_new = writer.num_created[number], len(change.rows)
+            is_cleared = not change.old_ids or number in writer.cleared
+            has_boxes = num_created == num_new and is_cleared
+            has_tags = not image.new_tags or number in writer.tagged
+            is_touched = num_created or (change.old_ids and number in writer.cleared)
+            state = f"{num_created} of its {num_new} new boxes are stored" + (
+                "" if is_cleared else ", and its old ones are not all removed"
+            )
+            if number in writer.failures:
+                self._fail(number, writer.failures[number])
+            elif has_boxes and has_tags:
+                self.outcomes[number] = _describe(image, is_decided=False)
+            elif is_touched and not is_over:
+                tags = "" if has_tags else ", without its new tags"
+                self._fail(number, f"{image.key}: the run has ended: {state}{tags}.")
+            elif is_touched:
+                self._fail(
+                    number,
+                    f"{image.key}: somebody submitted, approved or skipped it while "
+                    f"it was written: {state}; look at it on the platform.",
+                )
+            elif is_over:
+                self.outcomes[number] = _describe(image, is_decided=True)
 
     def _read(self, assets):
         """Returns the annotations of each image, a dict from its id."""
@@ -183,81 +196,6 @@ class Sender:
             if annotation.get("asset_id") in stored:
                 stored[annotation["asset_id"]].append(annotation)
         return stored
-
-    def _create(self, images):
-        """Creates the new boxes of images, in requests of as many rows as fit."""
-        pieces = [
-            (image, image.change.rows[first : first + platform_project.MAX_ROWS])
-            for image in images
-            for first in range(0, len(image.change.rows), platform_project.MAX_ROWS)
-        ]
-        batch, num_rows = [], 0
-        for image, rows in pieces:
-            if num_rows + len(rows) > platform_project.MAX_ROWS:
-                self._create_batch(batch)
-                batch, num_rows = [], 0
-            batch.append((image, rows))
-            num_rows += len(rows)
-        self._create_batch(batch)
-
-    def _create_batch(self, batch):
-        """Creates the boxes of one request; of each half if one of them is refused.
-
-        So a row that the platform does not accept fails its own image only.
-        """
-        if not batch:
-            return
-        try:
-            self._project.create([row for _, rows in batch for row in rows])
-        except PlatformError as error:
-            if error.status not in _ABOUT_ROWS:
-                raise
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                self._create_batch(batch[:middle])
-                self._create_batch(batch[middle:])
-                return
-            self._fail(batch[0][0].number, f"{batch[0][0].item.key}: {error}")
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                raise RefusedError(
-                    f"{MAX_FAILURES_IN_A_ROW} images failed in a row, the last with: "
-                    f"{error}"
-                ) from error
-        else:
-            self._failures_in_a_row = 0
-
-    def _delete(self, images):
-        """Deletes the boxes of earlier uploads, those that are still as they were."""
-        old_ids = {old_id for image in images for old_id in image.change.old_ids}
-        if not old_ids:
-            return
-        # A second look: somebody may have edited one since the first.
-        stored = self._read([image.asset for image in images if image.change.old_ids])
-        ids = sorted(
-            each["id"]
-            for annotations in stored.values()
-            for each in annotations
-            if each.get("id") in old_ids and platform_plan.is_ours(each)
-        )
-        for first in range(0, len(ids), platform_project.MAX_DELETED):
-            self._project.delete(ids[first : first + platform_project.MAX_DELETED])
-
-    def _tag(self, images):
-        """Adds the tags that images do not have yet."""
-        by_tags = {}
-        for image in images:
-            tags = _new_tags(image)
-            if tags:
-                by_tags.setdefault(tags, []).append(image)
-        for tags, tagged in sorted(by_tags.items()):
-            try:
-                self._project.add_tags([image.asset.id for image in tagged], list(tags))
-            except PlatformError as error:
-                if error.status not in _ABOUT_ROWS:
-                    raise
-                for image in tagged:
-                    self._fail(image.number, f"{image.item.key}: {error}")
 
     def _fail(self, number, reason):
         self.outcomes[number] = Outcome("failed", reason)
@@ -273,17 +211,18 @@ def _check_size(item, asset):
         )
 
 
-def _new_tags(image):
-    return tuple(sorted(image.item.tags - set(image.asset.tags)))
+def _describe(image, is_decided):
+    """Returns the `Outcome` of an image that is done.
 
-
-def _describe(image, had_any):
-    """Returns the `Outcome` of an image that is done."""
+    Args:
+        image: an `Image`.
+        is_decided: whether its boxes stayed as people have submitted or skipped it.
+    """
     changes_boxes = bool(image.change.rows or image.change.old_ids)
-    is_protected = changes_boxes and image.asset.is_decided
-    if changes_boxes and not is_protected and not had_any:
+    is_protected = changes_boxes and is_decided
+    if changes_boxes and not is_protected and not image.num_stored:
         return Outcome("created")
-    is_changed = (changes_boxes and not is_protected) or _new_tags(image)
+    is_changed = (changes_boxes and not is_protected) or image.new_tags
     return Outcome(
         "updated" if is_changed else "unchanged", REVIEWED if is_protected else ""
     )

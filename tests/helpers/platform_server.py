@@ -60,6 +60,12 @@ class Asset:
     status: str = "to_label"
     id: str = field(default_factory=new_id)
     annotations: dict = field(default_factory=dict)
+    updated_at: str = field(default_factory=now)
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name in ("status", "tags"):
+            self.updated_at = now()
 
     def draw(self, class_name, xywh=None, *, geometry=None, source="manual", **others):
         """Adds an annotation, a box unless a geometry is given; returns it."""
@@ -369,7 +375,10 @@ class _Call:
                 shown = [c for c in project.classes if not c["archived"]]
                 return 200, {"classes": shown, "image_classifications": []}
             case "GET", ["assets"]:
-                return 200, self.page([self.state(a) for a in project.assets], ("q",))
+                return 200, self.list_states()
+            case "GET", ["assets", asset_id]:
+                found = self.find(project.assets, asset_id, "ASSET_NOT_FOUND")
+                return 200, self.state(found)
             case "GET", ["annotations"]:
                 return 200, self.list_annotations()
             case "GET", ["versions"]:
@@ -438,9 +447,16 @@ class _Call:
             "status": asset.status,
             "assigned_to": None,
             "rework_count": 0,
-            "updated_at": now(),
+            "updated_at": asset.updated_at,
             "tags": list(asset.tags),
         }
+
+    def list_states(self):
+        """Returns a page of the images, those that were changed last first."""
+        refused = self.query.get("status_not", ())
+        shown = [a for a in self.project.assets if a.status not in refused]
+        shown.sort(key=lambda asset: asset.updated_at, reverse=True)
+        return self.page([self.state(a) for a in shown], ("q", "status_not"))
 
     def list_annotations(self):
         wanted = self.query.get("asset_ids")
@@ -542,12 +558,16 @@ class _Call:
             raise Refused(413, "PAYLOAD_TOO_LARGE", "Use bulk-update-tags.")
         if not self.server.free_tags:
             raise Refused(400, "BAD_REQUEST", "This tag is not in the palette.")
-        for asset in self.project.assets:
-            if asset.id in body["asset_ids"]:
-                asset.tags += [t for t in body["tags_add"] if t not in asset.tags]
-        total = len(body["asset_ids"])
-        results = [{"id": i, "status": "updated"} for i in body["asset_ids"]]
-        return {"total": total, "updated": total, "skipped": 0, "results": results}
+        results = []
+        for asset_id in body["asset_ids"]:
+            found = [a for a in self.project.assets if a.id == asset_id]
+            new = [t for a in found for t in body["tags_add"] if t not in a.tags]
+            for asset in found:
+                asset.tags += new
+            results.append({"id": asset_id, "status": "updated" if new else "skipped"})
+        total, updated = len(results), sum(r["status"] == "updated" for r in results)
+        counts = {"total": total, "updated": updated, "skipped": total - updated}
+        return {**counts, "results": results}
 
     def bulk_delete(self):
         body = self.check_body({"asset_ids", "filter", "source", "class_ids"})
