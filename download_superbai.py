@@ -18,7 +18,7 @@ from superbai.platform.platform_project import find_project
 from valohai_step import runtime
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
-from yolov3_tf2.errors import InputError
+from yolov3_tf2.errors import InputError, list_first
 
 PARAMETERS = {
     "project": {
@@ -94,6 +94,9 @@ def log_summary(reader):
     logging.info("downloaded: %s", counts)
     for reason, number in reader.left_out.items():
         logging.info("left out: %d %s", number, reason)
+    if reader.unreadable:
+        names = list_first(reader.unreadable, ", ", 3)
+        logging.warning("no images, so left out: %s", names)
     if reader.num_partly:
         logging.warning(
             "%d images have shapes of a model, which are left out, beside others: are "
@@ -115,6 +118,7 @@ def log_summary(reader):
                 platform_version.EMPTY,
                 platform_version.PURGED,
                 platform_version.ONLY_MODELS,
+                platform_version.UNREADABLE,
             )
         ),
         left_out_model_shapes=reader.left_out[platform_version.OF_MODELS],

@@ -383,9 +383,9 @@ def test_a_small_correction_of_a_small_box_stays(send, yard):
     north = yard.add_asset("north.jpg", size=SIZE)
     send({"north.jpg": [("valve", (10.3, 10.3, 8.2, 8.2), 0.9)]})
     (old,) = north.annotations.values()
-    old["geometry"].update(x=11.7, w=6.8)
+    old["geometry"].update(x=11.4, w=7.6)
     send({"north.jpg": [("valve", (10, 20, 8, 8), 0.9)]})
-    assert north.boxes() == [("valve", 10, 20, 8, 8), ("valve", 11.7, 10.3, 6.8, 8.2)]
+    assert north.boxes() == [("valve", 10, 20, 8, 8), ("valve", 11.4, 10.3, 7.6, 8.2)]
 
 
 def change_answers(monkeypatch, name, change):

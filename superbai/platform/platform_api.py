@@ -3,6 +3,7 @@
 Written from the vendor's own Python client, superb-ai 0.4.0, which needs Python 3.12.
 """
 
+import json
 import random
 import threading
 import time
@@ -201,7 +202,13 @@ class PlatformApi:
 
     def _parse(self, response, action):
         try:
-            return response.json()
+            content = response.json()
+            if b"\\ud" in response.content.lower():
+                # Half of a character, as of a name that was cut, fits into no file.
+                text = json.dumps(content, ensure_ascii=False)
+                pairs = text.encode("utf-16", "surrogatepass")
+                content = json.loads(pairs.decode("utf-16", "replace"))
+            return content
         except ValueError:
             raise PlatformError(
                 f"{action}: expected JSON, got something else; is SUPERB_AI_BASE_URL "

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.files.json_values import as_dict, as_dicts, as_list
+from yolov3_tf2.files.json_values import as_dict, as_dicts, as_list, as_number
 from yolov3_tf2.names import normalise_path
 
 _VERSION = "0.6.5"
@@ -137,9 +137,8 @@ def _box(geometry, where):
             f"{where}: expected a box with x, y, w and h, got none for "
             f"{', '.join(missing)}."
         )
-    return dict(
-        zip(("x", "y", "width", "height"), map(geometry.get, "xywh"), strict=True)
-    )
+    numbers = [as_number(geometry[name], f"{where}: {name}") for name in "xywh"]
+    return dict(zip(("x", "y", "width", "height"), numbers, strict=True))
 
 
 def _polygon(geometry, where):
@@ -160,7 +159,7 @@ def _point(point, where):
     point = as_list(point, where)
     if len(point) != 2:
         raise InputError(f"{where}: expected points of x and y, got {point!r:.80}.")
-    return {"x": point[0], "y": point[1]}
+    return {"x": as_number(point[0], where), "y": as_number(point[1], where)}
 
 
 def _others(geometry, where):

@@ -13,6 +13,7 @@ from superbai.platform import platform_labels
 from superbai.platform.platform_errors import PlatformError
 from superbai.platform.platform_project import is_id
 from yolov3_tf2.errors import InputError, list_first
+from yolov3_tf2.files.image_kinds import START_BYTES, image_kind
 from yolov3_tf2.files.images import open_image, read_orientation
 from yolov3_tf2.files.json_values import as_dict, as_dicts, expect
 from yolov3_tf2.names import normalise_name
@@ -23,6 +24,7 @@ EMPTY = "images without a shape that counts"
 PURGED = "images whose files are deleted on the platform"
 OF_MODELS = "shapes that a model has drawn"
 ONLY_MODELS = "images that only a model has labelled"
+UNREADABLE = "images whose file is empty or none of an image"
 
 
 def find_version(api, project, name):
@@ -53,6 +55,12 @@ def find_version(api, project, name):
     else:
         ready = [version for version in versions if version.get("status") == "ready"]
         found = sorted(ready, key=lambda v: str(v.get("created_at")))[-1:]
+    if name and len(found) > 1:
+        ids = ", ".join(str(version.get("id")) for version in found)
+        raise InputError(
+            f"{where}: it has {len(found)} versions '{name}'; give the id of one "
+            f"instead: {ids}."
+        )
     if not found:
         what = f"version '{name}'" if name else "version that is ready"
         raise InputError(
@@ -77,6 +85,7 @@ class VersionReader:
         counts: Counter of `images`, `boxes` and other types of shapes.
         num_rotated: number of images whose file has an EXIF rotation.
         num_partly: number of images with shapes of models, left out, and other shapes.
+        unreadable: list of the names of the images that are left out as `UNREADABLE`.
     """
 
     def __init__(self, api, project, version, *, with_models, with_empty):
@@ -102,6 +111,7 @@ class VersionReader:
         )
         self.left_out, self.counts = Counter(), Counter()
         self.num_rotated = self.num_partly = 0
+        self.unreadable = []
         listed = list(api.pages(self._path, f"{self._name}: cannot list its images"))
         expected = version.get("frozen_asset_count")
         if expected is not None and len(listed) != expected:
@@ -202,6 +212,7 @@ class VersionReader:
                 raise InputError(f"{where}: the platform has no address of its file.")
             try:
                 encoded = self._api.fetch(address, f"{where}: cannot fetch its file")
+                _check_page(encoded, where)
                 return detail, shapes, encoded
             except PlatformError as error:
                 # Addresses are valid for an hour, which a slow connection may need.
@@ -226,6 +237,10 @@ class VersionReader:
             self.num_partly += bool(shapes.used)
         if encoded is None:
             self.left_out[ONLY_MODELS if shapes.num_of_models else EMPTY] += 1
+        elif not image_kind(encoded[:START_BYTES]):
+            self.left_out[UNREADABLE] += 1
+            self.unreadable.append(self._keys[asset["asset_id"]])
+            encoded = None
         return asset, shapes.used, encoded
 
     def _count(self, shapes, encoded, where):
@@ -234,6 +249,16 @@ class VersionReader:
             is_box = shape.get("type") == "bbox"
             self.counts["boxes" if is_box else f"{shape.get('type')} shapes"] += 1
         self.num_rotated += _is_rotated(encoded, where)
+
+
+def _check_page(encoded, where):
+    """Raises an `InputError` if what was fetched as a file is a web page."""
+    start = encoded[:200].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise InputError(
+            f"{where}: expected its file, got a web page; is it the login page of a "
+            "network or a proxy?"
+        )
 
 
 def _is_rotated(encoded, where):
@@ -246,4 +271,8 @@ def _is_rotated(encoded, where):
 
 
 def _write_json(archive, name, content):
-    archive.writestr(name, json.dumps(content, ensure_ascii=False).encode("utf-8"))
+    try:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise InputError(f"{name}: expected finite numbers, got others.") from None
+    archive.writestr(name, text.encode("utf-8"))

@@ -1,5 +1,7 @@
 """Which version of the new platform is read, and what is refused."""
 
+import zipfile
+
 import pytest
 import requests
 from platform_server import PlatformServer
@@ -11,13 +13,15 @@ from superbai.platform.platform_project import find_project
 from superbai.platform.platform_version import VersionReader, find_version
 from yolov3_tf2.errors import InputError
 
+JPEG = b"\xff\xd8\xff\xe0" + bytes(60)
+
 
 @pytest.fixture
 def server():
     with PlatformServer() as server:
         project = server.add_project("Yard", ["valve"])
         for name in ("north.jpg", "south.jpg"):
-            project.add_asset(name, b"x", (640, 480)).draw("valve", (1, 2, 3, 4))
+            project.add_asset(name, JPEG, (640, 480)).draw("valve", (1, 2, 3, 4))
         server.add_project("Film", kind="video")
         yield server
 
@@ -53,6 +57,15 @@ def fail(*arguments, **options):
 def lose_files(server):
     server.projects[0].freeze("v1")
     server.projects[0].assets.clear()
+
+
+def replace_files(encoded):
+    def prepare(server):
+        server.projects[0].freeze("v1")
+        for asset in server.projects[0].assets:
+            asset.encoded = encoded
+
+    return prepare
 
 
 @pytest.mark.parametrize(
@@ -95,6 +108,17 @@ def lose_files(server):
             ["Yard"],
             freeze("v1", purged=["north.jpg", "south.jpg"]),
             "no image is left (2 images whose files are deleted on the platform).",
+        ),
+        (
+            ["Yard", "v1"],
+            lambda server: [server.projects[0].freeze("v1") for _ in range(2)],
+            "project 'Yard': it has 2 versions 'v1'; give the id of one instead: ",
+        ),
+        (["Yard"], replace_files(b" <!DOCTYPE html><p>"), "its file, got a web page; "),
+        (
+            ["Yard"],
+            replace_files(b""),
+            "no image is left (2 images whose file is empty",
         ),
         (["Yard"], lose_files, "cannot fetch its file: the storage answers 404."),
         (
@@ -162,6 +186,37 @@ def test_the_newest_that_is_ready_is_taken(server, tmp_path):
     yard.freeze("v0", created_at="2026-01-01T00:00:00Z")
     yard.freeze("v2", created_at="2026-01-03T00:00:00Z", status="pending")
     assert write(server, tmp_path)["id"] == first.facts["id"]
+
+
+@pytest.mark.parametrize("value", [None, "1", float("nan"), float("inf"), True])
+@pytest.mark.parametrize("kind", ["bbox", "polygon"])
+def test_places_that_are_no_numbers(server, tmp_path, kind, value):
+    geometry = {"type": "bbox", "x": value, "y": 2, "w": 3, "h": 4}
+    if kind == "polygon":
+        ring = [[1, 2], [3, 4], [5, value]]
+        geometry = {"type": "polygon", "polygons": [{"exterior": ring}]}
+    server.projects[0].assets[0].draw("valve", geometry=geometry)
+    server.projects[0].freeze("v1")
+    with pytest.raises(InputError, match="expected a finite number, got"):
+        write(server, tmp_path)
+
+
+def test_one_file_that_is_no_image(server, tmp_path):
+    server.projects[0].freeze("v1")
+    server.projects[0].asset("north.jpg").encoded = b"x"
+    write(server, tmp_path)
+    assert zipfile.ZipFile(tmp_path / "images.zip").namelist() == ["Yard/south.jpg"]
+
+
+def test_half_characters_in_names(server, tmp_path):
+    (yard, _) = server.projects
+    yard.classes[0]["name"] = "val\ud800ve \U0001f600"
+    yard.assets[0].filename, yard.assets[0].tags = "nor\udfffth.jpg", ["\ud83d"]
+    yard.freeze("v\ud800")
+    write(server, tmp_path)
+    assert "Yard/nor\ufffdth.jpg" in zipfile.ZipFile(tmp_path / "images.zip").namelist()
+    text = zipfile.ZipFile(tmp_path / "labels.zip").read("project.json").decode()
+    assert "val\ufffdve \U0001f600" in text
 
 
 def test_ids_tell_projects_of_one_name_apart(server, tmp_path):
