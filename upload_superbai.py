@@ -256,7 +256,7 @@ def send_to_platform(values, annotated_images, bad_names, review_names, skip_cou
         project, items, replace=values["replace"], dry_run=values["dry_run"]
     )
     signals = SimpleQueue()
-    api.should_stop = lambda: not signals.empty()
+    api.should_stop = sender.stopped.is_set
     with runtime.signals_held(signals):
         with progress_bar(total=len(items), unit=" images") as bar:
             ended_by = sender.send_all(assets, signals, bar)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from queue import SimpleQueue
+from threading import Event
 
 import platform_server
 import pytest
@@ -376,7 +377,22 @@ def test_decisions_are_read_in_one_request(send, server, yard):
     yard.add_asset("north.jpg", size=SIZE)
     server.counts.clear()
     send({"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]})
-    assert server.counts["GET assets"] == 4 + 1
+    # All images, the first hundred again, and those that are decided.
+    assert server.counts["GET assets"] == 4 + 1 + 1
+
+
+def test_images_that_are_changed_while_they_are_listed(send, server, yard):
+    for number in range(120):
+        yard.add_asset(f"{number}.jpg", size=SIZE)
+
+    def change(method, path, body):
+        # Comes to the front, so that the last of the first page is listed twice.
+        if server.counts["GET assets"] == 2 and path.endswith("assets"):
+            yard.assets[0].tags = ["new"]
+
+    server.on_request = change
+    boxes = {f"{n}.jpg": [("valve", (1, 2, 3, 4), 0.9)] for n in range(120)}
+    assert set(send(boxes).values()) == {("created", "")}
 
 
 def test_a_small_correction_of_a_small_box_stays(send, yard):
@@ -560,6 +576,27 @@ def test_an_interrupted_run_reports_and_continues(server, yard, upload, tmp_path
     assert (facts["created"], facts["not_done"]) == (200, 100)
     _, _, facts = upload(path)
     assert (facts["unchanged"], facts["created"]) == (200, 100)
+
+
+def test_a_second_signal_ends_a_request_that_hangs(server, yard):
+    yard.add_asset("north.jpg", size=SIZE)
+    boxes = {("valve", (1, 2, 3, 4)): None}
+    api = PlatformApi(Credentials(server.url, server.tenant, server.key))
+    project, signals, hangs = PlatformProject(api, "Yard"), SimpleQueue(), Event()
+    item = upload_plan.Item("", "north.jpg", SIZE, dict(enumerate(boxes)), set())
+    sender = Sender(project, [item], replace="ours", dry_run=False)
+    assets = AssetIndex(project.read_assets())
+
+    def hang(method, path, body):
+        signals.put(None)
+        signals.put(None)
+        hangs.wait(20)
+
+    server.on_request = hang
+    started = time.monotonic()
+    assert isinstance(sender.send_all(assets, signals, Bar()), KeyboardInterrupt)
+    assert time.monotonic() - started < 5 and sender.outcomes == [None]
+    hangs.set()
 
 
 def test_boxes_in_one_place_have_ids_of_their_own():

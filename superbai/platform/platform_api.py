@@ -9,6 +9,7 @@ import threading
 import time
 
 import requests
+from absl import logging
 
 from superbai.platform.platform_errors import (
     PlatformError,
@@ -17,14 +18,18 @@ from superbai.platform.platform_errors import (
     describe_no_answer,
     is_temporary,
     is_unsent,
-    retry_after,
 )
+from superbai.upload.failures import retry_after
 from superbai.upload.redaction import Redactor
 
 # Seconds before each retry of a temporary failure that does not say when to return.
 RETRY_SECONDS = (0.5, 1, 2, 4, 8, 16)
+# Retries of a request that no connection can be made for: more of them rarely help.
+FEW_RETRIES = 3
 # The longest wait that the platform may ask for.
 MAX_WAIT_SECONDS = 300
+# Shorter waits are not logged.
+LOGGED_SECONDS = 1.5
 # Seconds to connect, and to wait for the next bytes.
 TIMEOUT = (10, 60)
 # Rows of a page; the platform gives at most 100 of most lists.
@@ -138,7 +143,7 @@ class PlatformApi:
 
         It is None if `make_body` returns None.
         """
-        for wait in (*RETRY_SECONDS, None):
+        for number, wait in enumerate((*RETRY_SECONDS, None)):
             response = None
             if make_body:
                 options["json"] = make_body()
@@ -157,9 +162,12 @@ class PlatformApi:
                 )
                 _check_length(response)
             except requests.RequestException as error:
-                failure = describe_no_answer(error, action)
+                failure = describe_no_answer(
+                    error, action, address, is_signed=is_signed
+                )
                 may_be_done = not is_unsent(error)
                 can_retry = not isinstance(error, requests.exceptions.SSLError)
+                can_retry = can_retry and (may_be_done or number < FEW_RETRIES)
             else:
                 if response.ok and not response.is_redirect:
                     return response
@@ -190,12 +198,17 @@ class PlatformApi:
             # A random wait, so that the threads do not all retry at the same time.
             seconds = wait * random.uniform(1, 1.5)
         if seconds > MAX_WAIT_SECONDS:
+            asked = f"{seconds:.0f} s" if seconds < 86400 else "more than a day"
             raise type(failure)(
-                f"{str(failure).rstrip('.')}; it asks to wait {seconds:.0f} s, so run "
-                "again then.",
+                f"{str(failure).rstrip('.')}; it asks to wait {asked}, so run again "
+                "then.",
                 failure.status,
                 failure.code,
             )
+        # Not all at once, even if the platform asks for no wait.
+        seconds = max(seconds, wait / 5)
+        if seconds >= LOGGED_SECONDS:
+            logging.info("%s Trying again in %.0f s", failure, seconds)
         end = time.monotonic() + seconds
         while not self.should_stop() and time.monotonic() < end:
             time.sleep(min(0.1, seconds))

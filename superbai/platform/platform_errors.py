@@ -1,8 +1,7 @@
 """The errors of Superb AI's new platform: what an answer or its absence means."""
 
-import email.utils
-import time
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import requests
 
@@ -12,6 +11,7 @@ from yolov3_tf2.errors import InputError, shorten
 _TEMPORARY = (408, 429, 500, 502, 503, 504)
 # Limits that a few seconds do not lift, although their status is 429.
 _CAPS = ("JOB_PER_TENANT_CAP", "RESOURCE_LIMIT_EXCEEDED")
+_NO_ADDRESS = ("NameResolution", "getaddrinfo", "Name or serv")
 _MEANINGS = {
     401: "the platform does not accept the key; check SUPERB_AI_API_KEY, of which each "
     "user has one at a time, and SUPERB_AI_TENANT",
@@ -43,8 +43,17 @@ class UnansweredError(PlatformError):
     """A request that must not be repeated blindly: it may have been executed."""
 
 
-def describe_no_answer(error, action):
-    """Returns the error for a request without an answer."""
+def describe_no_answer(error, action, address, *, is_signed):
+    """Returns the error for a request without an answer.
+
+    Args:
+        error: an exception of `requests`.
+        action: start of the message: what failed.
+        address: of the request; the message has its host only, as the rest of a signed
+            one is secret.
+        is_signed: whether it is one of the storage.
+    """
+    host = urlsplit(address).hostname
     reasons = {
         requests.exceptions.ProxyError: "the proxy refuses the connection",
         requests.exceptions.SSLError: "the certificate is not accepted; does a "
@@ -54,9 +63,17 @@ def describe_no_answer(error, action):
         requests.ConnectionError: "no connection, or it was cut off",
     }
     reason = next((t for c, t in reasons.items() if isinstance(error, c)), "")
+    text, is_proxy = repr(error), isinstance(error, requests.exceptions.ProxyError)
+    if "Connection refused" in text and not is_proxy:
+        reason = "the connection is refused; is a firewall in the way"
+        reason += "?" if is_signed else ", or is SUPERB_AI_BASE_URL a wrong address?"
+    elif any(name in text for name in _NO_ADDRESS) and not is_proxy:
+        reason = "the name of the host cannot be resolved; is this machine offline, "
+        reason += "or behind a proxy that HTTPS_PROXY must name?"
     # Not the text of the error, which may contain a signed, secret address.
     reason = reason or f"no complete answer, {type(error).__name__}"
-    return PlatformError(f"{action}: {reason}.")
+    end = "" if reason.endswith("?") else "."
+    return PlatformError(f"{action}: {host}: {reason}{end}")
 
 
 def describe_answer(response, action, redact, *, is_signed):
@@ -76,6 +93,8 @@ def describe_answer(response, action, redact, *, is_signed):
         content = response.json()
     code, text = _explain(content)
     meaning = _MEANINGS.get(status, "the platform failed")
+    if status == 404 and code.startswith("TENANT"):
+        meaning = "the platform has no such workspace; check SUPERB_AI_TENANT"
     if response.is_redirect:
         meaning = "got a redirect; is SUPERB_AI_BASE_URL right?"
     details = " ".join(filter(None, (str(status), code, text)))
@@ -94,17 +113,6 @@ def is_unsent(error):
 
 def is_temporary(status, failure):
     return status in _TEMPORARY and getattr(failure, "code", "") not in _CAPS
-
-
-def retry_after(response):
-    """Returns the seconds that an answer asks to wait, None if it does not."""
-    text = response.headers.get("Retry-After", "") if response is not None else ""
-    with suppress(ValueError):
-        return max(0.0, float(text))
-    with suppress(ValueError, TypeError):
-        moment = email.utils.parsedate_to_datetime(text)
-        return max(0.0, moment.timestamp() - time.time())
-    return None
 
 
 def _explain(content):

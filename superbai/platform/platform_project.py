@@ -18,6 +18,8 @@ MAX_DELETED = 500
 MAX_ASSETS = 100
 # Rows of a page of annotations.
 _PAGE_ROWS = 200
+# How often images are listed at most, where people change some all the time.
+_LISTINGS = 5
 # How often rows are sent whose answer is lost each time.
 _TRIES = 3
 
@@ -43,7 +45,7 @@ class PlatformProject:
                 project.
         """
         self._api = api
-        self.decided_ids, self._decisions = set(), set()
+        self.decided_ids, self._known_states = set(), set()
         project = find_project(api, name)
         self._path, self._name = f"/projects/{project['id']}", project["name"]
         where = f"project '{self._name}': its classes"
@@ -57,36 +59,45 @@ class PlatformProject:
         self.classes = ProjectClasses(interface, self._name, by_name_only=False)
 
     def read_assets(self):
-        """Returns all images of the project, a list of `platform_assets.Asset`."""
+        """Returns all images of the project, a list of `platform_assets.Asset`.
+
+        While they are listed, people may change one: it comes to the front, so that
+        the pages shift. So the front is read again, until nothing there is new.
+        """
         action = f"project '{self._name}': cannot list its images"
-        states = list(self._api.pages(f"{self._path}/assets", action))
-        return [self._read_state(state)[0] for state in states]
+        assets = {}
+        for _ in range(_LISTINGS):
+            num_known = len(self._known_states)
+            for asset in self._read_changed(action):
+                assets[asset.id] = asset
+            if len(self._known_states) == num_known:
+                break
+        return list(assets.values())
 
     def read_decisions(self):
-        """Updates `decided_ids`; an image stays in it even if it is reopened.
+        """Updates `decided_ids`; an image stays in it even if it is reopened."""
+        action = f"project '{self._name}': cannot read which images are decided"
+        for _ in self._read_changed(action, status_not=platform_assets.OPEN_STATES):
+            pass
+
+    def _read_changed(self, action, **filters):
+        """Yields the images that are new or have changed, and some others.
 
         The platform lists what was changed last first. So this ends at as many known
-        decisions as a page has, which is one request as a rule.
+        states in a row as a page has, which is one request as a rule.
         """
-        action = f"project '{self._name}': cannot read which images are decided"
         num_known = 0
-        for state in self._api.pages(
-            f"{self._path}/assets", action, status_not=platform_assets.OPEN_STATES
-        ):
-            _, is_known = self._read_state(state)
-            num_known = num_known + 1 if is_known else 0
+        path = f"{self._path}/assets"
+        for state in self._api.pages(path, action, **filters):
+            asset = platform_assets.read_asset(state, f"project '{self._name}'")
+            if asset.is_decided:
+                self.decided_ids.add(asset.id)
+            known = (asset.id, str(state.get("updated_at")))
+            num_known = num_known + 1 if known in self._known_states else 0
+            self._known_states.add(known)
+            yield asset
             if num_known >= PAGE_ROWS:
                 return
-
-    def _read_state(self, state):
-        """Returns the `Asset` of a state, and whether its decision was known."""
-        asset = platform_assets.read_asset(state, f"project '{self._name}'")
-        decision = (asset.id, str(state.get("updated_at")))
-        is_known = decision in self._decisions
-        if asset.is_decided:
-            self.decided_ids.add(asset.id)
-            self._decisions.add(decision)
-        return asset, is_known
 
     def read_annotations(self, asset_ids):
         """Returns the annotations of images, a list of dicts.

@@ -4,10 +4,15 @@ Requests are for many images at a time, so that `uploader.Uploader`, which bring
 label after the other in line, does not fit.
 """
 
+import threading
+
+from absl import logging
+
 from superbai.platform import platform_plan, platform_project
 from superbai.platform.platform_errors import PlatformError
 from superbai.platform.platform_write import Image, Writer
 from superbai.upload.failures import RefusedError
+from superbai.upload.upload_run import start_thread
 from superbai.upload.uploader import REVIEWED, Outcome
 from yolov3_tf2.errors import InputError
 
@@ -45,6 +50,7 @@ class Sender:
         outcomes: list of the `uploader.Outcome` of each item; None if it is not done.
         num_kept: number of annotations of others that stay beside the boxes.
         num_left_out: see `platform_plan.Change`.
+        stopped: a `threading.Event` that is set once the run is told to stop.
     """
 
     def __init__(self, project, items, *, replace, dry_run):
@@ -60,7 +66,7 @@ class Sender:
         self._replace, self._dry_run = replace, dry_run
         self.outcomes = [None] * len(items)
         self.num_kept = self.num_left_out = 0
-        self._writer = Writer(project)
+        self._writer, self.stopped = Writer(project), threading.Event()
 
     def send_all(self, assets, events, bar):
         """Sends the boxes of all items, some images at a time.
@@ -74,22 +80,34 @@ class Sender:
             The exception that ended it early, or None. The caller raises it, as there
             is something to report first.
         """
-        try:
-            found = self._find_assets(assets)
-            bar.update(len(self._items) - len(found))
-            for first in range(0, len(found), platform_project.MAX_ASSETS):
-                if not events.empty():
-                    raise KeyboardInterrupt
-                part = found[first : first + platform_project.MAX_ASSETS]
-                self._send_part(part)
-                bar.update(len(part))
-        except PlatformError as error:
-            if not events.empty():  # It would have been tried again.
+        # In a thread, so that a second signal ends the run while a request hangs.
+        start_thread(lambda index: self._send_parts(index, bar), assets, events.put)
+        while (event := events.get()) is None:
+            if self.stopped.is_set():
                 return KeyboardInterrupt()
-            return RefusedError(str(error))
-        except BaseException as error:  # Returned, see above.
-            return error
-        return None
+            self.stopped.set()
+            logging.info(
+                "interrupted: finishing the request in progress; interrupt again to "
+                "stop now"
+            )
+        error = event.exception()
+        if error is None and None not in self.outcomes:
+            return None
+        if self.stopped.is_set() and (error is None or isinstance(error, InputError)):
+            # An error would have been tried again.
+            return KeyboardInterrupt()
+        is_platform_failure = isinstance(error, PlatformError)
+        return RefusedError(str(error)) if is_platform_failure else error
+
+    def _send_parts(self, assets, bar):
+        found = self._find_assets(assets)
+        bar.update(len(self._items) - len(found))
+        for first in range(0, len(found), platform_project.MAX_ASSETS):
+            if self.stopped.is_set():
+                return
+            part = found[first : first + platform_project.MAX_ASSETS]
+            self._send_part(part)
+            bar.update(len(part))
 
     def _find_assets(self, assets):
         """Returns (number, item, asset) of each item whose image the project has."""

@@ -35,7 +35,7 @@ def upload_all(uploader, items, events, bar):
         while num_done < len(items):
             # Items are started when their turn comes, so nothing needs cancelling.
             while len(futures) < min(num_done + MAX_RUNNING, len(items)):
-                futures.append(_start(uploader, items[len(futures)], events.put))
+                futures.append(start_thread(uploader, items[len(futures)], events.put))
             future = events.get()
             if future is None:
                 raise KeyboardInterrupt
@@ -68,7 +68,7 @@ def upload_all(uploader, items, events, bar):
     return outcomes + [None] * (len(items) - len(futures)), ended_by
 
 
-def _start(function, argument, when_done):
+def start_thread(function, argument, when_done):
     """Calls a function in a daemon thread; returns its `Future`.
 
     Does not use a `ThreadPoolExecutor`: the interpreter joins the threads of an

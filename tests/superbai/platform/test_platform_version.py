@@ -147,7 +147,16 @@ def replace_files(encoded):
             "too many requests; try again later (429 INTERNAL_ERROR",
         ),
         (["Yard"], fail("projects", 502, 3), "the platform failed (502 INTERNAL_ERROR"),
-        (["Yard"], fail("projects", "drop", 3), "no connection, or it was cut off."),
+        (
+            ["Yard"],
+            fail("projects", "drop", 3),
+            "127.0.0.1: no connection, or it was",
+        ),
+        (
+            ["Yard"],
+            fail("projects", 429, headers={"Retry-After": "9" * 400}),
+            "it asks to wait more than a day, so run again then.",
+        ),
         (
             ["Yard"],
             fail("projects", 302, headers={"Location": "/elsewhere"}),
@@ -161,7 +170,7 @@ def replace_files(encoded):
         (
             ["Yard"],
             lambda server: setattr(server, "tenant", "other"),
-            "the platform does not have it (404 TENANT_NOT_FOUND",
+            "the platform has no such workspace; check SUPERB_AI_TENANT (404 TENANT",
         ),
     ],
 )
@@ -233,6 +242,36 @@ def test_temporary_failures_are_tried_again(server, tmp_path):
         server.fail("projects", status, 2)
         write(server, tmp_path)
     assert server.counts["GET projects"] == 9
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:9", "127.0.0.1: the connection is refused; is a firewall"),
+        ("https://nowhere.invalid", "nowhere.invalid: the name of the host cannot be"),
+    ],
+)
+def test_no_connection_is_told_and_not_tried_for_long(monkeypatch, address, words):
+    waits, lines = [], []
+    monkeypatch.setattr(platform_api.logging, "info", lambda *line: lines.append(line))
+    monkeypatch.setattr(platform_api, "RETRY_SECONDS", (0.5, 1, 2, 4, 8, 16))
+    monkeypatch.setattr(platform_api.time, "monotonic", lambda: sum(waits))
+    monkeypatch.setattr(platform_api.time, "sleep", lambda _: waits.append(1))
+    with pytest.raises(InputError) as error:
+        PlatformApi(Credentials(address, "acme", "sbd_pk_x")).get("/projects", "lost")
+    assert str(error.value).startswith(f"lost: {words}") and len(waits) < 10
+    assert "Trying again in" in lines[0][0] and words in str(lines[0][1])
+
+
+def test_a_platform_that_asks_for_no_wait_gets_one(server, monkeypatch):
+    waits = []
+    monkeypatch.setattr(platform_api, "RETRY_SECONDS", (0.5, 1, 2, 4, 8, 16))
+    monkeypatch.setattr(platform_api.time, "monotonic", lambda: 10 * len(waits))
+    monkeypatch.setattr(platform_api.time, "sleep", waits.append)
+    server.fail("projects", 429, 99, headers={"Retry-After": "0"})
+    with pytest.raises(InputError):
+        find_project(PlatformApi(Credentials(server.url, "acme", server.key)), "Yard")
+    assert len(waits) == 6
 
 
 def test_the_wait_that_is_asked_for_is_kept(server, tmp_path, monkeypatch):
