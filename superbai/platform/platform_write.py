@@ -58,7 +58,7 @@ class Writer:
         self._project = project
         self.failures, self.num_created = {}, Counter()
         self.cleared, self.tagged = set(), set()
-        self._failures_in_a_row, self._keeps_ids = 0, None
+        self._failures_in_a_row, self._keeps_boxes = 0, False
 
     def write(self, images):
         """Writes the changes of up to `MAX_ASSETS` images, a list of `Image`.
@@ -85,6 +85,10 @@ class Writer:
             for image in images
             for first in range(0, len(image.change.rows), platform_project.MAX_ROWS)
         ]
+        if pieces and not self._keeps_boxes:
+            # Alone, to see what becomes of its boxes before many are sent.
+            self._create_batch(pieces[:1])
+            pieces = pieces[1:]
         batch, num_rows = [], 0
         for image, rows in pieces:
             if num_rows + len(rows) > platform_project.MAX_ROWS:
@@ -127,8 +131,8 @@ class Writer:
         counts = Counter(row["asset_id"] for row in created)
         for image in {image.number: image for image, _ in batch}.values():
             self.num_created[image.number] += counts[image.asset.id]
-        if created and self._keeps_ids is None:
-            self._check_ids([image for image, _ in batch], created)
+        if created and not self._keeps_boxes:
+            self._check_stored([image for image, _ in batch], created)
 
     def _note_failure(self, image, error):
         """Notes that the boxes of an image are refused.
@@ -148,22 +152,21 @@ class Writer:
                 f"{error}"
             ) from error
 
-    def _check_ids(self, images, created):
-        """Checks once that boxes keep their ids, by which they are recognised later.
+    def _check_stored(self, images, created):
+        """Checks once that later uploads will recognise the boxes of this one.
 
         Raises:
-            RefusedError: they do not, so each further upload would only add boxes.
+            RefusedError: they will not, so each would only add boxes.
         """
-        stored = self._read(images)
-        ids = {str(each.get("id")).lower() for each in stored}
-        lost = sum(row["id"] not in ids for row in created)
-        if lost == len(created):
+        stored = [each for each in self._read(images) if platform_plan.is_ours(each)]
+        ids = {str(each["id"]).lower() for each in stored}
+        if not any(row["id"] in ids for row in created):
             raise RefusedError(
-                f"the platform has stored {lost} boxes under other ids than it was "
-                "sent, so no later run could recognise and replace them; remove them "
-                "there, those of a model of today."
+                f"{images[0].key}: the platform has stored its {len(created)} boxes "
+                "under other ids or in other places than it was sent, so no later run "
+                "could recognise and replace them; remove them there."
             )
-        self._keeps_ids = True
+        self._keeps_boxes = True
 
     def _read(self, images):
         """Returns the annotations of images, a list."""
