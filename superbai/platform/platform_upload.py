@@ -87,8 +87,9 @@ class Sender:
                 return KeyboardInterrupt()
             self.stopped.set()
             logging.info(
-                "interrupted: finishing the request in progress; interrupt again to "
-                "stop now"
+                "interrupted: finishing at most %d images in progress; interrupt again "
+                "to stop now",
+                platform_project.MAX_ASSETS,
             )
         error = event.exception()
         if error is None and None not in self.outcomes:
