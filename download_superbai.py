@@ -14,7 +14,7 @@ from absl import logging
 
 from superbai.platform import platform_credentials, platform_version
 from superbai.platform.platform_api import PlatformApi
-from superbai.platform.platform_project import find_project
+from superbai.platform.platform_lookup import find_project, find_version
 from valohai_step import runtime
 from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
 from valohai_step.parameters import read_parameters, without_command_line
@@ -67,7 +67,7 @@ def main():
     api = PlatformApi(platform_credentials.read_credentials())
     api.redact.install()
     project = find_project(api, values["project"])
-    version = platform_version.find_version(api, project, values["version"])
+    version = find_version(api, project, values["version"])
     reader = platform_version.VersionReader(
         api,
         project,

@@ -1,15 +1,11 @@
 """A project of Superb AI's new platform, as far as sending boxes needs it."""
 
-import uuid
-from contextlib import suppress
-
 from superbai.platform import platform_assets, platform_labels
 from superbai.platform.platform_api import PAGE_ROWS
 from superbai.platform.platform_errors import PlatformError, UnansweredError
+from superbai.platform.platform_lookup import find_project
 from superbai.upload.project_classes import ProjectClasses
-from yolov3_tf2.errors import InputError, list_first
 from yolov3_tf2.files.json_values import as_dict, as_dicts
-from yolov3_tf2.names import normalise_name
 
 # Of one request, as the vendor states them. A row has under 400 bytes, so that the
 # limit of 5 MB is never reached.
@@ -214,50 +210,3 @@ class PlatformProject:
             part = self.read_annotations(ids[first : first + MAX_ASSETS])
             stored |= {annotation.get("id") for annotation in part}
         return {row["id"] for row in rows} <= stored
-
-
-def find_project(api, name):
-    """Returns a project as the platform describes it, a dict.
-
-    Args:
-        api: a `platform_api.PlatformApi`.
-        name: its name or its id; several projects may have one name.
-
-    Raises:
-        InputError: no image project is meant, or several are.
-    """
-    action = f"cannot find project '{name}'"
-    if is_id(name):
-        found = [as_dict(api.get(f"/projects/{name.strip()}", action), action)]
-    else:
-        projects = list(api.pages("/projects", action))
-        names = {str(project.get("name")) for project in projects}
-        found = [
-            project
-            for project in projects
-            if normalise_name(str(project.get("name"))) == normalise_name(name)
-        ]
-        if not found:
-            raise InputError(
-                f"{action}: the workspace has no project of this name; it has: "
-                f"{list_first(sorted(names), ', ') or 'none'}."
-            )
-    if len(found) > 1:
-        ids = ", ".join(str(project.get("id")) for project in found)
-        raise InputError(
-            f"{action}: the workspace has {len(found)} of this name; give the id of "
-            f"one instead: {ids}."
-        )
-    if found[0].get("dataset_kind", "image") != "image":
-        raise InputError(
-            f"{action}: expected a project of images, got one of "
-            f"'{found[0]['dataset_kind']}'."
-        )
-    return found[0]
-
-
-def is_id(text):
-    """Whether a text is an id of the platform, a UUID with dashes."""
-    with suppress(ValueError):
-        return str(uuid.UUID(text.strip())) == text.strip().lower()
-    return False

@@ -1,6 +1,6 @@
 """A version of a project of Superb AI's new platform: frozen images with their labels.
 
-`find_version` finds one, and `VersionReader` writes it as an export of the Suite.
+`VersionReader` writes one as an export of the Suite.
 """
 
 import contextlib
@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from superbai.platform import platform_labels
 from superbai.platform.platform_errors import PlatformError
-from superbai.platform.platform_project import is_id
-from yolov3_tf2.errors import InputError, list_first
+from superbai.platform.platform_lookup import is_id
+from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.image_kinds import START_BYTES, image_kind
 from yolov3_tf2.files.images import open_image, read_orientation
 from yolov3_tf2.files.json_values import as_dict, as_dicts, expect
-from yolov3_tf2.names import normalise_name
 
 # Images that are fetched at the same time.
 THREADS = 8
@@ -25,56 +24,6 @@ PURGED = "images whose files are deleted on the platform"
 OF_MODELS = "shapes that a model has drawn"
 ONLY_MODELS = "images that only a model has labelled"
 UNREADABLE = "images whose file is empty or none of an image"
-
-
-def find_version(api, project, name):
-    """Returns a version as the platform describes it, a dict.
-
-    Args:
-        api: a `platform_api.PlatformApi`.
-        project: the project as the platform describes it.
-        name: its name or its id; empty for the newest that is ready.
-
-    Raises:
-        InputError: there is none, or it is not ready.
-    """
-    where = f"project '{project['name']}'"
-    path, action = f"/projects/{project['id']}/versions", f"{where}: cannot read it"
-    versions = list(api.pages(path, action))
-    listed = list_first(
-        [f"{v.get('name')} ({v.get('status')})" for v in versions], ", "
-    )
-    if name:
-        wanted = normalise_name(name).casefold()
-        found = [
-            version
-            for version in versions
-            if (is_id(name) and version.get("id") == name.strip().lower())
-            or normalise_name(str(version.get("name"))).casefold() == wanted
-        ]
-    else:
-        ready = [version for version in versions if version.get("status") == "ready"]
-        found = sorted(ready, key=lambda v: str(v.get("created_at")))[-1:]
-    if name and len(found) > 1:
-        ids = ", ".join(str(version.get("id")) for version in found)
-        raise InputError(
-            f"{where}: it has {len(found)} versions '{name}'; give the id of one "
-            f"instead: {ids}."
-        )
-    if not found:
-        what = f"version '{name}'" if name else "version that is ready"
-        raise InputError(
-            f"{where}: it has no {what}; it has: {listed or 'none'}. Make a version on "
-            "the platform first: it freezes the images with their labels."
-        )
-    version = as_dict(api.get(f"{path}/{found[0]['id']}", action), where)
-    if version.get("status") != "ready":
-        reason = f" ({version['error']})" if version.get("error") else ""
-        raise InputError(
-            f"{where}: version '{version.get('name')}' is {version.get('status')}"
-            f"{reason}; expected one that is ready. Wait, or make another one."
-        )
-    return version
 
 
 class VersionReader:

@@ -9,8 +9,8 @@ from platform_server import PlatformServer
 from superbai.platform import platform_api
 from superbai.platform.platform_api import PlatformApi
 from superbai.platform.platform_credentials import Credentials
-from superbai.platform.platform_project import find_project
-from superbai.platform.platform_version import VersionReader, find_version
+from superbai.platform.platform_lookup import find_project, find_version
+from superbai.platform.platform_version import VersionReader
 from yolov3_tf2.errors import InputError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(60)
