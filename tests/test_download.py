@@ -4,6 +4,7 @@ import io
 import json
 import time
 import zipfile
+from threading import Event
 
 import pytest
 from PIL import Image
@@ -234,13 +235,18 @@ def test_an_interrupted_download_ends_at_once(server, yard, outputs, monkeypatch
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     yard.freeze("v1")
-    first = yard.assets[0].id
+    first, second = (asset.id for asset in yard.assets)
     server.fail(first, 429, 99, headers={"Retry-After": "60"})
+    hangs = Event()
+    server.on_request = lambda method, path, body: (
+        path.endswith(second) and hangs.wait(60)
+    )
     process = start("download_superbai.py", outputs, "--project=Yard")
-    while not server.counts[f"GET {first}"]:
+    while not (server.counts[f"GET {first}"] and server.counts[f"GET {second}"]):
         time.sleep(0.05)
     process.terminate()
     error = process.communicate(timeout=20)[1]
+    hangs.set()
     assert process.returncode == 128 + 15 and "stopped by SIGTERM" in error, error
     assert not outputs.exists()
 

@@ -7,11 +7,13 @@ import contextlib
 import json
 import zipfile
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
 
 from superbai.platform import platform_labels
 from superbai.platform.platform_errors import PlatformError
 from superbai.platform.platform_lookup import is_id
+from superbai.upload.upload_run import start_thread
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.image_kinds import START_BYTES, image_kind
 from yolov3_tf2.files.images import open_image, read_orientation
@@ -128,21 +130,26 @@ class VersionReader:
 
     def _fetch_all(self):
         """Yields what `_fetch` returns for each image, in their order."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            waiting = deque()
-            try:
-                for asset in self.assets:
-                    waiting.append(pool.submit(self._fetch, asset))
-                    if len(waiting) >= 2 * THREADS:
-                        yield self._note(*waiting.popleft().result())
-                while waiting:
+        tasks, waiting = SimpleQueue(), deque()
+        for _ in range(THREADS):
+            start_thread(_work, tasks, lambda future: None)
+        try:
+            for asset in self.assets:
+                waiting.append(Future())
+                tasks.put((waiting[-1], self._fetch, asset))
+                if len(waiting) >= 2 * THREADS:
                     yield self._note(*waiting.popleft().result())
-            except BaseException:
-                # The running ones end with their next failure, the others never start.
-                self._api.should_stop = lambda: True
-                for future in waiting:
-                    future.cancel()
-                raise
+            while waiting:
+                yield self._note(*waiting.popleft().result())
+        except BaseException:
+            # Nobody waits for the running ones; the others never start.
+            self._api.should_stop = lambda: True
+            for future in waiting:
+                future.cancel()
+            raise
+        finally:
+            for _ in range(THREADS):
+                tasks.put(None)
 
     def _fetch(self, asset):
         """Returns the description of an image, its `Shapes`, and the bytes of its file.
@@ -198,6 +205,22 @@ class VersionReader:
             is_box = shape.get("type") == "bbox"
             self.counts["boxes" if is_box else f"{shape.get('type')} shapes"] += 1
         self.num_rotated += _is_rotated(encoded, where)
+
+
+def _work(tasks):
+    """Executes tasks, (future, function, argument), until one is None.
+
+    In threads that the interpreter does not wait for, unlike those of an executor.
+    """
+    while (task := tasks.get()) is not None:
+        future, function, argument = task
+        if future.set_running_or_notify_cancel():
+            try:
+                result = function(argument)
+            except BaseException as error:  # `Future.result` raises it.
+                future.set_exception(error)
+            else:
+                future.set_result(result)
 
 
 def _check_page(encoded, where):
