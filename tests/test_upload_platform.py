@@ -382,6 +382,24 @@ def test_decisions_are_read_in_one_request(send, server, yard):
     assert server.counts["GET assets"] == 4 + 1 + 1
 
 
+def test_decisions_are_found_in_any_order(send, server, yard, monkeypatch):
+    for number in range(250):
+        yard.add_asset(f"{number}.jpg", size=SIZE, status="done")
+    north = yard.add_asset("north.jpg", size=SIZE)
+
+    def list_oldest_first(call, execute):
+        refused = call.query.get("status_not", ())
+        shown = [call.state(a) for a in yard.assets if a.status not in refused]
+        return call.page(shown, ("q", "status_not"))
+
+    change_answers(monkeypatch, "list_states", list_oldest_first)
+    server.on_request = lambda method, path, body: (
+        path.endswith("annotations") and setattr(north, "status", "done")
+    )
+    found = send({"north.jpg": [("valve", (1, 2, 30, 40), 0.9)]})
+    assert found == {"north.jpg": ("unchanged", "reviewed")}
+
+
 def test_images_that_are_changed_while_they_are_listed(send, server, yard):
     for number in range(120):
         yard.add_asset(f"{number}.jpg", size=SIZE)

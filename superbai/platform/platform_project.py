@@ -80,19 +80,22 @@ class PlatformProject:
         """Yields the images that are new or have changed, and some others.
 
         The platform lists what was changed last first. So this ends at as many known
-        states in a row as a page has, which is one request as a rule.
+        states in a row as a page has, which is one request as a rule; unless they come
+        in another order.
         """
-        num_known = 0
+        num_known, previous, is_sorted = 0, None, True
         path = f"{self._path}/assets"
         for state in self._api.pages(path, action, **filters):
             asset = platform_assets.read_asset(state, f"project '{self._name}'")
             if asset.is_decided:
                 self.decided_ids.add(asset.id)
-            known = (asset.id, str(state.get("updated_at")))
+            changed_at = str(state.get("updated_at"))
+            is_sorted = is_sorted and (previous is None or changed_at <= previous)
+            known, previous = (asset.id, changed_at), changed_at
             num_known = num_known + 1 if known in self._known_states else 0
             self._known_states.add(known)
             yield asset
-            if num_known >= PAGE_ROWS:
+            if is_sorted and num_known >= PAGE_ROWS:
                 return
 
     def read_annotations(self, asset_ids):
