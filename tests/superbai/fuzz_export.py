@@ -271,7 +271,7 @@ def run_case(number, messages, texts):
         start = time.perf_counter()
         try:
             images = list(folder.glob("images.zip"))
-            convert_superbai.convert(images, folder / "labels.zip", values)
+            convert_superbai.convert(images, [folder / "labels.zip"], values)
             result = "whole"
         except InputError as error:
             message = messages.search(str(error))

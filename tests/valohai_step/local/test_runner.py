@@ -296,7 +296,7 @@ def test_help_lists_what_can_be_set(capsys):
     assert runner.run_command_line("train-superbai", ["--help"]) == 0
     printed = capsys.readouterr().out
     assert "  --train.epochs  (1 to 10000; default 15)\n      Passes over" in printed
-    assert "  --convert-superbai.images  (required)" in printed
+    assert "  --convert-superbai.labels  (required)" in printed
 
 
 def test_an_interrupted_step_has_ended_when_the_run_returns(project):
