@@ -222,7 +222,11 @@ def send_to_suite(
             for reason, count in image_files.changes.items():
                 logging.info("changed before the upload: %d %s", count, reason)
             report = upload_report.make_report(
-                values, items, outcomes, describe_end(ended_by), project.redact
+                values,
+                items,
+                outcomes,
+                describe_end(ended_by),
+                project.redact.keep_names,
             )
             write_report(report)
             return exit_status(report, ended_by)
@@ -261,7 +265,11 @@ def send_to_platform(values, annotated_images, bad_names, review_names, skip_cou
         with progress_bar(total=len(items), unit=" images") as bar:
             ended_by = sender.send_all(assets, signals, bar)
         report = upload_report.make_report(
-            values, items, sender.outcomes, describe_end(ended_by), api.redact
+            values,
+            items,
+            sender.outcomes,
+            describe_end(ended_by),
+            api.redact.keep_names,
         )
         if sender.num_kept:
             logging.info("%d boxes of people or other models stay", sender.num_kept)

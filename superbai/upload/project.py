@@ -43,7 +43,8 @@ class Project:
         self._sdk = sdk.Sdk()
         self.stopped, self.redact = self._sdk.stopped, self._sdk.redact
         self.credentials = self._sdk.credentials
-        action = f"cannot open project '{name}' of team '{self._sdk.team}'"
+        # Without the team: if the two are swapped, it is the key.
+        action = f"cannot open project '{name}'"
         unknown = (
             f"{action}: the Suite has no project of this name; is it spelled as in the "
             "Suite, and does it belong to this team?"
