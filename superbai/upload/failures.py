@@ -94,8 +94,8 @@ def read_failure(error, answer, redact=str):
     name, cause = type(error).__name__, _request_error(error)
     if name in _CREDENTIALS:
         return Failure(
-            f"the Suite refuses the credentials ({name}); are the key and the team "
-            "right and not swapped, and may the key write?",
+            f"the Suite refuses the credentials ({name}); check that the key and "
+            "the team are right and not swapped, and that the key may write",
             error=RefusedError,
         )
     if name == "ConflictException":

@@ -59,10 +59,11 @@ def _drop_equal(new_boxes, stored):
 
 
 def count_stacked(item, objects):
-    """Returns how many people's boxes lie on another of the same class.
+    """Returns how many boxes lie on a box of people of the same class.
 
     People do not draw a box twice. Where the Suite has given boxes other ids, those of
-    earlier uploads count as people's, and each upload adds to them.
+    earlier uploads count as people's, and each upload adds to them. Boxes of this
+    upload count, too: one may lie on a box that somebody has corrected.
 
     Args:
         item: an `upload_plan.Item`.
@@ -71,10 +72,16 @@ def count_stacked(item, objects):
     by_class = {}
     for stored in objects:
         box = read_box(stored)
-        if box and not box_id.is_ours(stored, item.dataset, item.key):
-            by_class.setdefault(box[0], []).append(box[1])
+        if box:
+            is_ours = box_id.is_ours(stored, item.dataset, item.key)
+            by_class.setdefault(box[0], []).append((box[1], is_ours))
+    # Of two boxes of uploads, both are of this one, and the detector's business.
     return sum(
-        any(_is_near(box, other) for other in boxes if other is not box)
+        any(
+            _is_near(box[0], other[0])
+            for other in boxes
+            if other is not box and not (box[1] and other[1])
+        )
         for boxes in by_class.values()
         for box in boxes
     )

@@ -6,7 +6,7 @@
 from typing import NamedTuple
 
 from superbai.upload import label_merge
-from superbai.upload.box_id import stored_id
+from superbai.upload.box_id import is_ours, stored_id
 from superbai.upload.failures import MissingBytesError, RefusedError, SuiteError
 from superbai.upload.stored_label import ChangedError
 from yolov3_tf2.errors import InputError
@@ -17,6 +17,8 @@ MAX_CHANGES = 5
 REVIEWED = "reviewed"
 # Reason of an `Outcome` whose boxes the Suite has stored under other ids than sent.
 OTHER_IDS = "other ids"
+# Or with the ids that were sent, but with other numbers or with properties.
+STORED_OTHERWISE = "stored otherwise"
 
 
 class Outcome(NamedTuple):
@@ -25,8 +27,9 @@ class Outcome(NamedTuple):
     Attributes:
         result: `created`, `updated`, `unchanged` or `failed`.
         reason: the error of a failed image; `REVIEWED` if other boxes were not sent
-            because the label is submitted or skipped; `OTHER_IDS` if a later upload
-            cannot recognise those that were sent; else empty.
+            because the label is submitted or skipped; `OTHER_IDS` or
+            `STORED_OTHERWISE` if a later upload cannot recognise those that were sent;
+            else empty.
         is_suite_failure: whether the Suite failed, rather than this image.
         lacks_bytes: whether the Suite has the image's names but not its bytes.
         num_stacked: see `label_merge.count_stacked`.
@@ -123,8 +126,7 @@ class Uploader:
             label, plan = self._carry_out(item, label, plan)
         reason = REVIEWED if plan.is_protected else ""
         if plan.changes_boxes and not self._dry_run:
-            is_known = set(plan.new_boxes) <= set(map(stored_id, label.objects))
-            reason = "" if is_known else OTHER_IDS
+            reason = _why_unrecognised(item, plan.new_boxes, label.objects)
         result = "updated" if is_changed else "unchanged"
         if is_new or (gets_first_boxes and not plan.is_protected):
             result = "created"
@@ -249,3 +251,18 @@ class Uploader:
             "interrupted: delete it in the Suite and run again. If all images fail "
             "like this, a proxy or the Suite's storage is probably refusing them."
         )
+
+
+def _why_unrecognised(item, new_boxes, objects):
+    """Returns why a later upload will take new boxes for people's; empty if not.
+
+    Args:
+        item: an `upload_plan.Item`.
+        new_boxes: dict like `Item.boxes` of those that were sent.
+        objects: list of the label's objects as the Suite has stored them.
+    """
+    by_id = {stored_id(stored): stored for stored in objects}
+    if not set(new_boxes) <= set(by_id):
+        return OTHER_IDS
+    known = (is_ours(by_id[each], item.dataset, item.key) for each in new_boxes)
+    return "" if all(known) else STORED_OTHERWISE
