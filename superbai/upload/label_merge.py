@@ -93,3 +93,28 @@ def _is_near(xywh, other):
         abs(a - b) <= _MAX_SHIFT * side
         for a, b, side in zip(xywh, other, sides, strict=True)
     )
+
+
+def has_stored(objects, kept_objects, new_boxes):
+    """Tells whether a label has the objects that were sent, in any order.
+
+    Args:
+        objects: list of the label's objects.
+        kept_objects, new_boxes: see `Project.set_objects`.
+    """
+    kept_ids = [box_id.stored_id(stored) for stored in kept_objects]
+    if sorted(map(box_id.stored_id, objects)) == sorted([*kept_ids, *new_boxes]):
+        return True
+    # Or under other ids: then each new box must be found at its place.
+    free = [read_box(stored) for stored in objects]
+    for class_name, xywh in new_boxes.values():
+        places = (
+            number
+            for number, box in enumerate(free)
+            if box and box[0] == class_name and box_id.is_same_place(box[1], xywh)
+        )
+        number = next(places, None)
+        if number is None:
+            return False
+        del free[number]
+    return len(free) == len(kept_objects)

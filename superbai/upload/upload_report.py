@@ -37,6 +37,9 @@ def make_report(values, items, outcomes, stopped, redact):
         "stored_otherwise": reasons[uploader.STORED_OTHERWISE],
         "not_done": len(items) - len(done),
         "stopped": stopped,
+        "decided_meanwhile": [
+            names for names, outcome in done if outcome.was_decided_meanwhile
+        ],
         "without_bytes": [names for names, outcome in done if outcome.lacks_bytes],
         "stacked": [
             {**names, "boxes": outcome.num_stacked}
@@ -105,6 +108,12 @@ def _warn_of_leftovers(report):
             "uploads take them for people's and keep them; --replace=all replaces them",
             report["other_ids"],
         )
+    if report["decided_meanwhile"]:
+        logging.warning(
+            "%d labels were submitted or skipped while their boxes were written; look "
+            "at them again, see decided_meanwhile in upload.json",
+            len(report["decided_meanwhile"]),
+        )
     if report["stored_otherwise"]:
         logging.warning(
             "the Suite has stored the boxes of %d labels with other numbers or "
@@ -128,8 +137,8 @@ def metadata(report):
     names += [
         name for name in ("other_ids", "stored_otherwise", "stopped") if report[name]
     ]
-    lists = [name for name in ("without_bytes", "stacked") if report[name]]
+    lists = ("decided_meanwhile", "without_bytes", "stacked")
     return {
         **{name: report[name] for name in names},
-        **{name: len(report[name]) for name in lists},
+        **{name: len(report[name]) for name in lists if report[name]},
     }
