@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from leaks import forms, leaks
 
 from superbai.upload import failures
 from superbai.upload.redaction import Redactor
@@ -68,6 +69,25 @@ def test_a_key_is_hidden_before_a_message_is_cut(failing_server, start):
     answer = requests.post(f"http://{failing_server.address}")
     text = read(KeyError("extensions"), answer).text
     assert "yyy" in text and "k" not in text.split("yyy")[-1]
+
+
+def test_an_answer_that_shows_the_key(failing_server):
+    key = "k3y/0f+a=team%&'\"\\<>-0123456789"
+    read = functools.partial(failures.read_failure, redact=Redactor("team", key))
+    shown = forms(key)
+    shown["hexadecimal, large"] = shown["hexadecimal"].upper()
+    for name, form in shown.items():
+        failing_server.body = f"<html>{form}".encode()
+        answer = requests.post(f"http://{failing_server.address}")
+        with pytest.raises(ValueError) as caught:
+            answer.json()
+        text = read(caught.value, answer).text
+        assert "'<html>…" in text and not leaks(text, key), name
+        message = {"errors": [{"message": f"bad header {form}"}]}
+        failing_server.body = json.dumps(message).encode()
+        answer = requests.post(f"http://{failing_server.address}")
+        text = read(KeyError("extensions"), answer).text
+        assert "bad header …" in text and not leaks(text, key), name
 
 
 def test_no_connection():
