@@ -59,7 +59,7 @@ def _drop_equal(new_boxes, stored):
 
 
 def count_stacked(item, objects):
-    """Returns how many boxes lie on a box of people of the same class.
+    """Returns how many boxes lie on another of their class, one of them people's.
 
     People do not draw a box twice. Where the Suite has given boxes other ids, those of
     earlier uploads count as people's, and each upload adds to them. Boxes of this

@@ -52,12 +52,12 @@ def read_review(path, number):
     try:
         # Excel writes a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)
             rows = [(reader.line_num, row) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: expected a CSV file in UTF-8, as detect.py writes it, but it "
-            f"cannot be read ({error}); was it saved in another encoding?"
+            f"cannot be read ({error}); was it cut off, or saved in another encoding?"
         ) from error
     columns = rows[0][1] if rows else []
     if "file_name" not in columns:

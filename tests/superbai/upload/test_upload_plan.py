@@ -150,6 +150,7 @@ def test_the_first_images_of_a_review_csv(tmp_path):
         ("", "expected a column file_name, got an empty file"),
         ("a,b\n1,2,3\n", "expected a column file_name, got a, b; is it"),
         ("rank;file_name\n1;a.jpg\n", "with commas between its values"),
+        ('rank,file_name\n1,"a.jpg\n', "it cannot be read .*; was it cut off"),
         ("rank,file_name\n1\n", "line 2: expected 2 values, got 1; was it cut"),
         ("rank,file_name\n1,a.jpg\n\n2,b,c\n", "line 4: expected 2 values, got 3"),
     ],
