@@ -1348,13 +1348,13 @@ def test_a_key_with_a_line_end(upload, server, tmp_path, place):
 LEAKING = """
 import logging, os, runpy, sys
 from superbai.upload import uploader
-def plan(self, item, label):
+def write(self, item):
     credentials = self.project.credentials
     headers = {"X-API-KEY": credentials.key}
     logging.getLogger("urllib3.connectionpool").error("sent %s", headers)
     logging.getLogger("other").error("GET /a?X-Amz-Signature=5f5f5f %r", headers)
     raise RuntimeError(f"{headers} {list(credentials)!r} {credentials.key.encode()!r}")
-uploader.Uploader._plan = plan
+uploader.Uploader._update_label = write
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
