@@ -17,6 +17,7 @@ import valohai_step.startup  # noqa: F401
 import contextlib
 import io
 import json
+import re
 from queue import SimpleQueue
 
 import valohai
@@ -32,7 +33,12 @@ from superbai.upload.image_files import ImageFiles
 from superbai.upload.project import Project
 from valohai_step import runtime
 from valohai_step.inputs import input_paths
-from valohai_step.outputs import log_metadata, progress_bar, staged_outputs
+from valohai_step.outputs import (
+    check_outputs,
+    log_metadata,
+    progress_bar,
+    staged_outputs,
+)
 from valohai_step.parameters import read_parameters, without_command_line
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import annotations
@@ -142,10 +148,13 @@ def main():
     product = platform_credentials.choose_product(values["product"])
     if product == "platform":
         platform_upload.check_parameters(values)
+    check_texts(values)
     annotation_paths = input_paths("annotations", folders=True)
     review_paths = input_paths("review", optional=True)
     image_paths = input_paths("images", optional=True, folders=True)
     check_inputs(values, review_paths, image_paths)
+    # Before anything is sent, as upload.json says what was.
+    check_outputs()
 
     bad_names = {}
     annotated_images, skip_counts = annotations.read_annotations(
@@ -154,10 +163,22 @@ def main():
     review_names = set()
     if values["review_images"]:
         review_names = upload_plan.read_review(review_paths[0], values["review_images"])
+        if not review_names:
+            logging.warning("%s: no images, so none gets a tag", review_paths[0])
     what = (annotated_images, bad_names, review_names, skip_counts)
     if product == "platform":
         return send_to_platform(values, *what)
     return send_to_suite(values, *what, image_paths)
+
+
+def check_texts(values):
+    """Raises an `InputError` if a parameter is no text that can be sent."""
+    for name in ("project", "dataset", "tag"):
+        if re.search("[\ud800-\udfff]", values[name]):
+            raise InputError(
+                f"--{name}: expected text in UTF-8, got {ascii(values[name])}; is the "
+                "terminal or the script in another encoding?"
+            )
 
 
 def check_inputs(values, review_paths, image_paths):
@@ -222,7 +243,11 @@ def send_to_suite(
             for reason, count in image_files.changes.items():
                 logging.info("changed before the upload: %d %s", count, reason)
             report = upload_report.make_report(
-                values, items, outcomes, describe_end(ended_by), project.redact
+                values,
+                items,
+                outcomes,
+                describe_end(ended_by),
+                project.redact.keep_names,
             )
             write_report(report)
             return exit_status(report, ended_by)
@@ -261,7 +286,11 @@ def send_to_platform(values, annotated_images, bad_names, review_names, skip_cou
         with progress_bar(total=len(items), unit=" images") as bar:
             ended_by = sender.send_all(assets, signals, bar)
         report = upload_report.make_report(
-            values, items, sender.outcomes, describe_end(ended_by), api.redact
+            values,
+            items,
+            sender.outcomes,
+            describe_end(ended_by),
+            api.redact.keep_names,
         )
         if sender.num_kept:
             logging.info("%d boxes of people or other models stay", sender.num_kept)
@@ -282,7 +311,9 @@ def write_report(report, *reopening):
     """Writes `upload.json`, and logs it; see `upload_report.log_report`."""
     with staged_outputs() as folder:
         text = json.dumps(report, ensure_ascii=False, indent=1)
-        (folder / "upload.json").write_text(text + "\n", encoding="utf-8")
+        # Half of a character becomes an escape of JSON.
+        data = (text + "\n").encode("utf-8", "backslashreplace")
+        (folder / "upload.json").write_bytes(data)
     upload_report.log_report(report, *reopening)
     log_metadata(**upload_report.metadata(report))
 

@@ -53,6 +53,20 @@ def staged_outputs(quiet=False):
         raise
 
 
+def check_outputs():
+    """Raises an `OSError` if outputs cannot be written; leaves nothing behind.
+
+    For steps that change more than their outputs before they write these.
+    """
+
+    class Checked(Exception):
+        pass
+
+    with suppress(Checked), staged_outputs() as folder:
+        (folder / "file").write_bytes(b"0")
+        raise Checked
+
+
 def _publish(staging, root):
     """Moves the contents of `staging` to `root`, all of it or nothing."""
     # Replaced outputs are kept until the end, in case a move fails.

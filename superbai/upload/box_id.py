@@ -90,7 +90,8 @@ def stored_id(stored):
 def is_same_place(stored_xywh, sent_xywh):
     """Tells whether stored numbers are what became of those that were sent.
 
-    They may have been rounded, or cut, to tenths or to whole pixels.
+    They may have been rounded, or cut, to tenths or to whole pixels; or their edges
+    rounded.
 
     Args:
         stored_xywh: (x, y, width, height) as stored.
@@ -103,10 +104,23 @@ def is_same_place(stored_xywh, sent_xywh):
         False
     """
     unit = min(map(_unit, stored_xywh))
-    pairs = list(zip(stored_xywh, map(_to_step, sent_xywh), strict=True))
-    return all(_is_rounded(*pair, unit) for pair in pairs) or (
-        unit > 0 and all(_is_cut(*pair, unit) for pair in pairs)
+    lows = tuple(map(_to_step, sent_xywh))
+    pairs = list(zip(stored_xywh, lows, strict=True))
+    if all(_is_rounded(*pair, unit) for pair in pairs):
+        return True
+    if not unit:
+        return False
+    if all(_is_cut(*pair, unit) for pair in pairs):
+        return True
+    # The right and the lower edge are sums of two numbers, each rounded down.
+    edges = zip(_far_edges(stored_xywh), _far_edges(lows), strict=True)
+    return all(_is_rounded(*pair, unit) for pair in pairs[:2]) and all(
+        _is_rounded(*pair, unit, num_steps=2) for pair in edges
     )
+
+
+def _far_edges(xywh):
+    return xywh[0] + xywh[2], xywh[1] + xywh[3]
 
 
 def _unit(number):
@@ -117,10 +131,10 @@ def _unit(number):
     return 0
 
 
-def _is_rounded(stored, low, unit):
-    """Whether a number from `low` to below the next step is `stored` when rounded."""
-    # Half a unit is a multiple of a step, so the next step's is not reached.
-    high = low + 1 / _STEPS_PER_PIXEL + (unit / 2 - _SLACK if unit else _SLACK)
+def _is_rounded(stored, low, unit, num_steps=1):
+    """Whether a number from `low` to some steps above is `stored` when rounded."""
+    # Half a unit is a multiple of a step, so the last step's is not reached.
+    high = low + num_steps / _STEPS_PER_PIXEL + (unit / 2 - _SLACK if unit else _SLACK)
     # Beyond the last step, any place is possible.
     is_last = low >= _MAX_STEPS / _STEPS_PER_PIXEL
     return low - unit / 2 - _SLACK <= stored and (stored <= high or is_last)

@@ -12,8 +12,8 @@ _KEY = "SPB_ACCESS_KEY"
 # The SDK no longer reads the second name.
 _TEAMS = ("SPB_TEAM_NAME", "SPB_ACCOUNT_NAME")
 _PROFILE = "default"
-# Keys have some forty characters. Of a very short one, no text could be kept clear.
-_MIN_LENGTH, _MAX_LENGTH = 4, 1000
+# Keys have some forty characters. A very short one would be hidden in ordinary words.
+_MIN_LENGTH, _MAX_LENGTH = 8, 1000
 
 
 class Credentials(NamedTuple):
@@ -29,8 +29,8 @@ class Credentials(NamedTuple):
     source: str
 
     def __repr__(self):
-        # The one of a named tuple would show the key.
-        return f"Credentials(team={self.team!r}, source={self.source!r})"
+        # That of a named tuple would show the key, perhaps as the team.
+        return f"Credentials(source={self.source!r})"
 
 
 def read_credentials():
@@ -106,7 +106,7 @@ def check_key(key, name):
     if not _MIN_LENGTH <= len(key) <= _MAX_LENGTH:
         raise InputError(
             f"{name}: expected a key of {_MIN_LENGTH} to {_MAX_LENGTH} characters, got "
-            f"{len(key)}; is it the whole key, and nothing else?"
+            f"{len(key)}; is it the whole key, and not the team's name?"
         )
     unfit = re.search(r"[^!-~]", key)
     if unfit:

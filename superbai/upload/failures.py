@@ -13,6 +13,8 @@ import requests
 
 from yolov3_tf2.errors import InputError
 
+# Characters of an answer that are looked at for a message.
+_MAX_READ = 4000
 # How often a call is tried again, see `sdk.Sdk.call`.
 NEVER, FEW_TIMES, ALL_TIMES = "never", "few", "all"
 
@@ -79,19 +81,21 @@ class Failure(NamedTuple):
     wait: float | None = None
 
 
-def read_failure(error, answer):
+def read_failure(error, answer, redact=str):
     """Returns the `Failure` behind an exception of the SDK or of requests.
 
     Args:
         error: the exception.
         answer: the `requests.Response` that came last in this thread, or None: the SDK
             hides some of them.
+        redact: function that returns a text without secrets; for what is cut, as the
+            start of a key would not be recognised later.
     """
     name, cause = type(error).__name__, _request_error(error)
     if name in _CREDENTIALS:
         return Failure(
-            f"the Suite refuses the credentials ({name}); check SPB_ACCESS_KEY and "
-            "SPB_TEAM_NAME, and whether the key may write",
+            f"the Suite refuses the credentials ({name}); check that the key and "
+            "the team are right and not swapped, and that the key may write",
             error=RefusedError,
         )
     if name == "ConflictException":
@@ -106,8 +110,8 @@ def read_failure(error, answer):
     if isinstance(cause, requests.RequestException):
         if cause.response is not None:
             return _read_status(cause)
-        return _read_connection(cause, answer)
-    message = _graphql_message(answer)
+        return _read_connection(cause, answer, redact)
+    message = _graphql_message(answer, redact)
     is_unknown = isinstance(error, UNEXPECTED) or isinstance(cause, UNEXPECTED)
     if message is not None and is_unknown:
         # The SDK looks for a code in each error, and some have none.
@@ -137,7 +141,7 @@ def _read_status(error):
     return Failure(f"{host} refuses it ({error})", FEW_TIMES, wait=wait)
 
 
-def _read_connection(error, answer):
+def _read_connection(error, answer, redact):
     """Returns the `Failure` of a request without a usable answer."""
     host, text = _host(error), str(error)
     if isinstance(error, requests.exceptions.InvalidProxyURL):
@@ -161,7 +165,7 @@ def _read_connection(error, answer):
     if isinstance(error, RedirectError):
         return Failure(text)
     if isinstance(error, requests.JSONDecodeError):
-        return _not_json(answer)
+        return _not_json(answer, redact)
     if isinstance(error, ValueError):  # All that is wrong with an address.
         return Failure(f"SPB_APP_API_ENDPOINT is not an address ({_named(error)})")
     if "Connection refused" in text:
@@ -193,9 +197,10 @@ def _limited(response):
     return Failure(text, ALL_TIMES, wait=wait)
 
 
-def _not_json(answer):
+def _not_json(answer, redact):
     """Returns the `Failure` of an answer that is not JSON."""
-    start = " ".join(answer.text[:200].split())[:60] if answer is not None else ""
+    text = answer.text[:_MAX_READ] if answer is not None else ""
+    start = _shorten(redact(text), 60)
     is_page = start.lower().startswith(("<!doctype", "<html"))
     cause = "the login page of a network or a proxy" if is_page else "cut off"
     return Failure(
@@ -204,13 +209,17 @@ def _not_json(answer):
     )
 
 
-def _graphql_message(answer):
+def _graphql_message(answer, redact):
     """Returns the message of a GraphQL error; None if the answer has none."""
     try:
         (error, *_) = answer.json()["errors"]
-        return " ".join(str(error["message"]).split())[:200]
+        return _shorten(redact(str(error["message"])[:_MAX_READ]), 200)
     except (AttributeError, *UNEXPECTED):
         return None
+
+
+def _shorten(text, length):
+    return " ".join(text.split())[:length]
 
 
 def retry_after(response):

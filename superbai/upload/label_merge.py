@@ -59,10 +59,11 @@ def _drop_equal(new_boxes, stored):
 
 
 def count_stacked(item, objects):
-    """Returns how many people's boxes lie on another of the same class.
+    """Returns how many boxes lie on another of their class, one of them people's.
 
     People do not draw a box twice. Where the Suite has given boxes other ids, those of
-    earlier uploads count as people's, and each upload adds to them.
+    earlier uploads count as people's, and each upload adds to them. Boxes of this
+    upload count, too: one may lie on a box that somebody has corrected.
 
     Args:
         item: an `upload_plan.Item`.
@@ -71,10 +72,16 @@ def count_stacked(item, objects):
     by_class = {}
     for stored in objects:
         box = read_box(stored)
-        if box and not box_id.is_ours(stored, item.dataset, item.key):
-            by_class.setdefault(box[0], []).append(box[1])
+        if box:
+            is_ours = box_id.is_ours(stored, item.dataset, item.key)
+            by_class.setdefault(box[0], []).append((box[1], is_ours))
+    # Of two boxes of uploads, both are of this one, and the detector's business.
     return sum(
-        any(_is_near(box, other) for other in boxes if other is not box)
+        any(
+            _is_near(box[0], other[0])
+            for other in boxes
+            if other is not box and not (box[1] and other[1])
+        )
         for boxes in by_class.values()
         for box in boxes
     )
@@ -86,3 +93,28 @@ def _is_near(xywh, other):
         abs(a - b) <= _MAX_SHIFT * side
         for a, b, side in zip(xywh, other, sides, strict=True)
     )
+
+
+def has_stored(objects, kept_objects, new_boxes):
+    """Tells whether a label has the objects that were sent, in any order.
+
+    Args:
+        objects: list of the label's objects.
+        kept_objects, new_boxes: see `Project.set_objects`.
+    """
+    kept_ids = [box_id.stored_id(stored) for stored in kept_objects]
+    if sorted(map(box_id.stored_id, objects)) == sorted([*kept_ids, *new_boxes]):
+        return True
+    # Or under other ids: then each new box must be found at its place.
+    free = [read_box(stored) for stored in objects]
+    for class_name, xywh in new_boxes.values():
+        places = (
+            number
+            for number, box in enumerate(free)
+            if box and box[0] == class_name and box_id.is_same_place(box[1], xywh)
+        )
+        number = next(places, None)
+        if number is None:
+            return False
+        del free[number]
+    return len(free) == len(kept_objects)

@@ -11,11 +11,16 @@ from pathlib import Path
 import requests
 
 from superbai.upload import sdk
-from superbai.upload.box_id import is_same_place, stored_id
 from superbai.upload.failures import UnsentBytesError
 from superbai.upload.label_file import LabelFiles
+from superbai.upload.label_merge import has_stored
 from superbai.upload.project_classes import ProjectClasses
-from superbai.upload.stored_label import COORD_KEYS, read_box, read_class, read_label
+from superbai.upload.stored_label import (
+    COORD_KEYS,
+    ChangedError,
+    read_class,
+    read_label,
+)
 from superbai.upload.suite_names import check_names, normalise_names, spellings
 from yolov3_tf2.errors import InputError
 
@@ -43,7 +48,8 @@ class Project:
         self._sdk = sdk.Sdk()
         self.stopped, self.redact = self._sdk.stopped, self._sdk.redact
         self.credentials = self._sdk.credentials
-        action = f"cannot open project '{name}' of team '{self._sdk.team}'"
+        # Without the team: if the two are swapped, it is the key.
+        action = f"cannot open project '{name}'"
         unknown = (
             f"{action}: the Suite has no project of this name; is it spelled as in the "
             "Suite, and does it belong to this team?"
@@ -223,7 +229,7 @@ class Project:
             with self._files.expecting(label):
                 handle.update_info()
             written = read_label(handle, label.name)
-            if not _has_stored(written.objects, kept_objects, new_boxes):
+            if not has_stored(written.objects, kept_objects, new_boxes):
                 raise requests.RequestException("the Suite holds other boxes than sent")
             return written
 
@@ -253,37 +259,54 @@ class Project:
         key = "class_name" if "class_name" in stored else "className"
         return {**stored, key: spelling}
 
-    def set_tags(self, label, tags):
-        """Sets the tags of a label."""
-        action = f"{label.name}: cannot set its tags"
-        self._sdk.call(action, lambda: label.handle.update_tags(list(tags)))
+    def look_again(self, label):
+        """Returns a `Label` as it is now; raises an `InputError` if it is gone."""
+        action = f"{label.name}: cannot look up its label"
+        return self._sdk.call(action, lambda: self._read_now(label))
+
+    def _read_now(self, label):
+        names = label.handle.get_dataset_name(), label.handle.get_key()
+        page = self._client.get_data_page(dataset=names[0], data_key=names[1])
+        for handle in page:
+            if (handle.get_dataset_name(), handle.get_key()) == names:
+                return read_label(handle, label.name)
+        raise InputError(f"{label.name}: it was just deleted.")
+
+    # The Suite replaces all tags of a label, and its status, whatever they have become
+    # since they were read, such as while this upload waited for the next try. So both
+    # are read again right before each try.
+
+    def add_tags(self, label, tags):
+        """Adds tags to a label; returns the `Label` as it is then.
+
+        Args:
+            label: the `Label`.
+            tags: set of strings.
+        """
+
+        def add():
+            now = self._read_now(label)
+            if tags <= set(now.tags):
+                return now
+            all_tags = sorted({*now.tags, *tags})
+            now.handle.update_tags(all_tags)
+            return now._replace(tags=all_tags)
+
+        return self._sdk.call(f"{label.name}: cannot set its tags", add)
 
     def set_status(self, label, status):
-        """Sets the status of a label."""
-        action = f"{label.name}: cannot set its status"
-        self._sdk.call(action, lambda: label.handle.update_status(status))
+        """Sets the status of a label; returns the `Label` with it.
 
+        Raises:
+            ChangedError: somebody has set another one since the label was read.
+        """
 
-def _has_stored(objects, kept_objects, new_boxes):
-    """Tells whether a label has the objects that were sent, in any order.
+        def change():
+            now = self._read_now(label)
+            if now.status not in (status, label.status):
+                raise ChangedError(f"{label.name}: somebody has set its status.")
+            if now.status != status:
+                now.handle.update_status(status)
+            return label._replace(status=status)
 
-    Args:
-        objects: list of the label's objects.
-        kept_objects, new_boxes: see `Project.set_objects`.
-    """
-    kept_ids = [stored_id(stored) for stored in kept_objects]
-    if sorted(map(stored_id, objects)) == sorted([*kept_ids, *new_boxes]):
-        return True
-    # Or under other ids: then each new box must be found at its place.
-    free = [read_box(stored) for stored in objects]
-    for class_name, xywh in new_boxes.values():
-        places = (
-            number
-            for number, box in enumerate(free)
-            if box and box[0] == class_name and is_same_place(box[1], xywh)
-        )
-        number = next(places, None)
-        if number is None:
-            return False
-        del free[number]
-    return len(free) == len(kept_objects)
+        return self._sdk.call(f"{label.name}: cannot set its status", change)

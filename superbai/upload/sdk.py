@@ -121,7 +121,7 @@ class Sdk:
             except Exception as error:
                 if not self._is_failure(error):
                     raise
-                failure = failures.read_failure(error, _last.answer)
+                failure = failures.read_failure(error, _last.answer, self.redact)
             is_stopped = self.stopped.is_set() and not finish
             if is_stopped or num_retries >= _max_retries(failure):
                 # Not from the error, which contains signed, secret addresses.
@@ -149,6 +149,8 @@ class Sdk:
         """Returns the exception to raise for a failure; see `call`."""
         # Cleaned before it is cut: a part of a key would not be recognised.
         text = self.redact.without_queries(failure.text)[:400]
+        if failure.error is RefusedError:
+            advice = f"they are from {self.credentials.source}"
         parts = [f"{action}: {text}", advice]
         if failure.wait and failure.wait > MAX_WAIT_SECONDS:
             parts.append("run the same command again then")

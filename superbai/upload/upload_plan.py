@@ -46,23 +46,34 @@ def read_review(path, number):
     """Returns the names of the first images of a `review.csv`, a set.
 
     Raises:
-        InputError: the file is not a CSV file in UTF-8 with a column `file_name`.
+        InputError: the file is not a CSV file in UTF-8 with a column `file_name`, or a
+            row has another number of values than the first.
     """
     try:
         # Excel writes a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, row) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: expected a CSV file in UTF-8, as detect.py writes it, but it "
-            f"cannot be read ({error}); was it saved in another encoding?"
+            f"cannot be read ({error}); was it cut off, or saved in another encoding?"
         ) from error
-    if rows and "file_name" not in rows[0]:
+    columns = rows[0][1] if rows else []
+    if "file_name" not in columns:
         raise InputError(
-            f"{path}: expected a column file_name, got {', '.join(rows[0])}; is it the "
-            "review.csv of detect.py?"
+            f"{path}: expected a column file_name, got "
+            f"{', '.join(columns) or 'an empty file'}; is it the review.csv of "
+            "detect.py, with commas between its values?"
         )
-    return {normalise_path(row["file_name"]) for row in rows[:number]}
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise InputError(
+                f"{path}: line {line}: expected {len(columns)} values, got {len(row)}; "
+                "was it cut off, or edited by hand?"
+            )
+    place = columns.index("file_name")
+    return {normalise_path(row[place]) for _, row in rows[1 : number + 1]}
 
 
 def identify_all(annotated_images, dataset):

@@ -34,8 +34,12 @@ def make_report(values, items, outcomes, stopped, redact):
         **{name: counts[name] for name in RESULTS},
         "reviewed": reasons[uploader.REVIEWED],
         "other_ids": reasons[uploader.OTHER_IDS],
+        "stored_otherwise": reasons[uploader.STORED_OTHERWISE],
         "not_done": len(items) - len(done),
         "stopped": stopped,
+        "decided_meanwhile": [
+            names for names, outcome in done if outcome.was_decided_meanwhile
+        ],
         "without_bytes": [names for names, outcome in done if outcome.lacks_bytes],
         "stacked": [
             {**names, "boxes": outcome.num_stacked}
@@ -104,11 +108,25 @@ def _warn_of_leftovers(report):
             "uploads take them for people's and keep them; --replace=all replaces them",
             report["other_ids"],
         )
+    if report["decided_meanwhile"]:
+        logging.warning(
+            "%d labels were submitted or skipped while their boxes were written; look "
+            "at them again, see decided_meanwhile in upload.json",
+            len(report["decided_meanwhile"]),
+        )
+    if report["stored_otherwise"]:
+        logging.warning(
+            "the Suite has stored the boxes of %d labels with other numbers or "
+            "properties than were sent, so later uploads take them for people's and "
+            "keep them; --replace=all replaces them with all other objects",
+            report["stored_otherwise"],
+        )
     if report["stacked"]:
         logging.warning(
-            "%d labels have boxes that lie on another of their class and are kept as "
-            "people's, see stacked in upload.json; if they are of earlier uploads "
-            "whose ids are lost, --replace=all removes them with all other objects",
+            "%d labels have boxes that lie on another of their class and are kept, as "
+            "one of the two is people's, see stacked in upload.json; if it is of an "
+            "earlier upload that was not recognised, --replace=all removes it with all "
+            "other objects",
             len(report["stacked"]),
         )
 
@@ -116,9 +134,11 @@ def _warn_of_leftovers(report):
 def metadata(report):
     """Returns the numbers of a report for the step's metadata, a dict."""
     names = [*RESULTS, "reviewed", "not_done"]
-    names += [name for name in ("other_ids", "stopped") if report[name]]
-    lists = [name for name in ("without_bytes", "stacked") if report[name]]
+    names += [
+        name for name in ("other_ids", "stored_otherwise", "stopped") if report[name]
+    ]
+    lists = ("decided_meanwhile", "without_bytes", "stacked")
     return {
         **{name: report[name] for name in names},
-        **{name: len(report[name]) for name in lists},
+        **{name: len(report[name]) for name in lists if report[name]},
     }

@@ -3,20 +3,27 @@
 `Uploader` does this for one image, `upload_run` for all of them.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 from superbai.upload import label_merge
-from superbai.upload.box_id import stored_id
-from superbai.upload.failures import MissingBytesError, RefusedError, SuiteError
-from superbai.upload.stored_label import ChangedError
+from superbai.upload.box_id import is_ours
+from superbai.upload.failures import (
+    MissingBytesError,
+    RefusedError,
+    SuiteError,
+    UnsentBytesError,
+)
+from superbai.upload.label_plan import make_plan
+from superbai.upload.label_writer import (  # noqa: F401  Reasons of an `Outcome`.
+    OTHER_IDS,
+    STORED_OTHERWISE,
+    LabelWriter,
+)
 from yolov3_tf2.errors import InputError
 
-# After this many changes of a label by somebody else while it is written, it is left.
-MAX_CHANGES = 5
 # Reason of an `Outcome` whose boxes stay because people have submitted or skipped them.
 REVIEWED = "reviewed"
-# Reason of an `Outcome` whose boxes the Suite has stored under other ids than sent.
-OTHER_IDS = "other ids"
 
 
 class Outcome(NamedTuple):
@@ -25,11 +32,14 @@ class Outcome(NamedTuple):
     Attributes:
         result: `created`, `updated`, `unchanged` or `failed`.
         reason: the error of a failed image; `REVIEWED` if other boxes were not sent
-            because the label is submitted or skipped; `OTHER_IDS` if a later upload
-            cannot recognise those that were sent; else empty.
+            because the label is submitted or skipped; `OTHER_IDS` or
+            `STORED_OTHERWISE` if a later upload cannot recognise those that were sent;
+            else empty.
         is_suite_failure: whether the Suite failed, rather than this image.
         lacks_bytes: whether the Suite has the image's names but not its bytes.
         num_stacked: see `label_merge.count_stacked`.
+        was_decided_meanwhile: whether somebody has submitted or skipped the label while
+            its boxes were written.
     """
 
     result: str
@@ -37,27 +47,11 @@ class Outcome(NamedTuple):
     is_suite_failure: bool = False
     lacks_bytes: bool = False
     num_stacked: int = 0
+    was_decided_meanwhile: bool = False
 
 
 class StoppedError(Exception):
     """The upload is to stop, and nothing of this image has been changed."""
-
-
-class _Plan(NamedTuple):
-    """What is to be done about one label.
-
-    Attributes:
-        kept_objects, new_boxes: see `label_merge.merge_objects`.
-        changes_boxes, changes_tags, changes_status: what differs from the label.
-        is_protected: whether other boxes are not sent as somebody has decided.
-    """
-
-    kept_objects: list
-    new_boxes: dict
-    changes_boxes: bool
-    changes_tags: bool
-    changes_status: bool
-    is_protected: bool
 
 
 class Uploader:
@@ -84,7 +78,9 @@ class Uploader:
         self._read_image = read_image
         self._upload_images = upload_images
         self._status = status
-        self._replace = replace
+        self._make_plan = partial(
+            make_plan, replace=replace, status=status, project=project
+        )
         self._dry_run = dry_run
 
     def __call__(self, item):
@@ -115,83 +111,26 @@ class Uploader:
             if label is None:
                 return Outcome("created")
         elif self._upload_images:
-            self._check_has_image(label)
-        plan = self._plan(item, label)
+            self._check_has_image(item, label)
+        writer = LabelWriter(
+            self.project, item, label, make_plan=self._make_plan, status=self._status
+        )
+        plan = writer.plan
         gets_first_boxes = plan.changes_boxes and not label.objects
         is_changed = plan.changes_boxes or plan.changes_tags or plan.changes_status
         if not self._dry_run:
-            label, plan = self._carry_out(item, label, plan)
-        reason = REVIEWED if plan.is_protected else ""
-        if plan.changes_boxes and not self._dry_run:
-            is_known = set(plan.new_boxes) <= set(map(stored_id, label.objects))
-            reason = "" if is_known else OTHER_IDS
+            writer.write()
+        plan = writer.plan
+        reason = writer.reason or REVIEWED * plan.is_protected
         result = "updated" if is_changed else "unchanged"
         if is_new or (gets_first_boxes and not plan.is_protected):
             result = "created"
-        num_stacked = label_merge.count_stacked(item, label.objects)
-        return Outcome(result, reason, num_stacked=num_stacked)
-
-    def _plan(self, item, label):
-        """Returns the `_Plan` for a label as it was read."""
-        kept_objects, new_boxes = label_merge.merge_objects(
-            item, label.objects, self._replace
+        return Outcome(
+            result,
+            reason,
+            num_stacked=label_merge.count_stacked(item, writer.label.objects),
+            was_decided_meanwhile=writer.was_decided_meanwhile,
         )
-        has_other_boxes = bool(new_boxes) or len(kept_objects) < len(label.objects)
-        # Whoever submitted or skipped a label has decided which boxes are right.
-        is_protected = (
-            label.is_decided and self._status == "keep" and self._replace != "all"
-        )
-        changes_boxes = has_other_boxes and not is_protected
-        if changes_boxes:
-            self.project.check_can_keep(label, kept_objects)
-        return _Plan(
-            kept_objects,
-            new_boxes,
-            changes_boxes,
-            not item.tags <= set(label.tags),
-            self._status not in ("keep", label.status)
-            and (changes_boxes or not label.is_decided),
-            has_other_boxes and is_protected,
-        )
-
-    def _carry_out(self, item, label, plan):
-        """Does what a plan says; returns the label afterwards, and the final plan.
-
-        If somebody changes the label in the meantime, it is read and planned anew.
-        """
-        is_interrupted, final_status = False, self._status
-        for _ in range(MAX_CHANGES):
-            try:
-                if plan.changes_status and plan.changes_boxes and label.is_decided:
-                    # Before the boxes: if the run is cut off here, new boxes must not
-                    # count as submitted, and the next run must see what is left to do.
-                    self.project.set_status(label, "WORKING")
-                    label = label._replace(status="WORKING")
-                if plan.changes_boxes:
-                    label = self.project.set_objects(
-                        label, plan.kept_objects, plan.new_boxes
-                    )
-                elif is_interrupted:
-                    # The Suite has already got the number of the objects to come.
-                    self.project.check_can_keep(label, label.objects)
-                    label = self.project.set_objects(label, label.objects, {})
-                break
-            except ChangedError:
-                is_interrupted = True
-                label = self.project.find_label(item.dataset, item.key)
-                if label is None:
-                    raise InputError(f"{item.name}: it was just deleted.") from None
-                plan = self._plan(item, label)
-        else:
-            raise InputError(
-                f"{item.name}: its label was changed {MAX_CHANGES} times while this "
-                "run tried to write it; run again when nobody works on it."
-            )
-        if not item.tags <= set(label.tags):
-            self.project.set_tags(label, sorted(set(label.tags) | item.tags))
-        if plan.changes_status and label.status != final_status:
-            self.project.set_status(label, final_status)
-        return label, plan
 
     def _create_label(self, item):
         """Uploads an image; returns its label, None in a dry run."""
@@ -212,7 +151,7 @@ class Uploader:
             return None
         if self.project.stopped.is_set():
             raise StoppedError(item.name)
-        is_sent = self.project.upload_image(encoded, item.dataset, item.key)
+        is_sent = self._send_image(item, encoded)
         label = self.project.find_label(item.dataset, item.key)
         if label is None and is_sent:
             raise InputError(
@@ -225,11 +164,36 @@ class Uploader:
                 "image, but does not list it in this project; is the name taken in "
                 "another project, or was the image just deleted?"
             )
-        if not is_sent:
-            self._check_has_image(label)
+        # Also of bytes just sent: a proxy may have answered in place of the Suite.
+        self._check_has_image(item, label)
         return label
 
-    def _check_has_image(self, label):
+    def _send_image(self, item, encoded):
+        """Uploads an image, see `Project.upload_image`."""
+        names = item.dataset, item.key
+        try:
+            return self.project.upload_image(encoded, *names)
+        except UnsentBytesError:
+            raise
+        except SuiteError as error:
+            # The Suite may have registered the name, and its answer was lost.
+            try:
+                is_registered = self.project.find_label(*names) is not None
+            except SuiteError:
+                is_registered = None
+            if is_registered is False:
+                raise
+            known = (
+                "but the Suite has its name"
+                if is_registered
+                else ("and it is not known whether the Suite has its name")
+            )
+            raise UnsentBytesError(
+                f"{str(error).rstrip('.')}, {known}; if it is in the Suite without its "
+                "file, delete it there, and run again."
+            ) from None
+
+    def _check_has_image(self, item, label):
         """Raises an `InputError` if the Suite has a label but not its image."""
         status = self.project.request_image(label)
         if status == 200:
@@ -237,12 +201,11 @@ class Uploader:
         message = (
             f"{label.name}: the Suite has its label, but answers {status} for its image"
         )
-        if label.objects:
-            # An interrupted upload leaves no objects, so these are somebody's work.
+        if not all(is_ours(each, item.dataset, item.key) for each in label.objects):
             raise MissingBytesError(
-                f"{message}. The label has objects, so keep it; check whether the "
-                "Suite shows the image. Without --upload_images the image is not "
-                "checked."
+                f"{message}. The label has objects of people, so keep it; check "
+                "whether the Suite shows the image. Without --upload_images the image "
+                "is not checked."
             )
         raise MissingBytesError(
             f"{message}. If the Suite does not show it either, an earlier upload was "

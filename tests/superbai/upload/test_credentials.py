@@ -85,14 +85,21 @@ def test_a_damaged_file(use, config, message):
         (f"{KEY} {KEY}", "got a space as number 25 of 49"),
         (f"{KEY}é", "got a character that is not ASCII"),
         (f"\ufeff{KEY}", "got a character that is not ASCII as number 1"),
-        ("abc", "expected a key of 4 to 1000 characters, got 3"),
-        (KEY * 50, "expected a key of 4 to 1000 characters, got 1200"),
+        ("abc", "expected a key of 8 to 1000 characters, got 3"),
+        (KEY * 50, "expected a key of 8 to 1000 characters, got 1200"),
     ],
 )
 def test_a_key_that_no_header_can_hold(use, value, message):
     with pytest.raises(InputError, match=f"^SPB_ACCESS_KEY: .*{message}") as caught:
         use(SPB_TEAM_NAME="team", SPB_ACCESS_KEY=value)
     assert not leaks(str(caught.value), KEY) and "\n" not in str(caught.value)
+
+
+def test_a_key_in_the_place_of_the_team(use):
+    with pytest.raises(InputError, match="and not the team's name") as caught:
+        use(SPB_TEAM_NAME=KEY, SPB_ACCESS_KEY="team")
+    assert not leaks(str(caught.value), KEY)
+    assert not leaks(repr(use(SPB_TEAM_NAME=KEY, SPB_ACCESS_KEY="our-team")), KEY)
 
 
 def test_a_team_that_is_none(use):

@@ -1,14 +1,17 @@
 """What failures mean in words, and whether the next try may succeed."""
 
 import functools
+import json
 import threading
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from leaks import forms, leaks
 
 from superbai.upload import failures
+from superbai.upload.redaction import Redactor
 
 ADDRESS = "http://127.0.0.1:1/graphql"
 
@@ -50,6 +53,41 @@ def fail(url, read=lambda answer: answer.raise_for_status(), **options):
         answer = session.post(url, timeout=5, **options)
         read(answer)
     return failures.read_failure(caught.value, answer)
+
+
+@pytest.mark.parametrize("start", [46, 55, 60, 193, 199])
+def test_a_key_is_hidden_before_a_message_is_cut(failing_server, start):
+    key = "k3y-0f-a-team-0123456789"
+    read = functools.partial(failures.read_failure, redact=Redactor("team", key))
+    failing_server.body = b"x" * start + key.encode()
+    answer = requests.post(f"http://{failing_server.address}")
+    with pytest.raises(ValueError) as caught:
+        answer.json()
+    assert "k3y" not in read(caught.value, answer).text
+    message = "y" * start + key
+    failing_server.body = json.dumps({"errors": [{"message": message}]}).encode()
+    answer = requests.post(f"http://{failing_server.address}")
+    text = read(KeyError("extensions"), answer).text
+    assert "yyy" in text and "k" not in text.split("yyy")[-1]
+
+
+def test_an_answer_that_shows_the_key(failing_server):
+    key = "k3y/0f+a=team%&'\"\\<>-0123456789"
+    read = functools.partial(failures.read_failure, redact=Redactor("team", key))
+    shown = forms(key)
+    shown["hexadecimal, large"] = shown["hexadecimal"].upper()
+    for name, form in shown.items():
+        failing_server.body = f"<html>{form}".encode()
+        answer = requests.post(f"http://{failing_server.address}")
+        with pytest.raises(ValueError) as caught:
+            answer.json()
+        text = read(caught.value, answer).text
+        assert "'<html>…" in text and not leaks(text, key), name
+        message = {"errors": [{"message": f"bad header {form}"}]}
+        failing_server.body = json.dumps(message).encode()
+        answer = requests.post(f"http://{failing_server.address}")
+        text = read(KeyError("extensions"), answer).text
+        assert "bad header …" in text and not leaks(text, key), name
 
 
 def test_no_connection():

@@ -1,6 +1,7 @@
 """No form of the access key, and no signature, is left in a text, a log or an error."""
 
 import base64
+import html
 import io
 import json
 import logging
@@ -40,12 +41,22 @@ PAIR = base64.b64encode(f"{TEAM}:{KEY}".encode()).decode()
         base64.urlsafe_b64encode(f"a{KEY}".encode()).decode(),
         quote(PAIR, safe=""),
         KEY.encode().hex(),
+        KEY.encode().hex().upper(),
+        html.escape(KEY),
+        html.escape(KEY, quote=False),
+        html.escape(KEY).replace("&#x27;", "&#39;"),
+        "".join(f"&#{ord(c)};" for c in KEY),
+        KEY.replace("&", "\\u0026"),
+        quote(quote(KEY, safe=""), safe=""),
+        base64.b32encode(KEY.encode()).decode(),
     ],
 )
 def test_all_forms_of_a_key_are_hidden(text):
     for around in ("{}", "Header {} is wrong", "a{}b"):
         clean = redact(around.format(text))
         assert not leaks(clean, KEY, TEAM) and "…" in clean
+        for decode in (html.unescape, str.lower):
+            assert not leaks(decode(clean), KEY, TEAM)
         pieces = [PAIR[i : i + 12] for i in range(len(PAIR) - 12)]
         # What is in front of the key in the pair is no secret.
         assert not any(piece in clean for piece in pieces[14:])
@@ -55,6 +66,24 @@ def test_what_is_no_secret_stays():
     text = "ds/사진?a=1.jpg: cannot look up its label (503); try again later."
     assert redact(text) == text
     assert Redactor("t", "abcd")("an abc of abcd, abcdef") == "an abc of …, …ef"
+
+
+def test_names_stay_unless_they_hold_the_whole_key():
+    name = f"ds/signature=abc&sig=1/{KEY[:10]}.jpg: no such image"
+    assert redact.keep_names(name) == name != redact(name)
+    for form in (KEY, html.escape(KEY), quote(KEY, safe=""), KEY.encode().hex()):
+        assert redact.keep_names(f"ds/{form}.jpg") == "ds/….jpg"
+
+
+def test_a_key_in_the_place_of_the_team():
+    for pair in ((KEY, "team-a"), (KEY, "the-name-of-our-team-is-long-indeed")):
+        clean = Redactor(*pair)
+        for text in (KEY, repr(KEY), base64.b64encode(KEY.encode()).decode()):
+            assert not leaks(clean(f"of '{text}'"), KEY)
+    # The name of a team may be in that of a project or an image.
+    assert Redactor("cars", KEY)("our-cars, 2024") == "our-cars, 2024"
+    name = "the-team-of-2024/a.jpg"
+    assert Redactor("the-team-of-2024", KEY).keep_names(name) == name
 
 
 def test_addresses_lose_what_is_secret():
@@ -78,6 +107,8 @@ def test_the_log_of_any_package(monkeypatch):
     try:
         redact.install()
         logger.error("header %r of %s", KEY, "x?X-Goog-Signature=abc")
+        logger.error("project '%s'", "a\nb")
+        logger.error("a\n%s", "b\nc")
         try:
             raise ValueError(f"Invalid header value {KEY.encode()!r}")
         except ValueError:
@@ -87,6 +118,7 @@ def test_the_log_of_any_package(monkeypatch):
         logger.removeHandler(handler)
     text = stream.getvalue()
     assert not leaks(text, KEY, TEAM) and "abc" not in text
+    assert "project 'a\\nb'\n" in text and "a\nb\nc\n" in text
     assert "Traceback" in text and "ValueError: Invalid header value" in text
 
 

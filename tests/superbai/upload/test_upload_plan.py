@@ -138,5 +138,26 @@ def test_the_first_images_of_a_review_csv(tmp_path):
     path.write_text("rank,name\n1,a.jpg\n")
     with pytest.raises(InputError, match="a column file_name, got rank, name"):
         upload_plan.read_review(path, 2)
-    path.write_text("")
+    path.write_text("\n\nrank,file_name\n\n1,a.jpg\n,\n2,b.jpg\n")
+    assert upload_plan.read_review(path, 2) == {"a.jpg", "b.jpg"}
+    path.write_text("rank,file_name\n")
     assert upload_plan.read_review(path, 2) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a column file_name, got an empty file"),
+        ("a,b\n1,2,3\n", "expected a column file_name, got a, b; is it"),
+        ("rank;file_name\n1;a.jpg\n", "with commas between its values"),
+        ('rank,file_name\n1,"a.jpg\n', "it cannot be read .*; was it cut off"),
+        ("rank,file_name\n1\n", "line 2: expected 2 values, got 1; was it cut"),
+        ("rank,file_name\n1,a.jpg\n\n2,b,c\n", "line 4: expected 2 values, got 3"),
+    ],
+)
+def test_a_review_csv_that_cannot_be_read(tmp_path, text, message):
+    path = tmp_path / "review.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        upload_plan.read_review(path, 2)
+    assert str(path) in str(caught.value)
