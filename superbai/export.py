@@ -227,13 +227,20 @@ class Export:
         if by_name:
             reason = "images found by file name only, in another folder"
             self.notes.assumed[reason] += by_name
+        in_others = len(matched.in_other_datasets & metas.keys())
+        if in_others:
+            reason = (
+                "images taken from a folder or archive that is named like another "
+                "dataset"
+            )
+            self.notes.assumed[reason] += in_others
         if matched.project_folder:
             reason = (
                 f"folder or archive '{matched.project_folder}' has the name of a "
                 "dataset and the images of all"
             )
             self.notes.assumed[reason] += 1
-        self._check_missing(metas, matched, skip_missing)
+        self._check_missing(metas, matched, skip_missing, exact.keys())
         found = [identity for identity in metas if identity in matched.entries]
         if not found:
             reasons = [f"{n} {why}" for why, n in self.notes.left_out.items()]
@@ -262,7 +269,7 @@ class Export:
             for identity in found
         ]
 
-    def _check_missing(self, metas, matched, skip_missing):
+    def _check_missing(self, metas, matched, skip_missing, identities):
         """Raises or counts labelled images that are not in the image archives."""
         missing = [_source_id(*i) for i in metas if i not in matched.entries]
         if missing and not skip_missing:
@@ -273,7 +280,7 @@ class Export:
                 f"{len(missing)} of {len(metas)} labelled images are not in {images}, "
                 f"e.g. {', '.join(missing[:10])} (names with another extension, as in "
                 "a.jpg.jpg, were tried too); download the images again, or leave these "
-                f"out with --skip_missing.{_hint(matched.elsewhere)}"
+                f"out with --skip_missing.{_hint(matched, identities)}"
             )
         if missing:
             self.notes.left_out["labelled images that are missing"] += len(missing)
@@ -284,17 +291,17 @@ def _are_same(paths, path):
     return {each.resolve() for each in paths} <= {path.resolve()}
 
 
-def _hint(elsewhere):
+def _hint(matched, identities):
     """Returns what may help if files that were not taken are the missing images."""
     by_other = {}
-    for identity, place in elsewhere.items():
+    for identity, place in matched.elsewhere.items():
         by_other.setdefault(bool(place.dataset), (identity, place))
     if True in by_other:
         identity, (entry, dataset) = by_other[True]
         return (
             f" {entry.archive.name}: {entry.name} is not taken for "
             f"{_source_id(*identity)}, as it lies in '{dataset}', the name of another "
-            "dataset; if that is the name of the project, use --find_images_by=key."
+            f"dataset{_advice(matched, identities)}."
         )
     if by_other:
         identity, (entry, _) = by_other[False]
@@ -304,6 +311,27 @@ def _hint(elsewhere):
             "--find_images_by=file_name."
         )
     return ""
+
+
+def _advice(matched, identities):
+    """Returns what to do about files in folders that are named like other datasets.
+
+    By their keys alone these images could be those of the other datasets.
+    """
+    others = {
+        (place.dataset, key)
+        for (_, key), place in matched.elsewhere.items()
+        if place.dataset
+    }
+    names = {dataset for dataset, _ in others}
+    if not others.isdisjoint(identities):
+        return ", which has a label with this key; give the images of each dataset"
+    if any(dataset in names for dataset, _ in matched.entries):
+        return (
+            ", which has images there; give the images of each dataset (if it is the "
+            "folder of the project, see --find_images_by)"
+        )
+    return "; if that is the name of the project, use --find_images_by=key"
 
 
 def _group_files(paths):
