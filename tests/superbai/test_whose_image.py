@@ -71,7 +71,7 @@ IN_OTHERS = "images taken from a folder or archive that is named like another da
 def test_when_the_advice_is_to_find_images_by_key(tmp_path):
     images = images_in(tmp_path / "cam2.zip", "a.jpg", "b.jpg")
     for keys, advice in (
-        (["cam1/a.jpg", "cam2/other.jpg"], "; if that is the name of the project, use "),
+        (["cam1/a.jpg", "cam2/other.jpg"], "; if that is the name of the project, "),
         (["cam1/a.jpg", "cam2/b.jpg"], ", which has images there; give the images of "),
     ):
         labels = labels_of(tmp_path, *keys)
