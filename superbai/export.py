@@ -250,12 +250,12 @@ class Export:
                 f"({', '.join(reasons)}); submit some in the Suite, then export again."
             )
         for entry in matched.rest:
-            self.notes.leave_out(
-                "images without a label"
-                if is_image(entry.archive, entry.name)
-                else "files other than images",
-                entry.name,
-            )
+            reason = "images without a label"
+            if entry.number in matched.unused:
+                reason = "images that fit labels which have another file"
+            if not is_image(entry.archive, entry.name):
+                reason = "files other than images"
+            self.notes.leave_out(reason, entry.name)
         self.num_labelled = len(found) + len(self.notes.unreadable)
         # In the order of the archives: a zip is read once, from front to back.
         found.sort(key=lambda identity: matched.entries[identity].number)

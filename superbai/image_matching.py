@@ -33,6 +33,8 @@ class Match(NamedTuple):
             and holds the images of all; empty if there is none.
         in_other_datasets: set of the (dataset, data_key) whose images lie in a folder
             or an archive that is named like another dataset, if names do not count.
+        unused: set of the numbers of those in `rest` that fit labels which have another
+            file.
     """
 
     entries: dict[tuple[str, str], Entry]
@@ -41,6 +43,7 @@ class Match(NamedTuple):
     elsewhere: dict[tuple[str, str], leftover_images.Elsewhere]
     project_folder: str
     in_other_datasets: frozenset[tuple[str, str]] = frozenset()
+    unused: frozenset[int] = frozenset()
 
 
 def match_images(identities, archives, needed, *, find_by="path", exact=None):
@@ -80,6 +83,7 @@ def match_images(identities, archives, needed, *, find_by="path", exact=None):
     if find_by == "key":
         in_others = leftover_images.find_in_other_datasets(assignment)
     elsewhere = leftover_images.find_elsewhere(assignment)
+    unused = choice.find_unused()
     entries, found = assignment.entries, assignment.file_of.items()
     used = {file for _, file in found}
     return Match(
@@ -89,4 +93,5 @@ def match_images(identities, archives, needed, *, find_by="path", exact=None):
         {identities[label]: place for label, place in elsewhere.items()},
         project_folder,
         frozenset(identities[label] for label in in_others),
+        frozenset(unused),
     )

@@ -85,6 +85,20 @@ class FormChoice:
                     files[0], sorted((label, other)), [readings.forms[forms[files[0]]]]
                 )
 
+    def find_unused(self):
+        """Returns a list of the files that fit labels which have another file."""
+        readings, assignment, found = self._readings, self._assignment, []
+        for file, taken in enumerate(assignment.taken):
+            for pair in () if taken else readings.of_file(file):
+                if (
+                    readings.allowed[pair]
+                    and readings.targets[pair] in assignment.file_of
+                    and not self._accepted.read_as_another(pair)
+                ):
+                    found.append(file)
+                    break
+        return found
+
     def _fit(self, form):
         readings, files, chosen = self._readings, {}, {}
         for pair in readings.of_form[form]:
@@ -198,10 +212,13 @@ class FormChoice:
         other = self._fit(form)
         if not self._may_follow(other):
             return False
-        has_more = any(label not in fit.files for label in other.files)
-        # A path with the name of the dataset is not passed over for a few labels more.
-        has_more |= has_name and not fit_has_name
-        return len(other.files) * (_CERTAIN if has_more else 1) >= len(fit.chosen)
+        # In the form with an extension, the file `a.jpg` may be the image of a key `a`
+        # without a label. Otherwise, nobody could tell which of two images is meant.
+        alike = forms[form]._replace(has_extension=forms[fit.form].has_extension)
+        is_other_key = alike == forms[fit.form] and not any(
+            label not in fit.files for label in other.files
+        )
+        return len(other.files) * (1 if is_other_key else _CERTAIN) >= len(fit.chosen)
 
     def _accept(self, fit):
         assignment = self._assignment

@@ -118,6 +118,19 @@ def test_all_keys_decide_whether_an_extension_was_added(find):
     assert "ds/a.jpg" not in found and rest == ["ds/a.jpg"]
 
 
+@pytest.mark.parametrize("number", [1, 5, 6])
+def test_two_folders_for_the_same_labels_are_refused(find, number):
+    """Also if one has fewer images: nobody could tell which are right."""
+    keys = [f"ds/{n}.jpg" for n in range(6)]
+    entries = [f"old/{key}" for key in keys] + [f"new/{key}" for key in keys[:number]]
+    with pytest.raises(InputError, match="matches 2 .*; give only the right one.$"):
+        find(keys, entries)
+    # The name of the dataset would decide.
+    entries = [entry.replace("ds/", "") for entry in entries]
+    with pytest.raises(InputError, match="or rename its folder to the name of the da"):
+        find(keys, entries)
+
+
 @pytest.mark.parametrize(
     ("keys", "entries"),
     [

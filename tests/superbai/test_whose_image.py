@@ -147,3 +147,16 @@ def test_keys_that_differ_in_their_unicode_form_alone(tmp_path):
     # Without a twin, its name is in NFC.
     names = [*keys[:2], unicodedata.normalize("NFC", keys[2])]
     assert found == {n: f"{key}.jpg" for n, key in zip(names, keys, strict=True)}
+
+
+def test_a_few_other_files_for_the_same_labels_are_named(tmp_path):
+    keys = [f"ds/{number}.jpg" for number in range(11)]
+    entries = [f"all/{key}.jpg" for key in keys]
+    others = ["backup/ds/0.jpg.jpg", "all/ds/no_label.jpg.jpg", "all/ds/1.jpg"]
+    images = images_in(tmp_path / "images.zip", *entries, *others)
+    found, notes = find(images, labels_of(tmp_path, *keys))
+    assert found == dict(zip(keys, entries, strict=True))
+    assert notes.examples == {
+        "images that fit labels which have another file": [others[0], others[2]],
+        "images without a label": [others[1]],
+    }
