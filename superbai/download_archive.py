@@ -81,6 +81,7 @@ class DownloadArchive(LabelArchive):
     """
 
     holds_images = True
+    kind = "download of Superb AI (superb download or spb download)"
 
     def __init__(self, archive):
         """Reads project.json.

@@ -10,6 +10,8 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
+from absl import logging
+
 from superbai import export_json, label_json
 from superbai.download_archive import find_sample, open_labels
 from superbai.image_matching import match_images
@@ -62,6 +64,7 @@ class Export:
 
     Attributes:
         name: what to call the labels in an error.
+        kind: what they are, for the log.
         class_names: the classes of the project, in its order.
         items: list of `Item`, in the order of the image archives.
         gray_range: the (black, white) values of all images with 16 bits per channel;
@@ -105,13 +108,14 @@ class Export:
         self._kinds = ("box", *(label_json.BOX_AROUND if polygons_as_boxes else ()))
         with ExitStack() as stack:
             self._labels = stack.enter_context(closing(open_labels(labels)))
-            self.name = self._labels.name
+            self.name, self.kind = self._labels.name, self._labels.kind
             if self._labels.holds_images and _are_same(images, labels):
                 images = []
             elif not images:
                 raise InputError(
-                    f"{self.name} holds labels alone: give the images too, as --images "
-                    "FILE; only the folder of `superb download` holds both."
+                    f"{self.name} holds labels alone: give its images too, as the "
+                    "input 'images'; only the folder of `superb download` or `spb "
+                    "download` holds both."
                 )
             self._images = [
                 stack.enter_context(archives.open_archive(path))
@@ -223,6 +227,10 @@ class Export:
             )
         else:
             matched = self._labels.match_images(metas.keys())
+            if find_images_by != "path":
+                logging.warning(
+                    "find_images_by has no effect: the images lie beside their labels"
+                )
         by_name = len(matched.by_name & metas.keys())
         if by_name:
             reason = "images found by file name only, in another folder"

@@ -65,10 +65,13 @@ class LabelArchive:
 
     Attributes:
         name: what to call it in an error.
+        kind: what it is, for the log.
+        holds_images: whether the images lie beside the labels.
         project: the parsed project.json.
     """
 
     holds_images = False
+    kind = "export of the Superb AI Suite"
 
     def __init__(self, archive):
         """Reads project.json.

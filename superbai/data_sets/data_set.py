@@ -17,7 +17,7 @@ from yolov3_tf2.files.coco_annotations import WITHOUT_BBOX
 from yolov3_tf2.files.yolo_annotations import POLYGONS
 
 SPLIT_BY_DATA_SET = SplitSource(
-    method="split as the data set is, by its folders and lists",
+    method="the splits are those of the data set, by its folders, files or lists",
     without="the data set does not have several splits",
     belongs="is in the splits",
     advice="put some into a folder '{split}', or all into one folder",
@@ -120,18 +120,22 @@ class DataSet:
 
     def _check_missing(self, labels, found, skip_missing):
         missing = [
-            each.where
+            each.short_where
             for index, each in enumerate(labels.labelled)
             if index not in found.images
         ]
         missing = list(dict.fromkeys([*missing, *labels.missing]))
         if missing and not skip_missing:
             total = len(labels.labelled) + len(labels.missing)
+            advice = (
+                "; give the images too, as the input 'images'"
+                if not found.images
+                else " (an image in the folder of another split or of other labels is "
+                "not taken); add the images, or leave these out with --skip_missing"
+            )
             raise InputError(
                 f"{len(missing)} of {total} labelled images are not in {self.name} "
-                f"or the input 'images', e.g. {', '.join(missing[:10])} (no image in "
-                "the folder of another split, or of other labels, is taken); add the "
-                "images, or leave these out with --skip_missing."
+                f"or the input 'images', e.g. {', '.join(missing[:10])}{advice}."
             )
         if missing:
             self.notes.left_out["labelled images that are missing"] += len(missing)
@@ -247,7 +251,7 @@ class DataSet:
             boxes = np.array(list(rows), "float64").reshape(-1, 6)
             repeated = len(joined) - len(boxes)
             if repeated:
-                reason = "boxes that an image has in several lists: used once"
+                reason = "boxes that several label files have for an image: used once"
                 self.notes.changed[reason] += repeated
         return boxes
 

@@ -53,6 +53,12 @@ class Labelled(NamedTuple):
         return f"{self.file.where} ({self.name})"
 
     @property
+    def short_where(self):
+        """The same without the folders that the archive is in."""
+        archive = PurePath(self.file.archive.name).name
+        return f"{archive}: {self.file.name} ({self.name})"
+
+    @property
     def place(self):
         """What tells it from other labels: those of equal places have one image."""
         return (self.file.folder, self.source, self.name)

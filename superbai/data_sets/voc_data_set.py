@@ -6,6 +6,7 @@ from superbai.data_sets.files import split_of_name, without_ending
 from superbai.data_sets.images import Labelled
 from superbai.data_sets.labels import UNLISTED, Labels, box_array, keep_box, note_report
 from superbai.data_sets.yolo_description import is_name_list
+from superbai.splits import join_splits
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files import yolo_config
 from yolov3_tf2.files.voc_annotations import read_voc
@@ -40,7 +41,7 @@ def read_voc_data_set(label_files, files, notes):
     Raises:
         InputError: a list of class names lacks one that is used.
     """
-    listed = _read_lists(files)
+    listed = _read_lists(files, notes)
     read, report, num_annotations = [], Counter(), 0
     for file in label_files:
         split = _split_of(file, listed)
@@ -176,14 +177,17 @@ def _places(file, name):
     return [folder + name for folder in dict.fromkeys(folders)]
 
 
-def _read_lists(files):
+def _read_lists(files, notes):
     """Returns the splits of `ImageSets/Main`.
 
     Returns:
         A dict from (folder of the data set, stem of the image) to its split; empty
         without such lists.
+
+    Raises:
+        InputError: two lists share some of their images.
     """
-    listed, whole = {}, {}
+    listed, whole, first = defaultdict(lambda: defaultdict(set)), {}, {}
     for file in files.labels:
         root, is_list, base = f"/{file.path}".rpartition("/ImageSets/Main/")
         if not is_list or "/" in base or file.ending != ".txt":
@@ -197,8 +201,15 @@ def _read_lists(files):
         for line in filter(str.strip, text.splitlines()):
             stem = normalise_path(line.split()[0]).rpartition("/")[2]
             # `trainval` has those of `train` and `val` together.
-            (listed if split else whole)[root, stem] = split or "train"
-    return {**whole, **listed}
+            if split:
+                listed[root][root, stem].add(split)
+                first.setdefault(root, file.where)
+            else:
+                whole[root, stem] = "train"
+    for root, splits_of in listed.items():
+        joined = join_splits(splits_of, first[root], lambda place: place[1], notes)
+        whole |= {place: min(splits) for place, splits in joined.items()}
+    return whole
 
 
 def _split_of(file, listed):

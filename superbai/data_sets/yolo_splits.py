@@ -8,6 +8,7 @@ that only its author knows: their last parts count.
 from collections import defaultdict
 
 from superbai.data_sets.files import ending, split_of_name, without_ending
+from superbai.splits import join_splits
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import yolo_config
 from yolov3_tf2.files.image_kinds import is_image_name
@@ -37,7 +38,7 @@ def read_splits(description, files, notes):
 
     Raises:
         InputError: nothing is where the images for training should be, but those of
-            another split are.
+            another split are; or two splits share some of their images.
     """
     sources = description.sources or [
         (file, split_of_name(without_ending(file.base)), file.path)
@@ -61,14 +62,10 @@ def read_splits(description, files, notes):
                 f"{file.where}: expected images for training in '{value}', got none "
                 "there; is the path right, and is the archive whole?"
             )
-        notes.leave_out("splits that are named, but have no images", split)
-    splits = {split for each in split_of.values() for split in each}
-    if len(splits) > 1 and all(each == splits for each in split_of.values()):
-        notes.assumed[
-            "data sets with the same images in all splits: taken as one split"
-        ] += 1
-        split_of = {number: {"train"} for number in split_of}
-    return dict(split_of), tuple(missing)
+        notes.leave_out("splits that are named without any images", split)
+    paths = {image.number: image.path for image in files.images}
+    where = sources[0][0].where
+    return join_splits(split_of, where, paths.get, notes), tuple(missing)
 
 
 class _Places:

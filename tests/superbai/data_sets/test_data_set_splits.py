@@ -50,7 +50,7 @@ AS_FOLDERS = {
     "validation": ["valid/images/1.jpg"],
     "test": ["test/images/2.jpg"],
 }
-SPLIT_BY = "split as the data set is, by its folders and lists"
+SPLIT_BY = "the splits are those of the data set, by its folders, files or lists"
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,54 @@ def test_the_same_images_in_all_splits(tmp_path):
     with open_data(tmp_path, entries) as data:
         assert [item.tags for item in data.items] == [frozenset()] * 2
         assert list(data.notes.assumed) == [
-            "data sets with the same images in all splits: taken as one split"
+            "the splits train and validation have the same images: taken as one, train"
         ]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "expected", "names"),
+    [
+        (b"train: a\nval: b\ntest: b\n", ("a", "b"), "validation and test"),
+        (b"train: a\nval: a\ntest: b\n", ("a", "b"), "train and validation"),
+        (b"train: a\nval: b\ntest: a\n", ("a", "b"), "train and test"),
+    ],
+)
+def test_two_splits_with_the_same_images(tmp_path, yaml, expected, names):
+    entries = roboflow(("a", "b"), yaml)
+    by_split, _ = split(tmp_path, entries)
+    train, test = (
+        f"{folder}/images/{number}.jpg" for number, folder in enumerate(expected)
+    )
+    assert by_split == {"train": [train], "validation": [], "test": [test]}
+    with open_data(tmp_path, entries) as data:
+        (reason,) = data.notes.assumed
+    assert reason.startswith(f"the splits {names} have the same images: taken as one,")
+
+
+def test_two_voc_lists_with_the_same_images(tmp_path):
+    entries = {f"Annotations/{name[0]}.xml": xml(name) for name in NAMES}
+    entries |= {f"JPEGImages/{n}": image(i) for i, n in enumerate(NAMES)}
+    lists = {"train": b"1\n", "val": b"2\n3\n4\n", "test": b"2\n3\n4\n"}
+    main = "ImageSets/Main/{}.txt"
+    entries |= {main.format(name): content for name, content in lists.items()}
+    by_split, _ = split(tmp_path, entries)
+    assert {s: len(found) for s, found in by_split.items()} == {
+        "train": 1,
+        "validation": 0,
+        "test": 3,
+    }
+    entries[main.format("test")] = b"1\n2\n"
+    words = r"(train|val|test)\.txt: expected each image in one split, got 1 image in "
+    with pytest.raises(InputError, match=words):
+        split(tmp_path, entries)
 
 
 def test_an_image_in_two_splits_is_refused(tmp_path):
     entries = roboflow(("a", "b"), b"train: [a, b]\nval: b\n")
     with pytest.raises(
-        InputError, match="b/images/1.jpg is in the splits train, valid"
+        InputError,
+        match="data.yaml: expected each image in one split, got 1 image in train and "
+        "validation, e.g. b/images/1.jpg; name each image once",
     ):
         split(tmp_path, entries)
 

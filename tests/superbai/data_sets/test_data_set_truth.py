@@ -148,7 +148,7 @@ def test_image_entries_listed_twice(tmp_path):
         "images without a label": 1,
     }
     assert data.notes.changed == {
-        "boxes that an image has in several lists: used once": 1
+        "boxes that several label files have for an image: used once": 1
     }
     file["images"][-1] = {**file["images"][0], "file_name": "south.jpg"}
     with pytest.raises(InputError, match="expected a unique id, got 7"):
