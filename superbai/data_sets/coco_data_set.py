@@ -35,7 +35,7 @@ class CocoReader:
         self._categories = []  # For each file a dict from id to (name, parent).
         self._used = set()  # Names of the categories that annotations have.
         self._num_annotations = 0
-        self._ids = {}  # From (folder, source) to the known ids of annotations.
+        self._ids = {}  # Known ids of annotations of each place.
 
     def add(self, file, coco, report):
         """Reads a file.
@@ -135,7 +135,7 @@ class CocoReader:
 
         COCO's files of persons with keypoints have the ids of those of all objects.
         """
-        place = (file.folder, _source(file))
+        place = (id(file.archive), file.folder, _source(file))
         ids = (each.get("id") for each in annotations if isinstance(each, dict))
         ids = [each for each in ids if is_integer(each) and abs(each) < 2**63]
         ids = np.array(ids, "int64")

@@ -6,8 +6,8 @@ A label says where its image is: by a path in the file of labels, or by its own 
    or there below other folders, which an archive may have around everything.
 2. Otherwise it is the file with the same name, and as many of the same folders before
    it as there are. It is not the image of another label, not in the folder of another
-   split, and not in a folder that other labels name. If different files fit, or one
-   file fits different labels, nothing is guessed.
+   split, and not in a folder of other labels. If different files fit, or one file fits
+   different labels, nothing is guessed.
 """
 
 from collections import defaultdict
@@ -18,6 +18,9 @@ import numpy as np
 
 from superbai.data_sets.files import File, split_of_name
 from yolov3_tf2.errors import InputError
+
+# Names of folders that do not tell images apart.
+_SHARED_FOLDERS = frozenset(("", "images", "jpegimages", "labels", "annotations"))
 
 
 class Labelled(NamedTuple):
@@ -61,7 +64,12 @@ class Labelled(NamedTuple):
     @property
     def place(self):
         """What tells it from other labels: those of equal places have one image."""
-        return (self.file.folder, self.source, self.name)
+        return (id(self.file.archive), self.file.folder, self.source, self.name)
+
+    @property
+    def folders(self):
+        """Set of the names of the folders of the labels and of its image."""
+        return {*self.file.folder.split("/"), *self.name.split("/")[:-1]}
 
 
 class Found(NamedTuple):
@@ -100,15 +108,21 @@ def find_images(labelled, files, key):
         images,
     )
     by_base = _free_by_base(by_path, images) if rest else {}
+    names = set().union(*(each.folders for each in labelled)) if rest else set()
+    names = {name for name in names if name.lower() not in _SHARED_FOLDERS}
     rest = _find_each(
-        rest, lambda index: _below_folders(labelled[index], by_base, files), images
+        rest,
+        lambda index: _below_folders(labelled[index], by_base, names, files),
+        images,
     )
     by_base = _free_by_base(by_path, images) if rest else {}
     folders = {_folder(each.name) for each in labelled} - {""} if rest else set()
     by_name = []
     _find_each(
         rest,
-        lambda index: _by_name(labelled[index], by_base, folders, files, by_name),
+        lambda index: _by_name(
+            labelled[index], by_base, names, folders, files, by_name
+        ),
         images,
     )
     _check_claims(labelled, images)
@@ -146,9 +160,9 @@ def _at_its_place(labelled, by_path, files):
     return None
 
 
-def _below_folders(labelled, by_base, files):
+def _below_folders(labelled, by_base, names, files):
     """Returns the image at its place below folders around everything."""
-    candidates = _candidates(labelled, by_base, files)
+    candidates = _candidates(labelled, by_base, names, files)
     for place in labelled.paths if candidates else ():
         # A name without folders would fit any folder.
         found = [f for path, f in candidates if path.endswith(f"/{place}")]
@@ -157,7 +171,7 @@ def _below_folders(labelled, by_base, files):
     return None
 
 
-def _by_name(labelled, by_base, folders, files, by_name):
+def _by_name(labelled, by_base, names, folders, files, by_name):
     """Returns the image whose path ends most like a name.
 
     It is added to the list `by_name` where only its own name is equal.
@@ -165,7 +179,7 @@ def _by_name(labelled, by_base, folders, files, by_name):
     name = labelled.name
     candidates = [
         (_num_shared(path, name), path, file)
-        for path, file in _candidates(labelled, by_base, files)
+        for path, file in _candidates(labelled, by_base, names, files)
     ]
     most = max((number for number, _, _ in candidates), default=0)
     best = [(path, file) for number, path, file in candidates if number == most]
@@ -180,12 +194,21 @@ def _by_name(labelled, by_base, folders, files, by_name):
     return found
 
 
-def _candidates(labelled, by_base, files):
-    """Returns the free images with a name, and in no folder of another split."""
+def _candidates(labelled, by_base, names, files):
+    """Returns the free images with a name that are not in the folders of others.
+
+    Those are the folders of another split, and those with one of `names`, the folders
+    of all labels, that these labels do not have: `cam2/images` is not `cam1/images`.
+    """
     candidates = by_base.get(_base(labelled.name), ())
     allowed = _of_split([file for _, file in candidates], labelled, files)
-    numbers = {file.number for file in allowed}
-    return [(path, file) for path, file in candidates if file.number in numbers]
+    numbers, own = {file.number for file in allowed}, labelled.folders
+    return [
+        (path, file)
+        for path, file in candidates
+        if file.number in numbers
+        and all(part in own or part not in names for part in path.split("/")[:-1])
+    ]
 
 
 def _of_split(found, labelled, files):
@@ -194,9 +217,10 @@ def _of_split(found, labelled, files):
     So are those of an archive `train.zip` for labels of `val`, even if it is the only
     one: the other may have been forgotten.
     """
-    if labelled.split is None:
+    label_split = labelled.split or files.split_of(labelled.file)
+    if label_split is None:
         return found
-    allowed, kept = (None, labelled.split), []
+    allowed, kept = (None, label_split), []
     for file in found:
         split = files.split_of(file)
         if split is None and file.archive is not labelled.file.archive:

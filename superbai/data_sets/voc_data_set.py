@@ -147,18 +147,27 @@ class _Images:
             path for place in _places(file, stem) for path in self._by_stem[place]
         ]
         if named and beside and named[0] != beside[0] and filename != stem:
-            conflict = (
-                f"{file.where}: expected the name of its image, got filename "
-                f"'{filename}', but {named[0]} and {beside[0]} both exist; correct the "
-                "filename."
+            return (
+                stem,
+                beside[:1],
+                _conflict(file, filename, named[0], beside[0]),
             )
-            return stem, beside[:1], conflict
         if named or beside:
             return filename, named or beside[:1], ""
-        if filename.rpartition("/")[2] not in self._bases:
-            others = self._by_stem_base.get(stem, ())
+        others = self._by_stem_base.get(stem, ())
+        base = filename.rpartition("/")[2]
+        if base not in self._bases:
             filename = others[0] if others else filename
+        elif others and without_ending(base) != stem:
+            return stem, [], _conflict(file, filename, base, others[0])
         return filename, _places(file, filename), ""
+
+
+def _conflict(file, filename, named, beside):
+    return (
+        f"{file.where}: expected the name of its image, got filename '{filename}', but "
+        f"{named} and {beside} both exist; correct the filename."
+    )
 
 
 def _places(file, name):
