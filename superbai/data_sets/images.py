@@ -98,21 +98,25 @@ def find_images(labelled, files, key):
     Raises:
         InputError: different images fit a label, or one image fits several labels.
     """
-    by_path = defaultdict(list)
+    by_path, strange = defaultdict(list), _strange_archives(labelled, files)
     for file in files.images:
         by_path[key(file.path)].append(file)
     images = {}
     rest = _find_each(
         range(len(labelled)),
-        lambda index: _at_its_place(labelled[index], by_path, files),
+        lambda index: _at_its_place(labelled[index], by_path, files, strange),
         images,
     )
     by_base = _free_by_base(by_path, images) if rest else {}
     names = set().union(*(each.folders for each in labelled)) if rest else set()
     names = {name for name in names if name.lower() not in _SHARED_FOLDERS}
+
+    def candidates(each):
+        return _candidates(each, by_base, names, files, strange)
+
     rest = _find_each(
         rest,
-        lambda index: _below_folders(labelled[index], by_base, names, files),
+        lambda index: _below_folders(labelled[index], candidates(labelled[index])),
         images,
     )
     by_base = _free_by_base(by_path, images) if rest else {}
@@ -121,7 +125,7 @@ def find_images(labelled, files, key):
     _find_each(
         rest,
         lambda index: _by_name(
-            labelled[index], by_base, names, folders, files, by_name
+            labelled[index], candidates(labelled[index]), folders, by_name
         ),
         images,
     )
@@ -149,10 +153,43 @@ def _free_by_base(by_path, images):
     return by_base
 
 
-def _at_its_place(labelled, by_path, files):
+def _strange_archives(labelled, files):
+    """Returns the pairs of archives of which one has no images for labels of the other.
+
+    Those are archives with labels and equal names in them, such as `cam1.zip` and
+    `cam2.zip`; and one of images that is named like another one of labels.
+
+    Returns:
+        A set of (id of the archive of labels, id of the archive of images).
+    """
+    holders, paths = {}, defaultdict(set)
+    for each in labelled:
+        holders[id(each.file.archive)] = each.file.archive
+        paths[id(each.file.archive)].add(each.file.path)
+    if len(holders) < 2:
+        return set()
+    archives = {id(file.archive): file.archive for file in files.images}
+    for file in files.images:
+        if id(file.archive) in holders:
+            paths[id(file.archive)].add(file.path)
+    stems = {each: PurePath(archive.name).stem for each, archive in holders.items()}
+    strange = set()
+    for holder in holders:
+        for other, archive in archives.items():
+            if other in holders:
+                is_strange = not paths[holder].isdisjoint(paths[other])
+            else:
+                stem = PurePath(archive.name).stem
+                is_strange = stem != stems[holder] and stem in stems.values()
+            if other != holder and is_strange:
+                strange.add((holder, other))
+    return strange
+
+
+def _at_its_place(labelled, by_path, files, strange):
     """Returns the image at one of the paths of a `Labelled`; None if there is none."""
     for path in labelled.paths:
-        found = by_path.get(path, ())
+        found = _of_archives(by_path.get(path, ()), labelled, strange)
         own = [file for file in found if file.archive is labelled.file.archive]
         found = own or _of_split(found, labelled, files)
         if found:
@@ -160,9 +197,8 @@ def _at_its_place(labelled, by_path, files):
     return None
 
 
-def _below_folders(labelled, by_base, names, files):
+def _below_folders(labelled, candidates):
     """Returns the image at its place below folders around everything."""
-    candidates = _candidates(labelled, by_base, names, files)
     for place in labelled.paths if candidates else ():
         # A name without folders would fit any folder.
         found = [f for path, f in candidates if path.endswith(f"/{place}")]
@@ -171,16 +207,13 @@ def _below_folders(labelled, by_base, names, files):
     return None
 
 
-def _by_name(labelled, by_base, names, folders, files, by_name):
+def _by_name(labelled, candidates, folders, by_name):
     """Returns the image whose path ends most like a name.
 
     It is added to the list `by_name` where only its own name is equal.
     """
     name = labelled.name
-    candidates = [
-        (_num_shared(path, name), path, file)
-        for path, file in _candidates(labelled, by_base, names, files)
-    ]
+    candidates = [(_num_shared(path, name), path, file) for path, file in candidates]
     most = max((number for number, _, _ in candidates), default=0)
     best = [(path, file) for number, path, file in candidates if number == most]
     if most == 1 and "/" in name:
@@ -194,14 +227,15 @@ def _by_name(labelled, by_base, names, folders, files, by_name):
     return found
 
 
-def _candidates(labelled, by_base, names, files):
+def _candidates(labelled, by_base, names, files, strange):
     """Returns the free images with a name that are not in the folders of others.
 
     Those are the folders of another split, and those with one of `names`, the folders
     of all labels, that these labels do not have: `cam2/images` is not `cam1/images`.
     """
     candidates = by_base.get(_base(labelled.name), ())
-    allowed = _of_split([file for _, file in candidates], labelled, files)
+    allowed = _of_archives([file for _, file in candidates], labelled, strange)
+    allowed = _of_split(allowed, labelled, files)
     numbers, own = {file.number for file in allowed}, labelled.folders
     return [
         (path, file)
@@ -209,6 +243,12 @@ def _candidates(labelled, by_base, names, files):
         if file.number in numbers
         and all(part in own or part not in names for part in path.split("/")[:-1])
     ]
+
+
+def _of_archives(found, labelled, strange):
+    """Leaves out the files in archives for other labels; see `_strange_archives`."""
+    holder = id(labelled.file.archive)
+    return [file for file in found if (holder, id(file.archive)) not in strange]
 
 
 def _of_split(found, labelled, files):
