@@ -81,6 +81,15 @@ class DataSet:
         if found.by_name:
             reason = "images found by file name only, in another folder"
             notes.assumed[reason] += found.by_name
+        holders = {id(each.file.archive) for each in labels.labelled}
+        elsewhere = sum(
+            file.archive is not labels.labelled[index].file.archive
+            and id(file.archive) in holders
+            for index, file in found.images.items()
+        )
+        if elsewhere:
+            reason = "images in another archive than their labels, which has labels too"
+            notes.assumed[reason] += elsewhere
         self._read_items(labels, found)
         self.num_labelled = len(self.items) + len(notes.unreadable)
 
@@ -267,8 +276,12 @@ class DataSet:
 
     def _drop_single_split(self):
         """Forgets the splits where all images are in one: there is nothing to keep."""
-        if len(frozenset().union(*(item.tags for item in self.items))) == 1:
+        kinds = {item.tags for item in self.items}
+        if len(kinds) == 1 or kinds == {frozenset(), frozenset({"train"})}:
             self.items = [item._replace(tags=frozenset()) for item in self.items]
+        elif frozenset() in kinds:
+            reason = "images in no split: used for training"
+            self.notes.assumed[reason] += sum(not item.tags for item in self.items)
 
 
 def _snap(fractions):

@@ -9,6 +9,7 @@ from superbai.data_sets.yolo_description import is_name_list
 from superbai.splits import join_splits
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files import yolo_config
+from yolov3_tf2.files.image_kinds import is_image_name
 from yolov3_tf2.files.voc_annotations import read_voc
 from yolov3_tf2.names import normalise_path
 
@@ -81,6 +82,20 @@ def read_voc_data_set(label_files, files, notes):
         len(label_files),
         num_annotations,
         len(class_names),
+        missing=_find_missing(listed, label_files),
+    )
+
+
+def _find_missing(listed, label_files):
+    """Returns the listed images that have no XML, a tuple of their paths."""
+    there = set()
+    for file in label_files:
+        root, _, name = f"/{without_ending(file.path)}".rpartition("/Annotations/")
+        there |= {(root, name), (root, without_ending(file.base))}
+    return tuple(
+        f"{root}/Annotations/{name}.xml"[1:]
+        for root, name in listed
+        if (root, name) not in there
     )
 
 
@@ -190,8 +205,8 @@ def _read_lists(files, notes):
     """Returns the splits of `ImageSets/Main`.
 
     Returns:
-        A dict from (folder of the data set, stem of the image) to its split; empty
-        without such lists.
+        A dict from (folder of the data set, name of the image without extension) to
+        its split, empty without such lists. A name may have folders, as CVAT's.
 
     Raises:
         InputError: two lists share some of their images.
@@ -207,8 +222,9 @@ def _read_lists(files, notes):
         text = yolo_config.decode_text(
             file.read(yolo_config.MAX_LIST_BYTES), file.where
         )
-        for line in filter(str.strip, text.splitlines()):
-            stem = normalise_path(line.split()[0]).rpartition("/")[2]
+        for line in filter(None, map(str.strip, text.splitlines())):
+            stem = normalise_path(line)
+            stem = without_ending(stem) if is_image_name(stem) else stem
             # `trainval` has those of `train` and `val` together.
             if split:
                 listed[root][root, stem].add(split)
@@ -223,9 +239,8 @@ def _read_lists(files, notes):
 
 def _split_of(file, listed):
     """Returns the split of an XML by the lists of the folder that it is in."""
-    root = f"/{file.folder}".rpartition("/Annotations/")[0]
-    stem = without_ending(file.base)
-    return listed.get((root, stem))
+    root, _, name = f"/{without_ending(file.path)}".rpartition("/Annotations/")
+    return listed.get((root, name), listed.get((root, without_ending(file.base))))
 
 
 def _class_names(used, files):

@@ -19,8 +19,7 @@ def is_image_list(file):
     """Returns whether a file is a list of images by its first line."""
     if file.ending != ".txt" or not split_of_name(without_ending(file.base)):
         return False
-    start = file.read_start(4096).decode("utf-8-sig", "replace")
-    lines = [line.strip() for line in start.splitlines() if line.strip()]
+    lines = _read_lines(file.read(yolo_config.MAX_LIST_BYTES), file.where)
     return bool(lines) and is_image_name(lines[0])
 
 
@@ -68,6 +67,12 @@ def read_splits(description, files, notes):
     return join_splits(split_of, where, paths.get, notes), tuple(missing)
 
 
+def _read_lines(content, where):
+    """Returns the lines of a list, without empty ones and comments."""
+    lines = map(str.strip, yolo_config.decode_text(content, where).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 class _Places:
     """Finds the images of a folder or of a list by the end of its path."""
 
@@ -96,11 +101,8 @@ class _Places:
         return (self._in_folder[found] if found else []), []
 
     def _read_list(self, file):
-        text = yolo_config.decode_text(
-            file.read(yolo_config.MAX_LIST_BYTES), file.where
-        )
         images, missing = [], []
-        for line in filter(None, map(str.strip, text.splitlines())):
+        for line in _read_lines(file.read(yolo_config.MAX_LIST_BYTES), file.where):
             path = _clean(line)
             candidates = {image.path: image for image in self._by_base[_base(path)]}
             found = _find_ending(path.split("/"), file.folder, candidates)

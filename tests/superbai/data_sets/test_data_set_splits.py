@@ -337,3 +337,53 @@ def test_names_of_splits(name, expected):
 )
 def test_words_of_files(name, expected):
     assert split_of_words(name) == expected
+
+
+def test_images_in_no_split_are_for_training(tmp_path):
+    entries = roboflow(("pics", "pics", "test"))
+    by_split, _ = split(tmp_path, entries)
+    assert by_split["test"] == ["test/images/2.jpg"] and len(by_split["train"]) == 2
+    with open_data(tmp_path, entries) as data:
+        assert data.notes.assumed["images in no split: used for training"] == 2
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-16"),
+        lambda text: b"# mine\n" + text.encode(),
+        lambda text: text.encode("utf-8-sig"),
+    ],
+)
+def test_lists_as_other_programs_write_them(tmp_path, encode):
+    entries = roboflow(("a", "a", "a"))
+    entries["train.txt"] = encode("a/images/0.jpg\r\na/images/1.jpg\r\n")
+    entries["val.txt"] = encode("a/images/2.jpg\r\n")
+    assert [len(found) for found in split(tmp_path, entries)[0].values()] == [2, 0, 1]
+
+
+def test_voc_lists_with_folders_spaces_and_extensions(tmp_path):
+    entries = {}
+    for number, name in enumerate(("day/1", "night/1", "2 a", "3")):
+        entries[f"JPEGImages/{name}.jpg"] = image(number)
+        entries[f"Annotations/{name}.xml"] = xml(f"{name}.jpg")
+    entries["ImageSets/Main/train.txt"] = b"day/1\n2 a\n"
+    entries["ImageSets/Main/test.txt"] = b"night/1\n3.jpg\n"
+    assert split(tmp_path, entries)[0] == {
+        "train": ["day/1.jpg", "2 a.jpg"],
+        "validation": [],
+        "test": ["night/1.jpg", "3.jpg"],
+    }
+    # The labels of a split are not left out in silence.
+    entries["ImageSets/Main/val.txt"] = b"4\n5\n"
+    with pytest.raises(InputError, match=r"2 of 6 .* e\.g\. Annotations/4\.xml, Ann"):
+        split(tmp_path, entries)
+
+
+def test_a_damaged_yaml_and_one_that_contradicts_a_list(tmp_path, caplog):
+    entries = roboflow(("train", "test")) | {"classes.txt": b"dog\n"}
+    open_data(tmp_path, entries).close()
+    assert "have different class names: those of data.yaml are used" in caplog.text
+    entries["data.yaml"] = b"names: [cat\ntrain: train\n"
+    with pytest.raises(InputError, match=r"data\.yaml"):
+        open_data(tmp_path, entries)
