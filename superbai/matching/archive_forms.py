@@ -105,6 +105,10 @@ class Readings:
             yield pair
             pair = self._previous_pairs[pair]
 
+    def find_form(self, form):
+        """Returns the number of a form, None if no file has it."""
+        return self._form_numbers.get(form)
+
     def names_in(self, folders):
         """Returns the datasets that some of these folders are named like, a set."""
         return {place.dataset for place in self.find_places(folders)}

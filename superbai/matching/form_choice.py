@@ -4,7 +4,7 @@ import heapq
 from typing import NamedTuple
 
 from superbai.matching.accepted_forms import AcceptedForms
-from superbai.matching.archive_forms import NOWHERE
+from superbai.matching.archive_forms import FOLDER, NOWHERE, Form
 
 # How much more often a form must fit than one that contradicts it, if that one has
 # images of other labels too.
@@ -56,6 +56,8 @@ class FormChoice:
             most, rank, number = heapq.heappop(waiting)
             fit = self._fit(number)
             if not fit.files or not self._may_follow(fit):
+                continue
+            if self._is_unknown_dataset(fit):
                 continue
             if len(fit.chosen) < -most:  # Other forms have taken some since.
                 heapq.heappush(waiting, (-len(fit.chosen), rank, number))
@@ -115,6 +117,33 @@ class FormChoice:
     def _may_follow(self, fit):
         files = [files[0] for files in fit.files.values()]
         return self._accepted.may_follow(fit.form, files)
+
+    def _is_unknown_dataset(self, fit):
+        """Tells whether a form without datasets is the folder of an unknown one.
+
+        In the same archive, folders beside it are those of datasets with labels.
+        """
+        readings = self._readings
+        form = readings.forms[fit.form]
+        if form.dataset != NOWHERE or not form.folders:
+            return False
+        above = form.folders.rpartition("/")[0]
+        number = readings.find_form(
+            Form(above, FOLDER, below="", has_extension=form.has_extension)
+        )
+        if number is None:
+            return False
+        entries = readings.entries
+        archives = {
+            id(entries[readings.files[pair]].archive)
+            for pair in readings.of_form[number]
+            if readings.allowed[pair]
+        }
+        return all(
+            id(entries[file].archive) in archives
+            for files in fit.files.values()
+            for file in files
+        )
 
     def _exact_files(self, label, files):
         """Returns the files whose names fit byte for byte; all of them if none does."""

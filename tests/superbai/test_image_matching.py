@@ -177,8 +177,12 @@ def test_a_folder_with_images_of_a_dataset_without_labels(find):
     found, _, rest = find(keys, ["cam1/a.jpg", "cam1/b.jpg", "cam2/c.jpg"])
     assert found == {key: key for key in keys[:2]} and rest == ["cam2/c.jpg"]
     # It has more of the names, but is not cam1.
-    with pytest.raises(InputError, match="'a.jpg' of dataset 'cam1' matches 2 diff"):
-        find(keys, ["cam1/a.jpg", "cam2/a.jpg", "cam2/b.jpg", "cam2/c.jpg"])
+    others = ["cam2/a.jpg", "cam2/b.jpg", "cam2/c.jpg"]
+    found, _, rest = find(keys, ["cam1/a.jpg", *others])
+    assert found == {keys[0]: keys[0]} and rest == others
+    # Another folder beside it is that of a dataset.
+    found, _, rest = find(["cam1/a.jpg", "cam3/x.jpg"], ["cam3/x.jpg", "cam2/a.jpg"])
+    assert found == {"cam3/x.jpg": "cam3/x.jpg"} and rest == ["cam2/a.jpg"]
 
 
 def test_a_folder_with_a_few_equal_names_is_no_form(find):
