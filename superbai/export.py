@@ -18,6 +18,7 @@ from superbai.image_matching import match_images
 from superbai.labelled_image import build_record, fit_boxes, read_image
 from superbai.notes import Notes
 from superbai.splits import SPLIT_BY_TAGS
+from superbai.summary import format_number
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.archive_entries import describe_nested
@@ -111,6 +112,12 @@ class Export:
             self.name, self.kind = self._labels.name, self._labels.kind
             if self._labels.holds_images and _are_same(images, labels):
                 images = []
+            elif images and self._labels.count_images():
+                logging.warning(
+                    "%s: not used of it, as the input 'images' is given: %s",
+                    self.name,
+                    format_number(self._labels.count_images(), "images"),
+                )
             elif not images:
                 raise InputError(
                     f"{self.name} holds labels alone: give its images too, as the "

@@ -11,12 +11,18 @@ from superbai.data_sets import voc_data_set, yolo_data_set
 from superbai.data_sets.claims import check_claims
 from superbai.data_sets.coco_data_set import MAX_COCO_BYTES, CocoReader
 from superbai.data_sets.data_set import DataSet
-from superbai.data_sets.files import LABEL_ENDINGS, DataSetFiles, open_archives
+from superbai.data_sets.files import (
+    LABEL_ENDINGS,
+    DataSetFiles,
+    open_archives,
+    without_ending,
+)
 from superbai.data_sets.labels import note_report
 from superbai.download_archive import find_sample
 from superbai.export import Export
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError, collecting, raise_collected
+from yolov3_tf2.files import archives
 from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.coco_annotations import is_coco, parse_coco
 
@@ -25,6 +31,7 @@ _FORMATS = (
     "'annotations' and 'categories'), YOLO (a .txt for each image) or Pascal VOC (an "
     ".xml for each image)"
 )
+_ENDINGS = ("", ".jpg", ".JPG", ".jpeg", ".png", ".txt", ".xml")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -64,6 +71,9 @@ def open_export(
             with open_archives(images) as opened_images:
                 files, notes = DataSetFiles(name, opened, opened_images), Notes()
                 found = _read_labels(files, notes, polygons_as_boxes)
+                if _choose_encodings([*opened, *opened_images], found):
+                    files, notes = DataSetFiles(name, opened, opened_images), Notes()
+                    found = _read_labels(files, notes, polygons_as_boxes)
                 _log_format(
                     labels,
                     found.kind,
@@ -99,6 +109,27 @@ def _log_format(paths, kind, *counts):
     names = ", ".join(path.name for path in paths[:3]) + ", ..." * (len(paths) > 3)
     numbers = ", ".join(summary.format_number(*count) for count in counts)
     logging.info("%s: %s, %s", names, kind, numbers)
+
+
+def _choose_encodings(opened, labels):
+    """Decodes the names of files by those in labels and in other archives.
+
+    Returns:
+        Whether any has changed.
+    """
+    if not any(archive.has_undeclared_names for archive in opened):
+        return False
+    before = [list(archive.files) for archive in opened]
+    paths = [each.name for each in labels.labelled]
+    for archive in opened:
+        if not archive.has_undeclared_names:
+            paths += archive.files
+    # Images and their labels have different extensions, names in labels may have none.
+    stems = {without_ending(path) for path in paths} | set(paths)
+    archives.choose_encodings(
+        opened, (f"{stem}{end}" for stem in stems for end in _ENDINGS)
+    )
+    return before != [list(archive.files) for archive in opened]
 
 
 def _warn_of_suite_options(include_unsubmitted, find_images_by):
