@@ -94,6 +94,7 @@ class DataSetFiles:
         everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
         self.others = [file for file in everything if not file.is_image]
+        self._splits = {}
         self._name_counts = len({id(file.archive) for file in self.images}) > 1
 
     def close(self):
@@ -113,8 +114,11 @@ class DataSetFiles:
         The innermost one counts. The names of archives count as folders where several
         hold images: `train.zip` and `val.zip`.
         """
-        folders = self.identity(file).split("/")[:-1]
-        return next(filter(None, map(split_of_name, reversed(folders))), None)
+        folders = self.identity(file).rpartition("/")[0]
+        if folders not in self._splits:
+            parts = reversed(folders.split("/"))
+            self._splits[folders] = next(filter(None, map(split_of_name, parts)), None)
+        return self._splits[folders]
 
 
 def split_of_name(name):

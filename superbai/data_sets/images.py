@@ -107,26 +107,22 @@ def find_images(labelled, files, key):
         lambda index: _at_its_place(labelled[index], by_path, files, strange),
         images,
     )
-    by_base = _free_by_base(by_path, images) if rest else {}
+    by_end = _free_by_end(by_path, images, labelled, rest)
     names = set().union(*(each.folders for each in labelled)) if rest else set()
     names = {name for name in names if name.lower() not in _SHARED_FOLDERS}
 
-    def candidates(each):
-        return _candidates(each, by_base, names, files, strange)
+    def find_end(each, end):
+        return _candidates(each, by_end.get(end, ()), names, files, strange)
 
     rest = _find_each(
-        rest,
-        lambda index: _below_folders(labelled[index], candidates(labelled[index])),
-        images,
+        rest, lambda index: _below_folders(labelled[index], find_end), images
     )
-    by_base = _free_by_base(by_path, images) if rest else {}
+    by_end = _free_by_end(by_path, images, labelled, rest)
     folders = {_folder(each.name) for each in labelled} - {""} if rest else set()
     by_name = []
     _find_each(
         rest,
-        lambda index: _by_name(
-            labelled[index], candidates(labelled[index]), folders, by_name
-        ),
+        lambda index: _by_name(labelled[index], find_end, folders, by_name),
         images,
     )
     _check_claims(labelled, images)
@@ -145,12 +141,27 @@ def _find_each(indices, find, images):
     return rest
 
 
-def _free_by_base(by_path, images):
-    """Returns the images of no label, (path, file) by their names without folders."""
-    taken, by_base = {file.number for file in images.values()}, defaultdict(list)
-    for path, found in by_path.items():
-        by_base[_base(path)] += [(path, f) for f in found if f.number not in taken]
-    return by_base
+def _free_by_end(by_path, images, labelled, rest):
+    """Returns the images that may be those of some labels and are of none yet.
+
+    Returns:
+        A dict from each end of their paths, of one part or more, to a list of
+        (path, file).
+    """
+    bases = {_base(labelled[index].name) for index in rest}
+    taken, by_end = {file.number for file in images.values()}, defaultdict(list)
+    for path, found in by_path.items() if bases else ():
+        if _base(path) in bases:
+            free = [(path, file) for file in found if file.number not in taken]
+            for end in _ends(path) if free else ():
+                by_end[end] += free
+    return by_end
+
+
+def _ends(path):
+    """Returns the ends of a path, from the whole one to its last part."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _strange_archives(labelled, files):
@@ -197,52 +208,53 @@ def _at_its_place(labelled, by_path, files, strange):
     return None
 
 
-def _below_folders(labelled, candidates):
+def _below_folders(labelled, find_end):
     """Returns the image at its place below folders around everything."""
-    for place in labelled.paths if candidates else ():
+    for place in labelled.paths:
         # A name without folders would fit any folder.
-        found = [f for path, f in candidates if path.endswith(f"/{place}")]
-        if found and "/" in place:
+        found = find_end(labelled, place) if "/" in place else ()
+        found = [file for path, file in found if path != place]
+        if found:
             return _only(found, labelled)
     return None
 
 
-def _by_name(labelled, candidates, folders, by_name):
+def _by_name(labelled, find_end, folders, by_name):
     """Returns the image whose path ends most like a name.
 
     It is added to the list `by_name` where only its own name is equal.
     """
     name = labelled.name
-    candidates = [(_num_shared(path, name), path, file) for path, file in candidates]
-    most = max((number for number, _, _ in candidates), default=0)
-    best = [(path, file) for number, path, file in candidates if number == most]
-    if most == 1 and "/" in name:
-        # A folder that other labels name is not another word for that of this one.
-        best = [(path, file) for path, file in best if _folder(path) not in folders]
-    if not best:
-        return None
-    found = _only([file for _, file in best], labelled)
-    if most == 1:
-        by_name.append(found)
-    return found
+    for end in _ends(name):
+        best = find_end(labelled, end)
+        if best and "/" not in end and "/" in name:
+            # A folder that other labels name is not another word for that of this one.
+            best = [(path, file) for path, file in best if _folder(path) not in folders]
+        if best:
+            found = _only([file for _, file in best], labelled)
+            if "/" not in end:
+                by_name.append(found)
+            return found
+    return None
 
 
-def _candidates(labelled, by_base, names, files, strange):
-    """Returns the free images with a name that are not in the folders of others.
+def _candidates(labelled, found, names, files, strange):
+    """Returns those of some images that are not in the folders of others.
 
     Those are the folders of another split, and those with one of `names`, the folders
     of all labels, that these labels do not have: `cam2/images` is not `cam1/images`.
     """
-    candidates = by_base.get(_base(labelled.name), ())
-    allowed = _of_archives([file for _, file in candidates], labelled, strange)
-    allowed = _of_split(allowed, labelled, files)
-    numbers, own = {file.number for file in allowed}, labelled.folders
-    return [
+    if not found:
+        return []
+    own = labelled.folders
+    found = [
         (path, file)
-        for path, file in candidates
-        if file.number in numbers
-        and all(part in own or part not in names for part in path.split("/")[:-1])
+        for path, file in found
+        if all(part in own or part not in names for part in path.split("/")[:-1])
     ]
+    allowed = _of_archives([file for _, file in found], labelled, strange)
+    numbers = {file.number for file in _of_split(allowed, labelled, files)}
+    return [(path, file) for path, file in found if file.number in numbers]
 
 
 def _of_archives(found, labelled, strange):
@@ -272,7 +284,8 @@ def _of_split(found, labelled, files):
 
 def _only(found, labelled):
     """Returns the first of several equal files."""
-    if len(found) > 1 and len({file.read() for file in found}) > 1:
+    first = found[0].read() if len(found) > 1 else None
+    if any(file.read() != first for file in found[1:]):
         listed = ", ".join(file.where for file in found[:10])
         raise InputError(
             f"{labelled.where}: expected one image, got {len(found)} different ones "
@@ -292,17 +305,6 @@ def _check_claims(labelled, images):
                 f"{file.where} fits both {first.where} and {each.where}: expected one "
                 "image for each; is an image missing, or are there two labels for one?"
             )
-
-
-def _num_shared(path, name):
-    """Returns how many of the last parts of two paths are equal."""
-    number = 0
-    pairs = zip(reversed(path.split("/")), reversed(name.split("/")), strict=False)
-    for a, b in pairs:
-        if a != b:
-            break
-        number += 1
-    return number
 
 
 def _base(path):
