@@ -1,5 +1,6 @@
 """The files of an annotated data set, wherever they lie: archives, folders, files."""
 
+import hashlib
 import itertools
 import re
 from contextlib import ExitStack, contextmanager
@@ -94,7 +95,7 @@ class DataSetFiles:
         everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
         self.others = [file for file in everything if not file.is_image]
-        self._splits = {}
+        self._splits, self._digests = {}, {}
         self._name_counts = len({id(file.archive) for file in self.images}) > 1
 
     def close(self):
@@ -107,6 +108,13 @@ class DataSetFiles:
         if self._name_counts:
             return f"{PurePath(file.archive.name).stem}/{file.path}"
         return file.path
+
+    def digest(self, file):
+        """Returns the same bytes for equal files, each of which is read once."""
+        if file.number not in self._digests:
+            content = hashlib.blake2b(file.read(), digest_size=16)
+            self._digests[file.number] = content.digest()
+        return self._digests[file.number]
 
     def split_of(self, file):
         """Returns the split that a folder of a file names; None without such a folder.

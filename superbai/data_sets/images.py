@@ -115,14 +115,14 @@ def find_images(labelled, files, key):
         return _candidates(each, by_end.get(end, ()), names, files, strange)
 
     rest = _find_each(
-        rest, lambda index: _below_folders(labelled[index], find_end), images
+        rest, lambda index: _below_folders(labelled[index], find_end, files), images
     )
     by_end = _free_by_end(by_path, images, labelled, rest)
     folders = {_folder(each.name) for each in labelled} - {""} if rest else set()
     by_name = []
     _find_each(
         rest,
-        lambda index: _by_name(labelled[index], find_end, folders, by_name),
+        lambda index: _by_name(labelled[index], find_end, folders, files, by_name),
         images,
     )
     _check_claims(labelled, images)
@@ -204,22 +204,22 @@ def _at_its_place(labelled, by_path, files, strange):
         own = [file for file in found if file.archive is labelled.file.archive]
         found = own or _of_split(found, labelled, files)
         if found:
-            return _only(found, labelled)
+            return _only(found, labelled, files)
     return None
 
 
-def _below_folders(labelled, find_end):
+def _below_folders(labelled, find_end, files):
     """Returns the image at its place below folders around everything."""
     for place in labelled.paths:
         # A name without folders would fit any folder.
         found = find_end(labelled, place) if "/" in place else ()
         found = [file for path, file in found if path != place]
         if found:
-            return _only(found, labelled)
+            return _only(found, labelled, files)
     return None
 
 
-def _by_name(labelled, find_end, folders, by_name):
+def _by_name(labelled, find_end, folders, files, by_name):
     """Returns the image whose path ends most like a name.
 
     It is added to the list `by_name` where only its own name is equal.
@@ -231,7 +231,7 @@ def _by_name(labelled, find_end, folders, by_name):
             # A folder that other labels name is not another word for that of this one.
             best = [(path, file) for path, file in best if _folder(path) not in folders]
         if best:
-            found = _only([file for _, file in best], labelled)
+            found = _only([file for _, file in best], labelled, files)
             if "/" not in end:
                 by_name.append(found)
             return found
@@ -282,10 +282,10 @@ def _of_split(found, labelled, files):
     return kept
 
 
-def _only(found, labelled):
+def _only(found, labelled, files):
     """Returns the first of several equal files."""
-    first = found[0].read() if len(found) > 1 else None
-    if any(file.read() != first for file in found[1:]):
+    first = files.digest(found[0]) if len(found) > 1 else None
+    if any(files.digest(file) != first for file in found[1:]):
         listed = ", ".join(file.where for file in found[:10])
         raise InputError(
             f"{labelled.where}: expected one image, got {len(found)} different ones "
