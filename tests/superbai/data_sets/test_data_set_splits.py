@@ -387,3 +387,19 @@ def test_a_damaged_yaml_and_one_that_contradicts_a_list(tmp_path, caplog):
     entries["data.yaml"] = b"names: [cat\ntrain: train\n"
     with pytest.raises(InputError, match=r"data\.yaml"):
         open_data(tmp_path, entries)
+
+
+def test_a_listed_image_is_not_that_of_another_folder(tmp_path):
+    # Without its image, `cam1/0.jpg` is not `cam2/0.jpg`.
+    for folder in ("cam1", "cam2"):
+        entries = {"classes.txt": b"cat"}
+        for name in ("cam2/1", "cam2/2", f"{folder}/0"):
+            entries[f"images/{name}.jpg"] = image(len(entries))
+            entries[f"labels/{name}.txt"] = LINE
+        entries["train.txt"] = b"data/cam1/0.jpg\ndata/cam2/1.jpg\n"
+        entries["val.txt"] = b"data/cam2/2.jpg\n"
+        if folder == "cam1":
+            assert len(split(tmp_path, entries)[0]["train"]) == 2
+        else:
+            with pytest.raises(InputError, match="1 of 4 .* data/cam1/0.jpg"):
+                split(tmp_path, entries)
