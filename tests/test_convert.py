@@ -125,11 +125,11 @@ def test_convert_reports_problems_of_the_data(run_script, outputs, tmp_path):
         "WARNING: 100% of the training boxes are under 4 pixels at size 416, the "
         "default of train (median 1.7): the network hardly finds them; train with size "
         "1920, or cut the images into tiles of 1/5 of their longer side",
-        "WARNING: no test image has a box: AP cannot be measured on them; tag images "
-        "with objects 'test'",
+        "WARNING: no test image has a box: AP cannot be measured on them; put images "
+        "with objects into the split test",
         "WARNING: 1 of 1 test images are also training images, byte for byte (such as "
-        "ds/0.png and ds/t.png): AP will be too high; remove the copies, or give them "
-        "the same tag",
+        "ds/0.png and ds/t.png): AP will be too high; remove the copies, or put them "
+        "into the same split",
     ]
 
 
