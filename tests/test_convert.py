@@ -137,7 +137,7 @@ def test_convert_reports_problems_of_the_data(run_script, outputs, tmp_path):
     ("case", "words"),
     [
         ("far", "under 4 pixels at size 416, the default of train (median 1.7)"),
-        ("negtest", "no test image has a box: AP cannot be measured on them; tag"),
+        ("negtest", "no test image has a box: AP cannot be measured on them; put"),
     ],
 )
 def test_problems_of_real_cases(run_script, outputs, shared, case, words):
