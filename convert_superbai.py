@@ -62,8 +62,9 @@ PARAMETERS = {
     "include_unsubmitted": {
         "default": False,
         "category": "Labels",
-        "description": "Also use images whose labels are not submitted yet, if they "
-        "have at least one object. Skipped images are never used.",
+        "description": "For labels of Superb AI: also use images whose labels are not "
+        "submitted yet, if they have at least one object. Skipped images are never "
+        "used.",
     },
     "skip_missing": {
         "default": False,
@@ -75,10 +76,11 @@ PARAMETERS = {
         "default": "path",
         "category": "Labels",
         "choices": ["path", "key", "file_name"],
-        "description": "How the image of a label is found. path: by its dataset and "
-        "its key; a folder or zip named like a dataset holds its images only. key: by "
-        "the key alone, whatever folders and zips are called. file_name: like path, "
-        "and then by the file name alone, where only one label and one file have it.",
+        "description": "For labels of Superb AI: how the image of a label is found. "
+        "path: by its dataset and its key; a folder or zip named like a dataset holds "
+        "its images only. key: by the key alone, whatever folders and zips are called. "
+        "file_name: like path, and then by the file name alone, where only one label "
+        "and one file have it.",
     },
     "max_unreadable": {
         "default": 0,
@@ -248,7 +250,8 @@ def log_summary(counts, export, method, problems):
     logging.info("\n%s\n%s", summary.format_table(counts, class_names), method)
     for kind, reason, number in summary.list_notes(notes):
         examples = summary.format_examples(notes.examples.get(reason, ()), number)
-        logging.info("%s: %d %s%s", kind, number, reason, examples)
+        what = summary.format_number(number, reason)
+        logging.info("%s: %s%s", kind, what, examples)
     if export.gray_range:
         logging.info("16-bit values from %d to %d became 0 to 255", *export.gray_range)
     for problem in problems:

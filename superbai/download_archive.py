@@ -14,6 +14,7 @@ from superbai.label_archive import MAX_JSON_BYTES, LabelArchive, find_root
 from superbai.matching.archive_forms import Entry
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
+from yolov3_tf2.files.image_kinds import is_image_name
 from yolov3_tf2.files.json_values import as_dict, parse_json
 from yolov3_tf2.names import normalise_path
 
@@ -81,6 +82,7 @@ class DownloadArchive(LabelArchive):
     """
 
     holds_images = True
+    kind = "download of Superb AI (superb download or spb download)"
 
     def __init__(self, archive):
         """Reads project.json.
@@ -110,6 +112,9 @@ class DownloadArchive(LabelArchive):
     @property
     def _log(self):
         return f"{self._root}error.log"
+
+    def count_images(self):
+        return sum(map(is_image_name, self._archive.files))
 
     def load_label(self, entry):
         return self._load_object(entry).get("result")

@@ -10,12 +10,15 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
+from absl import logging
+
 from superbai import export_json, label_json
 from superbai.download_archive import find_sample, open_labels
 from superbai.image_matching import match_images
 from superbai.labelled_image import build_record, fit_boxes, read_image
 from superbai.notes import Notes
 from superbai.splits import SPLIT_BY_TAGS
+from superbai.summary import format_number
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.archive_entries import describe_nested
@@ -62,6 +65,7 @@ class Export:
 
     Attributes:
         name: what to call the labels in an error.
+        kind: what they are, for the log.
         class_names: the classes of the project, in its order.
         items: list of `Item`, in the order of the image archives.
         gray_range: the (black, white) values of all images with 16 bits per channel;
@@ -105,13 +109,20 @@ class Export:
         self._kinds = ("box", *(label_json.BOX_AROUND if polygons_as_boxes else ()))
         with ExitStack() as stack:
             self._labels = stack.enter_context(closing(open_labels(labels)))
-            self.name = self._labels.name
+            self.name, self.kind = self._labels.name, self._labels.kind
             if self._labels.holds_images and _are_same(images, labels):
                 images = []
+            elif images and self._labels.count_images():
+                logging.warning(
+                    "%s: not used of it, as the input 'images' is given: %s",
+                    self.name,
+                    format_number(self._labels.count_images(), "images"),
+                )
             elif not images:
                 raise InputError(
-                    f"{self.name} holds labels alone: give the images too, as --images "
-                    "FILE; only the folder of `superb download` holds both."
+                    f"{self.name} holds labels alone: give its images too, as the "
+                    "input 'images'; only the folder of `superb download` or `spb "
+                    "download` holds both."
                 )
             self._images = [
                 stack.enter_context(archives.open_archive(path))
@@ -223,17 +234,28 @@ class Export:
             )
         else:
             matched = self._labels.match_images(metas.keys())
+            if find_images_by != "path":
+                logging.warning(
+                    "find_images_by has no effect: the images lie beside their labels"
+                )
         by_name = len(matched.by_name & metas.keys())
         if by_name:
             reason = "images found by file name only, in another folder"
             self.notes.assumed[reason] += by_name
+        in_others = len(matched.in_other_datasets & metas.keys())
+        if in_others:
+            reason = (
+                "images taken from a folder or archive that is named like another "
+                "dataset"
+            )
+            self.notes.assumed[reason] += in_others
         if matched.project_folder:
             reason = (
                 f"folder or archive '{matched.project_folder}' has the name of a "
                 "dataset and the images of all"
             )
             self.notes.assumed[reason] += 1
-        self._check_missing(metas, matched, skip_missing)
+        self._check_missing(metas, matched, skip_missing, exact.keys())
         found = [identity for identity in metas if identity in matched.entries]
         if not found:
             reasons = [f"{n} {why}" for why, n in self.notes.left_out.items()]
@@ -243,12 +265,12 @@ class Export:
                 f"({', '.join(reasons)}); submit some in the Suite, then export again."
             )
         for entry in matched.rest:
-            self.notes.leave_out(
-                "images without a label"
-                if is_image(entry.archive, entry.name)
-                else "files other than images",
-                entry.name,
-            )
+            reason = "images without a label"
+            if entry.number in matched.unused:
+                reason = "images that fit labels which have another file"
+            if not is_image(entry.archive, entry.name):
+                reason = "files other than images"
+            self.notes.leave_out(reason, entry.name)
         self.num_labelled = len(found) + len(self.notes.unreadable)
         # In the order of the archives: a zip is read once, from front to back.
         found.sort(key=lambda identity: matched.entries[identity].number)
@@ -262,7 +284,7 @@ class Export:
             for identity in found
         ]
 
-    def _check_missing(self, metas, matched, skip_missing):
+    def _check_missing(self, metas, matched, skip_missing, identities):
         """Raises or counts labelled images that are not in the image archives."""
         missing = [_source_id(*i) for i in metas if i not in matched.entries]
         if missing and not skip_missing:
@@ -273,7 +295,7 @@ class Export:
                 f"{len(missing)} of {len(metas)} labelled images are not in {images}, "
                 f"e.g. {', '.join(missing[:10])} (names with another extension, as in "
                 "a.jpg.jpg, were tried too); download the images again, or leave these "
-                f"out with --skip_missing.{_hint(matched.elsewhere)}"
+                f"out with --skip_missing.{_hint(matched, identities)}"
             )
         if missing:
             self.notes.left_out["labelled images that are missing"] += len(missing)
@@ -284,17 +306,17 @@ def _are_same(paths, path):
     return {each.resolve() for each in paths} <= {path.resolve()}
 
 
-def _hint(elsewhere):
+def _hint(matched, identities):
     """Returns what may help if files that were not taken are the missing images."""
     by_other = {}
-    for identity, place in elsewhere.items():
+    for identity, place in matched.elsewhere.items():
         by_other.setdefault(bool(place.dataset), (identity, place))
     if True in by_other:
         identity, (entry, dataset) = by_other[True]
         return (
             f" {entry.archive.name}: {entry.name} is not taken for "
             f"{_source_id(*identity)}, as it lies in '{dataset}', the name of another "
-            "dataset; if that is the name of the project, use --find_images_by=key."
+            f"dataset{_advice(matched, identities)}."
         )
     if by_other:
         identity, (entry, _) = by_other[False]
@@ -304,6 +326,27 @@ def _hint(elsewhere):
             "--find_images_by=file_name."
         )
     return ""
+
+
+def _advice(matched, identities):
+    """Returns what to do about files in folders that are named like other datasets.
+
+    By their keys alone these images could be those of the other datasets.
+    """
+    others = {
+        (place.dataset, key)
+        for (_, key), place in matched.elsewhere.items()
+        if place.dataset
+    }
+    names = {dataset for dataset, _ in others}
+    if not others.isdisjoint(identities):
+        return ", which has a label with this key; give the images of each dataset"
+    if any(dataset in names for dataset, _ in matched.entries):
+        return (
+            ", which has images there; give the images of each dataset (if it is the "
+            "folder of the project, see --find_images_by)"
+        )
+    return "; if that is the name of the project, use --find_images_by=key"
 
 
 def _group_files(paths):

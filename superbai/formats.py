@@ -2,19 +2,27 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 from absl import logging
 
+from superbai import summary
 from superbai.data_sets import voc_data_set, yolo_data_set
 from superbai.data_sets.claims import check_claims
 from superbai.data_sets.coco_data_set import MAX_COCO_BYTES, CocoReader
 from superbai.data_sets.data_set import DataSet
-from superbai.data_sets.files import LABEL_ENDINGS, DataSetFiles, open_archives
+from superbai.data_sets.files import (
+    LABEL_ENDINGS,
+    DataSetFiles,
+    open_archives,
+    without_ending,
+)
 from superbai.data_sets.labels import note_report
 from superbai.download_archive import find_sample
 from superbai.export import Export
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError, collecting, raise_collected
+from yolov3_tf2.files import archives
 from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.coco_annotations import is_coco, parse_coco
 
@@ -23,6 +31,7 @@ _FORMATS = (
     "'annotations' and 'categories'), YOLO (a .txt for each image) or Pascal VOC (an "
     ".xml for each image)"
 )
+_ENDINGS = ("", ".jpg", ".JPG", ".jpeg", ".png", ".txt", ".xml")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -58,17 +67,24 @@ def open_export(
     with open_archives(labels) as opened:
         is_suite = any(map(_holds_project, opened))
         if not is_suite:
+            _warn_of_suite_options(include_unsubmitted, find_images_by)
             with open_archives(images) as opened_images:
                 files, notes = DataSetFiles(name, opened, opened_images), Notes()
                 found = _read_labels(files, notes, polygons_as_boxes)
+                if _choose_encodings([*opened, *opened_images], found):
+                    files, notes = DataSetFiles(name, opened, opened_images), Notes()
+                    found = _read_labels(files, notes, polygons_as_boxes)
                 _log_format(
-                    name,
-                    f"{found.kind}, {found.num_files} files of labels, "
-                    f"{len(found.labelled)} images, {found.num_annotations} objects",
-                    found,
+                    labels,
+                    found.kind,
+                    (found.num_files, "label files"),
+                    (found.num_images, "images"),
+                    (found.num_annotations, "objects"),
+                    (len(found.class_names), "classes"),
                 )
                 check_claims(found, files)
                 return DataSet(files, found, notes, skip_missing=skip_missing)
+        _check_others(name, opened)
     for archive in opened:
         archive.close()
     export = Export(
@@ -79,13 +95,90 @@ def open_export(
         skip_missing=skip_missing,
         find_images_by=find_images_by,
     )
-    what = f"export of the Superb AI Suite, {export.num_labelled} labelled images"
-    _log_format(export.name, what, export)
+    _log_format(
+        [Path(export.name)],
+        export.kind,
+        (export.num_labelled, "labelled images"),
+        (len(export.class_names), "classes"),
+    )
     return export
 
 
-def _log_format(name, what, labels):
-    logging.info("%s: %s, %d classes", name, what, len(labels.class_names))
+def _log_format(paths, kind, *counts):
+    """Logs what labels are, by their file names: their folders would fill the line."""
+    names = ", ".join(path.name for path in paths[:3]) + ", ..." * (len(paths) > 3)
+    numbers = ", ".join(summary.format_number(*count) for count in counts)
+    logging.info("%s: %s, %s", names, kind, numbers)
+
+
+def _choose_encodings(opened, labels):
+    """Decodes the names of files by those in labels and in other archives.
+
+    Returns:
+        Whether any has changed.
+    """
+    if not any(archive.has_undeclared_names for archive in opened):
+        return False
+    before = [list(archive.files) for archive in opened]
+    paths = [each.name for each in labels.labelled]
+    for archive in opened:
+        if not archive.has_undeclared_names:
+            paths += archive.files
+    # Images and their labels have different extensions, names in labels may have none.
+    stems = {without_ending(path) for path in paths} | set(paths)
+    archives.choose_encodings(
+        opened, (f"{stem}{end}" for stem in stems for end in _ENDINGS)
+    )
+    return before != [list(archive.files) for archive in opened]
+
+
+def _warn_of_suite_options(include_unsubmitted, find_images_by):
+    """Warns of parameters that have a meaning for labels of Superb AI only."""
+    for name, is_set, why in (
+        ("include_unsubmitted", include_unsubmitted, "other labels have no status"),
+        ("find_images_by", find_images_by != "path", "other labels name their images"),
+    ):
+        if is_set:
+            logging.warning(
+                "%s has no effect, it is for labels of Superb AI: %s", name, why
+            )
+
+
+def _check_others(name, opened):
+    """Raises an `InputError` if there are other labels beside those of Superb AI."""
+    others = [archive for archive in opened if not _holds_project(archive)]
+    if others:
+        files, coco = DataSetFiles(name, others, []), CocoReader(False)
+        _read_jsons(files, coco, Counter())
+        own = next(filter(_holds_project, opened)).name
+        found = _find_label_files(files, coco)
+        places = {kind: each[0].where for kind, each in found.items()}
+        _check_one_format(name, {"Superb AI": own, **places})
+
+
+def _find_label_files(files, coco):
+    """Returns a dict from each format that there is to the `File` with its labels.
+
+    Args:
+        files: a `DataSetFiles`.
+        coco: a `CocoReader` that has read them.
+    """
+    found = {
+        "COCO": [coco.first_file] if coco.first_file else [],
+        "Pascal VOC": voc_data_set.find_label_files(files),
+        "YOLO": yolo_data_set.find_label_files(files),
+    }
+    return {kind: each for kind, each in found.items() if each}
+
+
+def _check_one_format(name, places):
+    """Raises an `InputError` if a dict from formats to places has several."""
+    if len(places) > 1:
+        listed = " and ".join(f"{kind} ({where})" for kind, where in places.items())
+        raise InputError(
+            f"{name}: expected labels in one format, got {listed}; remove the files of "
+            "all but one."
+        )
 
 
 def find_project(paths):
@@ -111,30 +204,19 @@ def _read_labels(files, notes, polygons_as_boxes):
     """Returns the `data_set_labels.Labels` of a data set."""
     coco, report = CocoReader(polygons_as_boxes), Counter()
     damaged = _read_jsons(files, coco, report)
-    voc = voc_data_set.find_label_files(files)
-    yolo = yolo_data_set.find_label_files(files)
-    found = {
-        "COCO": coco.first_file,
-        "Pascal VOC": voc and voc[0],
-        "YOLO": yolo and yolo[0],
-    }
-    kinds = [kind for kind, file in found.items() if file]
-    if len(kinds) > 1:
-        listed = " and ".join(f"{kind} ({found[kind].where})" for kind in kinds)
-        raise InputError(
-            f"{files.name}: expected labels in one format, got {listed}; remove the "
-            "files of all but one."
+    found = _find_label_files(files, coco)
+    _check_one_format(files.name, {k: each[0].where for k, each in found.items()})
+    if "YOLO" in found:
+        return yolo_data_set.read_yolo_data_set(
+            found["YOLO"], files, notes, polygons_as_boxes
         )
-    if not kinds:
-        raise_collected(damaged, f"{files.name}: of its JSON files")
+    if "Pascal VOC" in found:
+        return voc_data_set.read_voc_data_set(found["Pascal VOC"], files, notes)
+    raise_collected(damaged, f"{files.name}: of its JSON files")
+    if not found:
         raise _unknown_format(files)
-    if kinds == ["COCO"]:
-        raise_collected(damaged, f"{files.name}: of its JSON files")
-        note_report(report, notes)
-        return coco.finish(files.name, notes)
-    if kinds == ["YOLO"]:
-        return yolo_data_set.read_yolo_data_set(yolo, files, notes, polygons_as_boxes)
-    return voc_data_set.read_voc_data_set(voc, files, notes)
+    note_report(report, notes)
+    return coco.finish(files.name, notes)
 
 
 def _read_jsons(files, coco, report):
@@ -184,5 +266,5 @@ def _unknown_format(files):
         hint = "; these are images: give their labels too"
     return InputError(
         f"{files.name}: expected labels as {_FORMATS}, got files in none of these "
-        f"formats ({listed or 'no files'}){hint}."
+        f"formats ({listed or 'no files'}){hint}{'' if hint.endswith('?') else '.'}"
     )

@@ -31,6 +31,10 @@ class Match(NamedTuple):
             `leftover_images.Elsewhere`.
         project_folder: name of the folder or the archive that is named like a dataset
             and holds the images of all; empty if there is none.
+        in_other_datasets: set of the (dataset, data_key) whose images lie in a folder
+            or an archive that is named like another dataset, if names do not count.
+        unused: set of the numbers of those in `rest` that fit labels which have another
+            file.
     """
 
     entries: dict[tuple[str, str], Entry]
@@ -38,6 +42,8 @@ class Match(NamedTuple):
     rest: list[Entry]
     elsewhere: dict[tuple[str, str], leftover_images.Elsewhere]
     project_folder: str
+    in_other_datasets: frozenset[tuple[str, str]] = frozenset()
+    unused: frozenset[int] = frozenset()
 
 
 def match_images(identities, archives, needed, *, find_by="path", exact=None):
@@ -73,7 +79,11 @@ def match_images(identities, archives, needed, *, find_by="path", exact=None):
     by_name = ()
     if find_by == "file_name":
         by_name = leftover_images.assign_by_name(assignment)
+    in_others = ()
+    if find_by == "key":
+        in_others = leftover_images.find_in_other_datasets(assignment)
     elsewhere = leftover_images.find_elsewhere(assignment)
+    unused = choice.find_unused()
     entries, found = assignment.entries, assignment.file_of.items()
     used = {file for _, file in found}
     return Match(
@@ -82,4 +92,6 @@ def match_images(identities, archives, needed, *, find_by="path", exact=None):
         [entry for entry in entries if entry.number not in used],
         {identities[label]: place for label, place in elsewhere.items()},
         project_folder,
+        frozenset(identities[label] for label in in_others),
+        frozenset(unused),
     )

@@ -65,10 +65,13 @@ class LabelArchive:
 
     Attributes:
         name: what to call it in an error.
+        kind: what it is, for the log.
+        holds_images: whether the images lie beside the labels.
         project: the parsed project.json.
     """
 
     holds_images = False
+    kind = "export of the Superb AI Suite"
 
     def __init__(self, archive):
         """Reads project.json.
@@ -87,6 +90,10 @@ class LabelArchive:
 
     def close(self):
         self._archive.close()
+
+    def count_images(self):
+        """Returns how many images lie beside the labels."""
+        return 0
 
     def load_json(self, entry):
         """Returns the parsed JSON of an entry."""

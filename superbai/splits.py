@@ -4,6 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 from superbai import groups
+from superbai.summary import format_number
 from yolov3_tf2.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -109,6 +110,44 @@ def split_items(
     return by_split, method
 
 
+def join_splits(splits_of, where, name, notes):
+    """Makes one of the splits that have the same images.
+
+    It is that for training if that is among them, else that for testing.
+
+    Args:
+        splits_of: dict from each image to the set of its splits.
+        where: what to call the source of the splits in an error.
+        name: a function from an image to what to call it there.
+        notes: `Notes` to add to.
+
+    Returns:
+        A dict from each image to the set of its split, empty where it has none.
+
+    Raises:
+        InputError: two splits share some images and not all.
+    """
+    kinds, chosen = dict.fromkeys(map(frozenset, splits_of.values())), {}
+    for kind in kinds:
+        chosen[kind] = set(kind)
+        if len(kind) < 2:
+            continue
+        names = [split for split in SPLITS if split in kind]
+        if any(other & kind for other in kinds if other != kind):
+            images = [image for image, each in splits_of.items() if each == kind]
+            raise InputError(
+                f"{where}: expected each image in one split, got "
+                f"{format_number(len(images), 'images')} in {' and '.join(names)}, "
+                f"e.g. {name(images[0])}; name each image once."
+            )
+        chosen[kind] = {"train" if "train" in kind else "test"}
+        notes.assumed[
+            f"the splits {' and '.join(names)} have the same images: taken as one, "
+            f"{min(chosen[kind])}"
+        ] += 1
+    return {image: chosen[frozenset(each)] for image, each in splits_of.items()}
+
+
 def _tagged_split(item, name, source):
     """Returns the split that the tags of an item name; None without such a tag."""
     splits = {SPLIT_OF_TAG[tag] for tag in item.tags & SPLIT_OF_TAG.keys()}
@@ -134,7 +173,7 @@ def _split_by_tags(tagged, group_by, source):
             "the best epoch is chosen on the images whose AP is reported"
         )
     if group_by:
-        method += "; group_by has no effect on tagged images"
+        method += "; group_by has no effect on splits that are given"
     return split_of_items, method
 
 

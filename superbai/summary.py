@@ -1,5 +1,23 @@
 """The summary of a conversion: what was converted, as a table and as metadata."""
 
+import re
+
+_SINGULAR = {
+    "annotations": "annotation",
+    "boxes": "box",
+    "categories": "category",
+    "classes": "class",
+    "entries": "entry",
+    "files": "file",
+    "images": "image",
+    "labels": "label",
+    "objects": "object",
+    "splits": "split",
+}
+# What is counted comes first, after a word or two such as `labelled`.
+_COUNTED = re.compile(rf"((?:\w+ ){{0,2}}?)({'|'.join(_SINGULAR)})\b(.*)", re.DOTALL)
+_VERBS = {"that are": "that is", "which have": "which has"}
+
 
 def format_table(counts, class_names):
     """Returns a table of images, boxes and boxes per class in each split, as text.
@@ -44,6 +62,31 @@ def list_notes(notes):
     ):
         for reason, number in reasons.items():
             yield kind, reason, number
+
+
+def format_number(number, things):
+    """Returns a number of things as text, in the singular if it is one.
+
+    Things that occur once and are not counted, such as "project.json is missing", have
+    no number.
+
+    Example:
+        >>> format_number(1, "labelled images that are missing")
+        '1 labelled image that is missing'
+        >>> format_number(2, "files other than images")
+        '2 files other than images'
+        >>> format_number(1, "project.json is missing")
+        'project.json is missing'
+    """
+    counted = _COUNTED.fullmatch(things)
+    if number != 1:
+        return f"{number} {things}"
+    if not counted:
+        return things
+    before, noun, after = counted.groups()
+    for plural, singular in _VERBS.items():
+        after = after.replace(plural, singular, 1)
+    return f"1 {before}{_SINGULAR[noun]}{after}"
 
 
 def format_examples(names, number):

@@ -125,11 +125,11 @@ def test_convert_reports_problems_of_the_data(run_script, outputs, tmp_path):
         "WARNING: 100% of the training boxes are under 4 pixels at size 416, the "
         "default of train (median 1.7): the network hardly finds them; train with size "
         "1920, or cut the images into tiles of 1/5 of their longer side",
-        "WARNING: no test image has a box: AP cannot be measured on them; tag images "
-        "with objects 'test'",
+        "WARNING: no test image has a box: AP cannot be measured on them; put images "
+        "with objects into the split test",
         "WARNING: 1 of 1 test images are also training images, byte for byte (such as "
-        "ds/0.png and ds/t.png): AP will be too high; remove the copies, or give them "
-        "the same tag",
+        "ds/0.png and ds/t.png): AP will be too high; remove the copies, or put them "
+        "into the same split",
     ]
 
 
@@ -137,7 +137,7 @@ def test_convert_reports_problems_of_the_data(run_script, outputs, tmp_path):
     ("case", "words"),
     [
         ("far", "under 4 pixels at size 416, the default of train (median 1.7)"),
-        ("negtest", "no test image has a box: AP cannot be measured on them; tag"),
+        ("negtest", "no test image has a box: AP cannot be measured on them; put"),
     ],
 )
 def test_problems_of_real_cases(run_script, outputs, shared, case, words):
@@ -221,11 +221,11 @@ def test_convert_says_what_it_changes_and_leaves_out(run_script, outputs, tmp_pa
     )
     assert process.returncode == 0, process.stderr
     for line in (
-        "changed: 1 images of 16 bits per channel, scaled to 8",
-        "changed: 1 images with transparent pixels, drawn on white",
+        "changed: 1 image of 16 bits per channel, scaled to 8",
+        "changed: 1 image with transparent pixels, drawn on white",
         "16-bit values from 7000 to 7299 became 0 to 255",
-        "left out: 1 images without a label (more/spare)",
-        "left out: 1 files other than images (notes.txt)",
+        "left out: 1 image without a label (more/spare)",
+        "left out: 1 file other than images (notes.txt)",
     ):
         assert line in process.stderr.splitlines(), process.stderr
     metadata = json.loads(process.stdout.strip())
@@ -323,7 +323,7 @@ def test_a_damaged_jpeg_is_found_wherever_it_stands(
     assert line["images_train"] == 35 and line["boxes_train"] == 35
     reason = "images with an unreadable file or label"
     assert line[f"left out: {reason}"] == 1
-    assert f"left out: 1 {reason}" in process.stderr
+    assert "left out: 1 image with an unreadable file or label" in process.stderr
 
 
 def test_convert_refuses_a_split_of_unreadable_images(run_script, outputs, tmp_path):
@@ -378,7 +378,7 @@ def test_convert_takes_folders_and_options(run_script, outputs, tmp_path):
         "class": 1,
     }
     assert {name: line.get(name) for name in expected} == expected
-    assert "left out: 1 images with status SKIPPED" in process.stderr
+    assert "left out: 1 image with status SKIPPED" in process.stderr
 
 
 def test_convert_reports_boxes_far_outside(run_script, outputs, tmp_path):
@@ -484,9 +484,9 @@ def test_a_yolo_data_set(run_script, outputs, tmp_path):
     )
     process = run_script(*arguments, "--max_unreadable=1", outputs=outputs)
     assert process.returncode == 0, process.stderr
-    assert "data.zip: YOLO, 5 files of labels, 5 images, 4 objects, 2" in process.stderr
-    assert "split as the data set is, by its folders and lists" in process.stderr
-    assert "assumed: 1 images without a label file" in process.stderr
+    assert "data.zip: YOLO, 5 label files, 5 images, 4 objects, 2" in process.stderr
+    assert "the splits are those of the data set, by its folders" in process.stderr
+    assert "assumed: 1 image without a label file" in process.stderr
     line = json.loads(process.stdout.strip())
     assert (line["images_train"], line["images_validation"]) == (3, 1)
     assert (line["boxes_train"], line["test/dog"]) == (2, 1)

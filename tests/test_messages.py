@@ -134,8 +134,8 @@ def test_a_conversion_with_such_names(run_script, outputs, tmp_path):
     shown = SHOWN.replace("\\e", "/e")  # As Windows separates folders.
     for line in (
         r"images: images\n.zip, 1.8 kB",
-        f"left out: 1 images without a label (ds/{shown}.jpg)",
-        r"left out: 1 files other than images (line\nend.txt)",
+        f"left out: 1 image without a label (ds/{shown}.jpg)",
+        r"left out: 1 file other than images (line\nend.txt)",
     ):
         assert line in process.stderr.splitlines(), process.stderr
     assert "\x1b[2J" not in process.stderr

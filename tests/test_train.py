@@ -74,7 +74,8 @@ def test_no_validation_images_and_problems_of_the_data(
         "WARNING: classes with fewer than 10 training boxes: circle (1), square (1), "
         "triangle (0); label more objects of them, or remove the classes",
         "WARNING: 2 of 2 test images are also training images, byte for byte (such as "
-        "ds/0.png): AP will be too high; remove the copies, or give them the same tag",
+        "ds/0.png): AP will be too high; remove the copies, or put them "
+        "into the same split",
     ]
     before_training = process.stderr[: process.stderr.index("epoch 0: ")]
     assert all(line in before_training for line in warnings[:2])

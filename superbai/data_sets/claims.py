@@ -30,7 +30,7 @@ def check_claims(labels, files):
     counts = {
         # With and without the images that have no label file, and entries or files:
         # what exactly is counted is not known.
-        "images": (len(labels.labelled), len(files.images)),
+        "images": (labels.num_images, len(labels.labelled), len(files.images)),
         "annotations": (labels.num_annotations, labels.num_files),
         "classes": (len(labels.class_names), labels.num_categories),
     }

@@ -3,6 +3,8 @@
 import posixpath
 import re
 
+import numpy as np
+
 from superbai.data_sets.files import split_of_name, split_of_words, without_ending
 from superbai.data_sets.images import Labelled
 from superbai.data_sets.labels import MODEL, Labels, box_array, keep_box
@@ -33,6 +35,7 @@ class CocoReader:
         self._categories = []  # For each file a dict from id to (name, parent).
         self._used = set()  # Names of the categories that annotations have.
         self._num_annotations = 0
+        self._ids = {}  # Known ids of annotations of each place.
 
     def add(self, file, coco, report):
         """Reads a file.
@@ -51,7 +54,7 @@ class CocoReader:
         split = split_of_words(file.base) or next(
             filter(None, map(split_of_name, folders)), None
         )
-        self._num_annotations += len(coco["annotations"])
+        self._num_annotations += self._count_annotations(file, coco["annotations"])
         categories = {
             each["id"]: (each.get("name"), each.get("supercategory"))
             for each in coco["categories"]
@@ -127,6 +130,19 @@ class CocoReader:
             len({n for each in self._categories for n in each}),
         )
 
+    def _count_annotations(self, file, annotations):
+        """Returns how many annotations are not in another file on the same images.
+
+        COCO's files of persons with keypoints have the ids of those of all objects.
+        """
+        place = (id(file.archive), file.folder, _source(file))
+        ids = (each.get("id") for each in annotations if isinstance(each, dict))
+        ids = [each for each in ids if is_integer(each) and abs(each) < 2**63]
+        ids = np.array(ids, "int64")
+        known = self._ids.get(place, np.array([], "int64"))
+        self._ids[place] = np.concatenate([known, ids])
+        return len(annotations) - int(np.isin(ids, known).sum())
+
     def _is_truth(self, annotation, report):
         """Returns whether an annotation is used; draws the boxes around polygons."""
         if not isinstance(annotation, dict):
@@ -163,8 +179,8 @@ class CocoReader:
                 is_contradictory |= id_of.setdefault(name, category_id) != category_id
         if is_contradictory and len(self._categories) > 1:
             notes.assumed[
-                "categories with different ids in several files: the same class if "
-                "they have the same name"
+                "the ids of categories differ between files: the same class if they "
+                "have the same name"
             ] += 1
         return names
 

@@ -17,7 +17,7 @@ from yolov3_tf2.files.coco_annotations import WITHOUT_BBOX
 from yolov3_tf2.files.yolo_annotations import POLYGONS
 
 SPLIT_BY_DATA_SET = SplitSource(
-    method="split as the data set is, by its folders and lists",
+    method="the splits are those of the data set, by its folders, files or lists",
     without="the data set does not have several splits",
     belongs="is in the splits",
     advice="put some into a folder '{split}', or all into one folder",
@@ -81,6 +81,15 @@ class DataSet:
         if found.by_name:
             reason = "images found by file name only, in another folder"
             notes.assumed[reason] += found.by_name
+        holders = {id(each.file.archive) for each in labels.labelled}
+        elsewhere = sum(
+            file.archive is not labels.labelled[index].file.archive
+            and id(file.archive) in holders
+            for index, file in found.images.items()
+        )
+        if elsewhere:
+            reason = "images in another archive than their labels, which has labels too"
+            notes.assumed[reason] += elsewhere
         self._read_items(labels, found)
         self.num_labelled = len(self.items) + len(notes.unreadable)
 
@@ -120,18 +129,22 @@ class DataSet:
 
     def _check_missing(self, labels, found, skip_missing):
         missing = [
-            each.where
+            each.short_where
             for index, each in enumerate(labels.labelled)
             if index not in found.images
         ]
         missing = list(dict.fromkeys([*missing, *labels.missing]))
         if missing and not skip_missing:
             total = len(labels.labelled) + len(labels.missing)
+            advice = (
+                "; give the images too, as the input 'images'"
+                if not found.images
+                else " (an image in the folder of another split or of other labels is "
+                "not taken); add the images, or leave these out with --skip_missing"
+            )
             raise InputError(
                 f"{len(missing)} of {total} labelled images are not in {self.name} "
-                f"or the input 'images', e.g. {', '.join(missing[:10])} (no image in "
-                "the folder of another split, or of other labels, is taken); add the "
-                "images, or leave these out with --skip_missing."
+                f"or the input 'images', e.g. {', '.join(missing[:10])}{advice}."
             )
         if missing:
             self.notes.left_out["labelled images that are missing"] += len(missing)
@@ -247,7 +260,7 @@ class DataSet:
             boxes = np.array(list(rows), "float64").reshape(-1, 6)
             repeated = len(joined) - len(boxes)
             if repeated:
-                reason = "boxes that an image has in several lists: used once"
+                reason = "boxes that several label files have for an image: used once"
                 self.notes.changed[reason] += repeated
         return boxes
 
@@ -263,8 +276,12 @@ class DataSet:
 
     def _drop_single_split(self):
         """Forgets the splits where all images are in one: there is nothing to keep."""
-        if len(frozenset().union(*(item.tags for item in self.items))) == 1:
+        kinds = {item.tags for item in self.items}
+        if len(kinds) == 1 or kinds == {frozenset(), frozenset({"train"})}:
             self.items = [item._replace(tags=frozenset()) for item in self.items]
+        elif frozenset() in kinds:
+            reason = "images in no split: used for training"
+            self.notes.assumed[reason] += sum(not item.tags for item in self.items)
 
 
 def _snap(fractions):

@@ -1,5 +1,6 @@
 """The files of an annotated data set, wherever they lie: archives, folders, files."""
 
+import hashlib
 import itertools
 import re
 from contextlib import ExitStack, contextmanager
@@ -94,6 +95,7 @@ class DataSetFiles:
         everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
         self.others = [file for file in everything if not file.is_image]
+        self._splits, self._digests = {}, {}
         self._name_counts = len({id(file.archive) for file in self.images}) > 1
 
     def close(self):
@@ -107,14 +109,24 @@ class DataSetFiles:
             return f"{PurePath(file.archive.name).stem}/{file.path}"
         return file.path
 
+    def digest(self, file):
+        """Returns the same bytes for equal files, each of which is read once."""
+        if file.number not in self._digests:
+            content = hashlib.blake2b(file.read(), digest_size=16)
+            self._digests[file.number] = content.digest()
+        return self._digests[file.number]
+
     def split_of(self, file):
         """Returns the split that a folder of a file names; None without such a folder.
 
         The innermost one counts. The names of archives count as folders where several
         hold images: `train.zip` and `val.zip`.
         """
-        folders = self.identity(file).split("/")[:-1]
-        return next(filter(None, map(split_of_name, reversed(folders))), None)
+        folders = self.identity(file).rpartition("/")[0]
+        if folders not in self._splits:
+            parts = reversed(folders.split("/"))
+            self._splits[folders] = next(filter(None, map(split_of_name, parts)), None)
+        return self._splits[folders]
 
 
 def split_of_name(name):

@@ -24,7 +24,8 @@ class Labels(NamedTuple):
         class_names: list of strings.
         labelled: list of `Labelled`.
         num_files: number of the files with labels.
-        num_annotations: number of objects in them, also of those left out.
+        num_annotations: number of objects in them, also of those left out; one that
+            several files have counts once.
         num_categories: number of classes, also of those left out.
         missing: tuple of the names of listed images that are not there.
         split_of: dict from the number of an image to the set of its splits, if the
@@ -46,6 +47,11 @@ class Labels(NamedTuple):
     key: object = str
     is_fraction: bool = False
     empty_unlabelled: bool = False
+
+    @property
+    def num_images(self):
+        """Number of images that they are about."""
+        return len({each.place for each in self.labelled})
 
 
 def keep_box(xyxy, size, report):

@@ -6,8 +6,10 @@ from superbai.data_sets.files import split_of_name, without_ending
 from superbai.data_sets.images import Labelled
 from superbai.data_sets.labels import UNLISTED, Labels, box_array, keep_box, note_report
 from superbai.data_sets.yolo_description import is_name_list
+from superbai.splits import join_splits
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files import yolo_config
+from yolov3_tf2.files.image_kinds import is_image_name
 from yolov3_tf2.files.voc_annotations import read_voc
 from yolov3_tf2.names import normalise_path
 
@@ -40,7 +42,7 @@ def read_voc_data_set(label_files, files, notes):
     Raises:
         InputError: a list of class names lacks one that is used.
     """
-    listed = _read_lists(files)
+    listed = _read_lists(files, notes)
     read, report, num_annotations = [], Counter(), 0
     for file in label_files:
         split = _split_of(file, listed)
@@ -80,6 +82,20 @@ def read_voc_data_set(label_files, files, notes):
         len(label_files),
         num_annotations,
         len(class_names),
+        missing=_find_missing(listed, label_files),
+    )
+
+
+def _find_missing(listed, label_files):
+    """Returns the listed images that have no XML, a tuple of their paths."""
+    there = set()
+    for file in label_files:
+        root, _, name = f"/{without_ending(file.path)}".rpartition("/Annotations/")
+        there |= {(root, name), (root, without_ending(file.base))}
+    return tuple(
+        f"{root}/Annotations/{name}.xml"[1:]
+        for root, name in listed
+        if (root, name) not in there
     )
 
 
@@ -146,18 +162,27 @@ class _Images:
             path for place in _places(file, stem) for path in self._by_stem[place]
         ]
         if named and beside and named[0] != beside[0] and filename != stem:
-            conflict = (
-                f"{file.where}: expected the name of its image, got filename "
-                f"'{filename}', but {named[0]} and {beside[0]} both exist; correct the "
-                "filename."
+            return (
+                stem,
+                beside[:1],
+                _conflict(file, filename, named[0], beside[0]),
             )
-            return stem, beside[:1], conflict
         if named or beside:
             return filename, named or beside[:1], ""
-        if filename.rpartition("/")[2] not in self._bases:
-            others = self._by_stem_base.get(stem, ())
+        others = self._by_stem_base.get(stem, ())
+        base = filename.rpartition("/")[2]
+        if base not in self._bases:
             filename = others[0] if others else filename
+        elif others and without_ending(base) != stem:
+            return stem, [], _conflict(file, filename, base, others[0])
         return filename, _places(file, filename), ""
+
+
+def _conflict(file, filename, named, beside):
+    return (
+        f"{file.where}: expected the name of its image, got filename '{filename}', but "
+        f"{named} and {beside} both exist; correct the filename."
+    )
 
 
 def _places(file, name):
@@ -176,14 +201,17 @@ def _places(file, name):
     return [folder + name for folder in dict.fromkeys(folders)]
 
 
-def _read_lists(files):
+def _read_lists(files, notes):
     """Returns the splits of `ImageSets/Main`.
 
     Returns:
-        A dict from (folder of the data set, stem of the image) to its split; empty
-        without such lists.
+        A dict from (folder of the data set, name of the image without extension) to
+        its split, empty without such lists. A name may have folders, as CVAT's.
+
+    Raises:
+        InputError: two lists share some of their images.
     """
-    listed, whole = {}, {}
+    listed, whole, first = defaultdict(lambda: defaultdict(set)), {}, {}
     for file in files.labels:
         root, is_list, base = f"/{file.path}".rpartition("/ImageSets/Main/")
         if not is_list or "/" in base or file.ending != ".txt":
@@ -194,18 +222,25 @@ def _read_lists(files):
         text = yolo_config.decode_text(
             file.read(yolo_config.MAX_LIST_BYTES), file.where
         )
-        for line in filter(str.strip, text.splitlines()):
-            stem = normalise_path(line.split()[0]).rpartition("/")[2]
+        for line in filter(None, map(str.strip, text.splitlines())):
+            stem = normalise_path(line)
+            stem = without_ending(stem) if is_image_name(stem) else stem
             # `trainval` has those of `train` and `val` together.
-            (listed if split else whole)[root, stem] = split or "train"
-    return {**whole, **listed}
+            if split:
+                listed[root][root, stem].add(split)
+                first.setdefault(root, file.where)
+            else:
+                whole[root, stem] = "train"
+    for root, splits_of in listed.items():
+        joined = join_splits(splits_of, first[root], lambda place: place[1], notes)
+        whole |= {place: min(splits) for place, splits in joined.items()}
+    return whole
 
 
 def _split_of(file, listed):
     """Returns the split of an XML by the lists of the folder that it is in."""
-    root = f"/{file.folder}".rpartition("/Annotations/")[0]
-    stem = without_ending(file.base)
-    return listed.get((root, stem))
+    root, _, name = f"/{without_ending(file.path)}".rpartition("/Annotations/")
+    return listed.get((root, name), listed.get((root, without_ending(file.base))))
 
 
 def _class_names(used, files):

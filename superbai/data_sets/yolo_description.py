@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from absl import logging
+
 from superbai.data_sets.files import File, split_of_name
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files import yolo_config
@@ -74,20 +76,24 @@ def describe(files, num_labels):
     """
     yamls, messages = find_yamls(files)
     yamls = [(file, value) for file, value in yamls if "names" in value]
+    if messages and not yamls:
+        raise InputError(messages[0])  # It may name the classes and the splits.
     data_files = find_data_files(files)
     named = [
         (file, yolo_config.read_names(value["names"], file.where))
         for file, value in yamls
     ]
+    lists = _find_name_lists(files, data_files)
     if not named:
         named = [
             (file, yolo_config.read_name_list(_read(file), file.where))
-            for file in _find_name_lists(files, data_files)
+            for file in lists
         ]
+    else:
+        _compare_lists(named[0], lists)
     if not named:
         named_files = [each["names"] for _, each in data_files if "names" in each]
         also = f" ({named_files[0]} is missing)" if named_files else ""
-        also += f" ({messages[0].rstrip('.')})" if messages else ""
         raise InputError(
             f"{files.name}: {num_labels} YOLO label files, but no class names: "
             "expected 'names' in a data.yaml, a classes.txt or obj.names"
@@ -108,6 +114,22 @@ def describe(files, num_labels):
         math.prod(map(int, shape)) if is_shape else 0,
         [source for file, value in settings for source in _sources(file, value)],
     )
+
+
+def _compare_lists(named, lists):
+    """Warns where a list of class names contradicts a YAML, which counts."""
+    first, class_names = named
+    for file in lists:
+        names = class_names
+        with collecting([]):
+            names = yolo_config.read_name_list(_read(file), file.where)
+        if names != class_names:
+            logging.warning(
+                "%s and %s have different class names: those of %s are used",
+                first.where,
+                file.where,
+                first.base,
+            )
 
 
 def _find_name_lists(files, data_files):

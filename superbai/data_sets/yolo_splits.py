@@ -6,8 +6,10 @@ that only its author knows: their last parts count.
 """
 
 from collections import defaultdict
+from functools import cached_property
 
 from superbai.data_sets.files import ending, split_of_name, without_ending
+from superbai.splits import join_splits
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import yolo_config
 from yolov3_tf2.files.image_kinds import is_image_name
@@ -18,8 +20,7 @@ def is_image_list(file):
     """Returns whether a file is a list of images by its first line."""
     if file.ending != ".txt" or not split_of_name(without_ending(file.base)):
         return False
-    start = file.read_start(4096).decode("utf-8-sig", "replace")
-    lines = [line.strip() for line in start.splitlines() if line.strip()]
+    lines = _read_lines(file.read(yolo_config.MAX_LIST_BYTES), file.where)
     return bool(lines) and is_image_name(lines[0])
 
 
@@ -37,7 +38,7 @@ def read_splits(description, files, notes):
 
     Raises:
         InputError: nothing is where the images for training should be, but those of
-            another split are.
+            another split are; or two splits share some of their images.
     """
     sources = description.sources or [
         (file, split_of_name(without_ending(file.base)), file.path)
@@ -61,24 +62,26 @@ def read_splits(description, files, notes):
                 f"{file.where}: expected images for training in '{value}', got none "
                 "there; is the path right, and is the archive whole?"
             )
-        notes.leave_out("splits that are named, but have no images", split)
-    splits = {split for each in split_of.values() for split in each}
-    if len(splits) > 1 and all(each == splits for each in split_of.values()):
-        notes.assumed[
-            "data sets with the same images in all splits: taken as one split"
-        ] += 1
-        split_of = {number: {"train"} for number in split_of}
-    return dict(split_of), tuple(missing)
+        notes.leave_out("splits that are named without any images", split)
+    paths = {image.number: image.path for image in files.images}
+    where = sources[0][0].where
+    return join_splits(split_of, where, paths.get, notes), tuple(missing)
+
+
+def _read_lines(content, where):
+    """Returns the lines of a list, without empty ones and comments."""
+    lines = map(str.strip, yolo_config.decode_text(content, where).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 class _Places:
     """Finds the images of a folder or of a list by the end of its path."""
 
     def __init__(self, files):
-        self._in_folder, self._by_base = defaultdict(list), defaultdict(list)
+        self._in_folder, self._images = defaultdict(list), {}
         self._lists = [file for file in files.others if file.ending == ".txt"]
         for image in files.images:
-            self._by_base[image.base].append(image)
+            self._images[image.path] = image
             parts = image.path.split("/")[:-1]
             for number in range(1, len(parts) + 1):
                 self._in_folder["/".join(parts[:number])].append(image)
@@ -99,22 +102,36 @@ class _Places:
         return (self._in_folder[found] if found else []), []
 
     def _read_list(self, file):
-        text = yolo_config.decode_text(
-            file.read(yolo_config.MAX_LIST_BYTES), file.where
-        )
         images, missing = [], []
-        for line in filter(None, map(str.strip, text.splitlines())):
-            path = _clean(line)
-            candidates = {image.path: image for image in self._by_base[_base(path)]}
-            found = _find_ending(path.split("/"), file.folder, candidates)
-            if found:
-                images.append(candidates[found])
+        lines = _read_lines(file.read(yolo_config.MAX_LIST_BYTES), file.where)
+        paths = list(map(_clean, lines))
+        folders = {_folder(path) for path in paths}
+        for path in paths:
+            found = _find_ending(
+                path.split("/"), file.folder, self._images, self._images_by_end
+            )
+            # A folder that other lines name is not another word for that of this one.
+            is_other = found and _folder(found) in folders - {"", _folder(path)}
+            if found and not is_other:
+                images.append(self._images[found])
             else:
                 missing.append(path)
         return images, missing
 
+    @cached_property
+    def _images_by_end(self):
+        """Dict from the last parts of paths to the only such path; None if several."""
+        by_end = {}
+        for path in self._images:
+            start = path.find("/")
+            while start >= 0:
+                end = path[start + 1 :]
+                by_end[end] = None if end in by_end else path
+                start = path.find("/", start + 1)
+        return by_end
 
-def _find_ending(parts, folder, known):
+
+def _find_ending(parts, folder, known, by_end=None):
     """Returns the known path that ends in the most parts of another; None if none does.
 
     Args:
@@ -122,6 +139,7 @@ def _find_ending(parts, folder, known):
             `images` alone is not `valid/images`.
         folder: that of the file that has the path; paths below it come first.
         known: dict or set of paths.
+        by_end: dict from the ends of these to the only path with it; None to search.
     """
     last = len(parts) - 1
     named = [i for i, part in enumerate(parts[:last]) if split_of_name(part)]
@@ -131,7 +149,10 @@ def _find_ending(parts, folder, known):
             return folder + path
         if path in known:
             return path
-        found = [each for each in known if each.endswith(f"/{path}")]
+        if by_end is None:
+            found = [each for each in known if each.endswith(f"/{path}")]
+        else:
+            found = [by_end[path]] if by_end.get(path) else []
         if len(found) == 1:
             return found[0]
     return None
@@ -143,5 +164,6 @@ def _clean(path):
     return "/".join(p for p in parts if p not in (".", "..") and ":" not in p)
 
 
-def _base(path):
-    return path.rpartition("/")[2]
+def _folder(path):
+    """Returns the name of the innermost folder; empty if there is none."""
+    return path.rpartition("/")[0].rpartition("/")[2]

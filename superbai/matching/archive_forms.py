@@ -83,10 +83,10 @@ class Readings:
         self._last_pairs = array("l", [-1]) * len(labels.identities)
         self._previous_pairs = array("l")
         # A method would refer to this object for ever.
-        find_places = partial(_find_places, labels.datasets, self.dataset_lengths)
-        self.find_places = lru_cache(1024)(find_places)
+        find = partial(find_places, labels.datasets, self.dataset_lengths)
+        self.find_places = lru_cache(1024)(find)
         for archive in archives:
-            own_name = _own_name(archive, labels.datasets)
+            own_name = _own_name(archive, labels.dataset_names)
             for name in archive.files:
                 path = normalise_path(f"{own_name}/{name}")
                 self.entries.append(Entry(len(self.entries), archive, name, path))
@@ -104,6 +104,10 @@ class Readings:
         while pair >= 0:
             yield pair
             pair = self._previous_pairs[pair]
+
+    def find_form(self, form):
+        """Returns the number of a form, None if no file has it."""
+        return self._form_numbers.get(form)
 
     def names_in(self, folders):
         """Returns the datasets that some of these folders are named like, a set."""
@@ -170,8 +174,14 @@ class _Place(NamedTuple):
         return "/".join(parts[self.start - 1 : end])
 
 
-def _find_places(datasets, lengths, folders):
-    """Returns a `_Place` for each name of a dataset in a path of folders."""
+def find_places(datasets, lengths, folders):
+    """Returns a `_Place` for each name of a dataset in a path of folders.
+
+    Args:
+        datasets: set of names.
+        lengths: set of the numbers of folders that they have.
+        folders: the path; its first part is the archive's own name.
+    """
     parts = folders.split("/")
     found = [
         (start, start + length, name)

@@ -75,10 +75,13 @@ class Assignment:
         dataset, key = self.labels.identities[label]
         entries = [self.entries[file] for file in files]
         listed = ", ".join(f"{entry.archive.name}: {entry.name}" for entry in entries)
+        folders = [entry.path.rpartition("/")[0] for entry in entries]
+        has_name = [dataset in self.readings.names_in(each) for each in folders]
+        can_rename = dataset in self.labels.datasets and not any(has_name)
+        rename = ", or rename its folder to the name of the dataset" * can_rename
         return InputError(
             f"'{key}' of dataset '{dataset}' matches {len(entries)} different images: "
-            f"{listed}; give only the right one, or rename its folder to the name of "
-            "the dataset."
+            f"{listed}; give only the right one{rename}."
         )
 
     def several_labels(self, file, labels, forms):

@@ -4,7 +4,7 @@ import heapq
 from typing import NamedTuple
 
 from superbai.matching.accepted_forms import AcceptedForms
-from superbai.matching.archive_forms import NOWHERE
+from superbai.matching.archive_forms import FOLDER, NOWHERE, Form
 
 # How much more often a form must fit than one that contradicts it, if that one has
 # images of other labels too.
@@ -57,6 +57,8 @@ class FormChoice:
             fit = self._fit(number)
             if not fit.files or not self._may_follow(fit):
                 continue
+            if self._is_unknown_dataset(fit):
+                continue
             if len(fit.chosen) < -most:  # Other forms have taken some since.
                 heapq.heappush(waiting, (-len(fit.chosen), rank, number))
                 continue
@@ -85,6 +87,20 @@ class FormChoice:
                     files[0], sorted((label, other)), [readings.forms[forms[files[0]]]]
                 )
 
+    def find_unused(self):
+        """Returns a list of the files that fit labels which have another file."""
+        readings, assignment, found = self._readings, self._assignment, []
+        for file, taken in enumerate(assignment.taken):
+            for pair in () if taken else readings.of_file(file):
+                if (
+                    readings.allowed[pair]
+                    and readings.targets[pair] in assignment.file_of
+                    and not self._accepted.read_as_another(pair)
+                ):
+                    found.append(file)
+                    break
+        return found
+
     def _fit(self, form):
         readings, files, chosen = self._readings, {}, {}
         for pair in readings.of_form[form]:
@@ -101,6 +117,33 @@ class FormChoice:
     def _may_follow(self, fit):
         files = [files[0] for files in fit.files.values()]
         return self._accepted.may_follow(fit.form, files)
+
+    def _is_unknown_dataset(self, fit):
+        """Tells whether a form without datasets is the folder of an unknown one.
+
+        In the same archive, folders beside it are those of datasets with labels.
+        """
+        readings = self._readings
+        form = readings.forms[fit.form]
+        if form.dataset != NOWHERE or not form.folders:
+            return False
+        above = form.folders.rpartition("/")[0]
+        number = readings.find_form(
+            Form(above, FOLDER, below="", has_extension=form.has_extension)
+        )
+        if number is None:
+            return False
+        entries = readings.entries
+        archives = {
+            id(entries[readings.files[pair]].archive)
+            for pair in readings.of_form[number]
+            if readings.allowed[pair]
+        }
+        return all(
+            id(entries[file].archive) in archives
+            for files in fit.files.values()
+            for file in files
+        )
 
     def _exact_files(self, label, files):
         """Returns the files whose names fit byte for byte; all of them if none does."""
@@ -198,10 +241,13 @@ class FormChoice:
         other = self._fit(form)
         if not self._may_follow(other):
             return False
-        has_more = any(label not in fit.files for label in other.files)
-        # A path with the name of the dataset is not passed over for a few labels more.
-        has_more |= has_name and not fit_has_name
-        return len(other.files) * (_CERTAIN if has_more else 1) >= len(fit.chosen)
+        # In the form with an extension, the file `a.jpg` may be the image of a key `a`
+        # without a label. Otherwise, nobody could tell which of two images is meant.
+        alike = forms[form]._replace(has_extension=forms[fit.form].has_extension)
+        is_other_key = alike == forms[fit.form] and not any(
+            label not in fit.files for label in other.files
+        )
+        return len(other.files) * (1 if is_other_key else _CERTAIN) >= len(fit.chosen)
 
     def _accept(self, fit):
         assignment = self._assignment

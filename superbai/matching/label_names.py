@@ -12,7 +12,8 @@ class Labels:
 
     Attributes:
         identities: list of (dataset, data_key).
-        datasets: set of the names of datasets that tell images apart.
+        dataset_names: set of the names of all datasets.
+        datasets: those of them that tell images apart: all or none.
         has_twins: whether some identities differ in their Unicode form alone.
     """
 
@@ -40,7 +41,8 @@ class Labels:
             if isinstance(found, dict):
                 self.has_twins |= dataset in found
                 found[dataset] = (*found.get(dataset, ()), label)
-        self.datasets = names - {""} if names_count else set()
+        self.dataset_names = names - {""}
+        self.datasets = self.dataset_names if names_count else set()
 
     def __contains__(self, key):
         return key in self._by_key

@@ -3,10 +3,12 @@
 All functions take an `Assignment`.
 """
 
+from functools import lru_cache, partial
 from typing import NamedTuple
 
-from superbai.matching.archive_forms import NOWHERE, Entry
+from superbai.matching.archive_forms import NOWHERE, Entry, find_places
 from superbai.matching.label_names import without_extension
+from yolov3_tf2.names import normalise_path
 
 
 class Elsewhere(NamedTuple):
@@ -59,6 +61,22 @@ def assign_by_name(assignment):
     for label, file in found.items():
         assignment.assign(label, file)
     return list(found)
+
+
+def find_in_other_datasets(assignment):
+    """Returns the labels whose files lie in a folder or archive of another dataset.
+
+    That is one named like it, if none below is named like the dataset of the label.
+    """
+    names, found = assignment.labels.dataset_names, []
+    lengths = {1 + name.count("/") for name in names}
+    find = lru_cache(1024)(partial(find_places, names, lengths))
+    for label, file in assignment.file_of.items():
+        dataset = normalise_path(assignment.labels.identities[label][0])
+        places = find(assignment.entries[file].path.rpartition("/")[0])
+        if places and not any(p.is_allowed and p.dataset == dataset for p in places):
+            found.append(label)
+    return found
 
 
 def find_elsewhere(assignment):

@@ -122,22 +122,22 @@ def test_many_classes_are_not_all_named():
 def test_classes_in_one_split_only():
     assert problems(split(*[[0]] * 10)) == [
         "classes without a box in the training images: dog: the network cannot learn "
-        "them; tag some images of them 'train'"
+        "them; put some images of them into the split train"
     ]
     train, validation = split(*GOOD), split([1], start=20_000)
     lines = problems(train, validation=validation, test=split([0], start=10_000))
     assert set(lines) == {
         "classes without a box in the validation images: cat: their AP cannot be "
-        "measured there; tag some images of them 'validation'",
+        "measured there; put some images of them into the split validation",
         "classes without a box in the test images: dog: their AP cannot be measured "
-        "there; tag some images of them 'test'",
+        "there; put some images of them into the split test",
     }
 
 
 def test_splits_without_boxes():
     assert problems(split(*GOOD), test=split([], [], start=10_000)) == [
-        "no test image has a box: AP cannot be measured on them; tag images with "
-        "objects 'test'"
+        "no test image has a box: AP cannot be measured on them; put images with "
+        "objects into the split test"
     ]
     (line,) = problems(split([], []))
     assert line.startswith("no training image has a box: there is nothing to learn")
@@ -148,7 +148,8 @@ def test_copies():
     test = split([0, 1], [0], [1], start=8)  # The first two are also for training.
     assert problems(train, test=test) == [
         "2 of 3 test images are also training images, byte for byte (such as "
-        "ds/8.jpg): AP will be too high; remove the copies, or give them the same tag"
+        "ds/8.jpg): AP will be too high; remove the copies, or put them "
+        "into the same split"
     ]
     test = test._replace(source_ids=["ds/a.jpg", "ds/b.jpg", "ds/c.jpg"])
     (line,) = problems(train, test=test)

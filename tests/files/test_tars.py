@@ -221,3 +221,21 @@ def test_the_case_of_a_tar(shared):
         with Export([case / images], case / "labels.zip") as export:
             records.append({i.source_id: export.read(i) for i in export.items})
     assert records[0] == records[1] and len(records[0]) == 4
+
+
+def test_a_tar_that_ends_between_two_files_or_at_a_damaged_header(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"1.jpg": b"one", "2.jpg": b"two"})
+    content = path.read_bytes()
+    for damaged, got in (
+        (content[:1024], "its end"),
+        (content[:1500], "its end"),
+        (content[:2048], "its end"),
+        (content[:1024] + b"\xff" + content[1025:], "a damaged header"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"end mark of a tar at .* got {got}; is"):
+            archives.open_archive(path)
+    # Some programs write one block of zeros, not two.
+    path.write_bytes(content[:2560])
+    with archives.open_archive(path) as archive:
+        assert archive.files == ["1.jpg", "2.jpg"]

@@ -289,3 +289,19 @@ def test_a_real_data_set(tmp_path, shared):
             entries[item.source_id] = item.archive.read(item.entry)
     assert len(expected) > 90
     assert read([], write_folder(folder, entries))[0] == expected
+
+
+def test_images_that_are_given_beside_a_download(tmp_path, caplog):
+    items = [labelled("a.jpg", box(1, 2, 3, 4)), labelled("b.jpg")]
+    images, _ = build(items)
+    download = suite_export.write_zip(tmp_path / "d.zip", build_download(items))
+    images = suite_export.write_zip(tmp_path / "images.zip", images)
+    read([images], download)
+    assert "d.zip: not used of it, as the input 'images' is given: 2 images" in (
+        caplog.text
+    )
+    caplog.clear()
+    read([], download, find_images_by="key")
+    assert "find_images_by has no effect" in caplog.text
+    with Export([], download) as export:
+        assert export.kind.startswith("download of Superb AI")

@@ -706,7 +706,7 @@ def test_an_export_without_images_is_refused(tmp_path):
     _, labels = build([labelled("a.jpg")])
     path = suite_export.write_zip(tmp_path / "labels.zip", labels)
     with pytest.raises(
-        InputError, match=r"labels\.zip holds labels alone: give the im"
+        InputError, match=r"labels\.zip holds labels alone: give its im"
     ):
         Export([], path)
 

@@ -34,15 +34,15 @@ def refuse(folder, entries, *words, images=None, **options):
 @pytest.mark.parametrize(
     ("entries", "line"),
     [
-        (COCO, "COCO, 1 files of labels, 1 images, 1 objects, 2 classes"),
-        (YOLO, "YOLO, 1 files of labels, 1 images, 1 objects, 2 classes"),
-        (VOC, "Pascal VOC, 1 files of labels, 1 images, 1 objects, 1 classes"),
+        (COCO, "COCO, 1 label file, 1 image, 1 object, 2 classes"),
+        (YOLO, "YOLO, 1 label file, 1 image, 1 object, 2 classes"),
+        (VOC, "Pascal VOC, 1 label file, 1 image, 1 object, 1 class"),
     ],
 )
 def test_the_log_says_which_format_it_is(tmp_path, entries, line, caplog):
     with caplog.at_level("INFO", logger="absl"):
         open_data(tmp_path, entries).close()
-    assert caplog.messages == [f"{tmp_path / 'data.zip'}: {line}"]
+    assert caplog.messages == [f"data.zip: {line}"]
 
 
 def test_an_export_of_the_suite(tmp_path, caplog):
@@ -53,8 +53,48 @@ def test_an_export_of_the_suite(tmp_path, caplog):
     ):
         assert isinstance(export, Export)
     (message,) = caplog.messages
-    expected = "export of the Superb AI Suite, 1 labelled images, 2 classes"
-    assert message == f"{tmp_path / 'data.zip'}: {expected}"
+    expected = "export of the Superb AI Suite, 1 labelled image, 2 classes"
+    assert message == f"data.zip: {expected}"
+
+
+def test_options_for_labels_of_superb_ai_only(tmp_path, caplog):
+    for entries in (COCO, YOLO, VOC):
+        caplog.clear()
+        options = {"include_unsubmitted": True, "find_images_by": "key"}
+        open_data(tmp_path, entries, **options).close()
+        assert [message.partition(",")[0] for message in caplog.messages[:2]] == [
+            "include_unsubmitted has no effect",
+            "find_images_by has no effect",
+        ]
+
+
+def test_labels_of_the_suite_and_others(tmp_path):
+    images, labels = suite_export.build([labelled("a.jpg", box(1, 2, 3, 4))])
+    labels = suite_export.write_zip(tmp_path / "labels.zip", labels)
+    images = suite_export.write_zip(tmp_path / "images.zip", images)
+    for kind, entries in (("COCO", COCO), ("YOLO", YOLO), ("Pascal VOC", VOC)):
+        other = suite_export.write_zip(tmp_path / "other.zip", entries)
+        words = f"expected labels in one format, got Superb AI .* and {kind} "
+        with pytest.raises(InputError, match=words):
+            formats.open_export([images], [labels, other])
+    with pytest.raises(InputError, match="expected one zip, got 2"):
+        formats.open_export([images], [labels, labels])
+
+
+def test_coco_files_of_several_tasks_on_the_same_images(tmp_path, caplog):
+    images = [("north.jpg", 640, 480)]
+    entries = {
+        "instances_val.json": as_json(coco_json(images, [BBOX, BBOX])),
+        "person_keypoints_val.json": as_json(coco_json(images, [BBOX])),
+        "instances_train.json": as_json(coco_json([("south.jpg", 640, 480)], [BBOX])),
+        "north.jpg": NORTH,
+        "south.jpg": SOUTH,
+    }
+    with caplog.at_level("INFO", logger="absl"):
+        open_data(tmp_path, entries).close()
+    assert caplog.messages == [
+        "data.zip: COCO, 3 label files, 2 images, 3 objects, 2 classes"
+    ]
 
 
 def test_labels_in_two_formats_are_refused(tmp_path):

@@ -118,6 +118,19 @@ def test_all_keys_decide_whether_an_extension_was_added(find):
     assert "ds/a.jpg" not in found and rest == ["ds/a.jpg"]
 
 
+@pytest.mark.parametrize("number", [1, 5, 6])
+def test_two_folders_for_the_same_labels_are_refused(find, number):
+    """Also if one has fewer images: nobody could tell which are right."""
+    keys = [f"ds/{n}.jpg" for n in range(6)]
+    entries = [f"old/{key}" for key in keys] + [f"new/{key}" for key in keys[:number]]
+    with pytest.raises(InputError, match="matches 2 .*; give only the right one.$"):
+        find(keys, entries)
+    # The name of the dataset would decide.
+    entries = [entry.replace("ds/", "") for entry in entries]
+    with pytest.raises(InputError, match="or rename its folder to the name of the da"):
+        find(keys, entries)
+
+
 @pytest.mark.parametrize(
     ("keys", "entries"),
     [
@@ -164,8 +177,12 @@ def test_a_folder_with_images_of_a_dataset_without_labels(find):
     found, _, rest = find(keys, ["cam1/a.jpg", "cam1/b.jpg", "cam2/c.jpg"])
     assert found == {key: key for key in keys[:2]} and rest == ["cam2/c.jpg"]
     # It has more of the names, but is not cam1.
-    with pytest.raises(InputError, match="'a.jpg' of dataset 'cam1' matches 2 diff"):
-        find(keys, ["cam1/a.jpg", "cam2/a.jpg", "cam2/b.jpg", "cam2/c.jpg"])
+    others = ["cam2/a.jpg", "cam2/b.jpg", "cam2/c.jpg"]
+    found, _, rest = find(keys, ["cam1/a.jpg", *others])
+    assert found == {keys[0]: keys[0]} and rest == others
+    # Another folder beside it is that of a dataset.
+    found, _, rest = find(["cam1/a.jpg", "cam3/x.jpg"], ["cam3/x.jpg", "cam2/a.jpg"])
+    assert found == {"cam3/x.jpg": "cam3/x.jpg"} and rest == ["cam2/a.jpg"]
 
 
 def test_a_folder_with_a_few_equal_names_is_no_form(find):

@@ -137,7 +137,7 @@ def test_tags_come_before_groups():
     given = items("train", "test", "train")
     by_split, how = splits.split_items(given, 0.3, NAME, "folder", None)
     assert len(by_split["test"]) == 1
-    assert how.endswith("; group_by has no effect on tagged images")
+    assert how.endswith("; group_by has no effect on splits that are given")
 
 
 def test_a_larger_fraction_keeps_the_images_of_a_smaller_one():

@@ -52,13 +52,42 @@ def test_the_zip_of_a_camera_is_forgotten(second_camera):
     error = str(caught.value)
     assert error.startswith(f"3 of 6 labelled images are not in {images}, e.g. cam1/")
     assert "it lies in 'cam2', the name of another dataset" in error
-    assert error.endswith("use --find_images_by=key.")
+    # By their keys, cam1 would get the images of cam2.
+    assert "--find_images_by=key" not in error
+    assert "which has images there; give the images of each dataset" in error
     for find_by in ("path", "file_name"):
         found, notes = find(images, labels, skip_missing=True, find_images_by=find_by)
         assert sorted(found) == [f"cam2/IMG_000{n}.jpg" for n in (0, 2, 4)]
         assert notes.left_out["labelled images that are missing"] == 3
         assert notes.left_out["images without a label"] == 3
-    assert len(find(images, labels, find_images_by="key")[0]) == 6
+    found, notes = find(images, labels, find_images_by="key")
+    assert len(found) == 6
+    assert notes.assumed == {IN_OTHERS: 3}
+
+
+IN_OTHERS = "images taken from a folder or archive that is named like another dataset"
+
+
+def test_when_the_advice_is_to_find_images_by_key(tmp_path):
+    images = images_in(tmp_path / "cam2.zip", "a.jpg", "b.jpg")
+    for keys, advice in (
+        (["cam1/a.jpg", "cam2/other.jpg"], "; if that is the name of the project, "),
+        (["cam1/a.jpg", "cam2/b.jpg"], ", which has images there; give the images of "),
+    ):
+        labels = labels_of(tmp_path, *keys)
+        with pytest.raises(InputError, match=f"name of another dataset{advice}"):
+            find(images, labels)
+    # Of two labels with the key, neither gets the only image.
+    labels = labels_of(tmp_path, "cam1/a.jpg", "cam2/a.jpg", "cam3/b.jpg")
+    with pytest.raises(InputError) as caught:
+        find(images, labels)
+    assert "find_images_by=key" not in str(caught.value)
+    # The folder of the right dataset counts more than the name of the zip.
+    labels = labels_of(tmp_path, "cam1/a.jpg", "cam2/d.jpg", "cam3/c.jpg")
+    names = ("cam3/a.jpg", "cam3/c.jpg", "cam3/d.jpg")
+    images = images_in(tmp_path / "cam2.zip", *names)
+    _, notes = find(images, labels, find_images_by="key")
+    assert notes.assumed[IN_OTHERS] == 2
 
 
 def test_the_folder_of_a_project_that_is_named_like_a_dataset(tmp_path):
@@ -118,3 +147,16 @@ def test_keys_that_differ_in_their_unicode_form_alone(tmp_path):
     # Without a twin, its name is in NFC.
     names = [*keys[:2], unicodedata.normalize("NFC", keys[2])]
     assert found == {n: f"{key}.jpg" for n, key in zip(names, keys, strict=True)}
+
+
+def test_a_few_other_files_for_the_same_labels_are_named(tmp_path):
+    keys = [f"ds/{number}.jpg" for number in range(11)]
+    entries = [f"all/{key}.jpg" for key in keys]
+    others = ["backup/ds/0.jpg.jpg", "all/ds/no_label.jpg.jpg", "all/ds/1.jpg"]
+    images = images_in(tmp_path / "images.zip", *entries, *others)
+    found, notes = find(images, labels_of(tmp_path, *keys))
+    assert found == dict(zip(keys, entries, strict=True))
+    assert notes.examples == {
+        "images that fit labels which have another file": [others[0], others[2]],
+        "images without a label": [others[1]],
+    }

@@ -49,8 +49,8 @@ def find_problems(splits, class_names, size, *, size_name=None, anchors=None):
             lines += _find_poor_anchors(train, size, anchors)
     else:
         lines.append(
-            "no training image has a box: there is nothing to learn; tag images with "
-            "objects 'train'"
+            "no training image has a box: there is nothing to learn; put images with "
+            "objects into the split train"
         )
     lines += _find_rare_classes(splits, class_names)
     lines += _find_copies(splits)
@@ -161,8 +161,8 @@ def _find_rare_classes(splits, class_names):
         if not of_split.any():
             if split != "train":
                 yield (
-                    f"no {kind} image has a box: AP cannot be measured on them; tag "
-                    f"images with objects '{split}'"
+                    f"no {kind} image has a box: AP cannot be measured on them; put "
+                    f"images with objects into the split {split}"
                 )
         elif len(missing):
             names = list_first([class_names[label] for label in missing], ", ")
@@ -172,8 +172,8 @@ def _find_rare_classes(splits, class_names):
                 else "their AP cannot be measured there"
             )
             yield (
-                f"classes without a box in the {kind} images: {names}: {effect}; tag "
-                f"some images of them '{split}'"
+                f"classes without a box in the {kind} images: {names}: {effect}; put "
+                f"some images of them into the split {split}"
             )
 
 
@@ -196,5 +196,5 @@ def _find_copies(splits):
             f"{len(copies)} of {len(splits[second].hashes)} {_KINDS[second]} images "
             f"are also {_KINDS[first]} images, byte for byte (such as "
             f"{' and '.join(sorted(set(names)))}): AP will be too high; remove the "
-            "copies, or give them the same tag"
+            "copies, or put them into the same split"
         )

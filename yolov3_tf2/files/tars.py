@@ -187,7 +187,23 @@ class Tar:
                 place = (member.offset_data, member.size) if member.isreg() else None
                 members.append((raw if name is None else None, name, place))
                 tar.members.clear()  # It keeps 1 kB for each.
+            self._check_end(tar.offset)
         return members
+
+    def _check_end(self, offset):
+        """Raises an `InputError` if no mark of the end is where the members end.
+
+        `tarfile` also stops, without an error, at a damaged header and at the end of a
+        file that was cut between two members.
+        """
+        self._file.seek(offset)
+        block = self._file.read(_BLOCK_BYTES)
+        if block != bytes(_BLOCK_BYTES):
+            got = "a damaged header" if len(block) == _BLOCK_BYTES else "its end"
+            raise InputError(
+                f"{self.name}: expected another file or the end mark of a tar at byte "
+                f"{offset:,}, got {got}; is the download complete?"
+            )
 
     def _take_names(self, decoded):
         """Lists the files; `decoded` has the names of `_raw_names`."""

@@ -1,5 +1,6 @@
 """What a YOLO data set says of itself: its YAML, darknet's `.data`, lists of names."""
 
+import codecs
 import re
 from collections import Counter
 
@@ -75,9 +76,10 @@ def read_data(content, where):
 
 
 def decode_text(content, where):
-    """Returns the text of a file in UTF-8, with or without a byte order mark."""
+    """Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: expected a text in UTF-8, got byte "

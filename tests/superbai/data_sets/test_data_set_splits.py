@@ -50,7 +50,7 @@ AS_FOLDERS = {
     "validation": ["valid/images/1.jpg"],
     "test": ["test/images/2.jpg"],
 }
-SPLIT_BY = "split as the data set is, by its folders and lists"
+SPLIT_BY = "the splits are those of the data set, by its folders, files or lists"
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,54 @@ def test_the_same_images_in_all_splits(tmp_path):
     with open_data(tmp_path, entries) as data:
         assert [item.tags for item in data.items] == [frozenset()] * 2
         assert list(data.notes.assumed) == [
-            "data sets with the same images in all splits: taken as one split"
+            "the splits train and validation have the same images: taken as one, train"
         ]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "expected", "names"),
+    [
+        (b"train: a\nval: b\ntest: b\n", ("a", "b"), "validation and test"),
+        (b"train: a\nval: a\ntest: b\n", ("a", "b"), "train and validation"),
+        (b"train: a\nval: b\ntest: a\n", ("a", "b"), "train and test"),
+    ],
+)
+def test_two_splits_with_the_same_images(tmp_path, yaml, expected, names):
+    entries = roboflow(("a", "b"), yaml)
+    by_split, _ = split(tmp_path, entries)
+    train, test = (
+        f"{folder}/images/{number}.jpg" for number, folder in enumerate(expected)
+    )
+    assert by_split == {"train": [train], "validation": [], "test": [test]}
+    with open_data(tmp_path, entries) as data:
+        (reason,) = data.notes.assumed
+    assert reason.startswith(f"the splits {names} have the same images: taken as one,")
+
+
+def test_two_voc_lists_with_the_same_images(tmp_path):
+    entries = {f"Annotations/{name[0]}.xml": xml(name) for name in NAMES}
+    entries |= {f"JPEGImages/{n}": image(i) for i, n in enumerate(NAMES)}
+    lists = {"train": b"1\n", "val": b"2\n3\n4\n", "test": b"2\n3\n4\n"}
+    main = "ImageSets/Main/{}.txt"
+    entries |= {main.format(name): content for name, content in lists.items()}
+    by_split, _ = split(tmp_path, entries)
+    assert {s: len(found) for s, found in by_split.items()} == {
+        "train": 1,
+        "validation": 0,
+        "test": 3,
+    }
+    entries[main.format("test")] = b"1\n2\n"
+    words = r"(train|val|test)\.txt: expected each image in one split, got 1 image in "
+    with pytest.raises(InputError, match=words):
+        split(tmp_path, entries)
 
 
 def test_an_image_in_two_splits_is_refused(tmp_path):
     entries = roboflow(("a", "b"), b"train: [a, b]\nval: b\n")
     with pytest.raises(
-        InputError, match="b/images/1.jpg is in the splits train, valid"
+        InputError,
+        match="data.yaml: expected each image in one split, got 1 image in train and "
+        "validation, e.g. b/images/1.jpg; name each image once",
     ):
         split(tmp_path, entries)
 
@@ -297,3 +337,69 @@ def test_names_of_splits(name, expected):
 )
 def test_words_of_files(name, expected):
     assert split_of_words(name) == expected
+
+
+def test_images_in_no_split_are_for_training(tmp_path):
+    entries = roboflow(("pics", "pics", "test"))
+    by_split, _ = split(tmp_path, entries)
+    assert by_split["test"] == ["test/images/2.jpg"] and len(by_split["train"]) == 2
+    with open_data(tmp_path, entries) as data:
+        assert data.notes.assumed["images in no split: used for training"] == 2
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-16"),
+        lambda text: b"# mine\n" + text.encode(),
+        lambda text: text.encode("utf-8-sig"),
+    ],
+)
+def test_lists_as_other_programs_write_them(tmp_path, encode):
+    entries = roboflow(("a", "a", "a"))
+    entries["train.txt"] = encode("a/images/0.jpg\r\na/images/1.jpg\r\n")
+    entries["val.txt"] = encode("a/images/2.jpg\r\n")
+    assert [len(found) for found in split(tmp_path, entries)[0].values()] == [2, 0, 1]
+
+
+def test_voc_lists_with_folders_spaces_and_extensions(tmp_path):
+    entries = {}
+    for number, name in enumerate(("day/1", "night/1", "2 a", "3")):
+        entries[f"JPEGImages/{name}.jpg"] = image(number)
+        entries[f"Annotations/{name}.xml"] = xml(f"{name}.jpg")
+    entries["ImageSets/Main/train.txt"] = b"day/1\n2 a\n"
+    entries["ImageSets/Main/test.txt"] = b"night/1\n3.jpg\n"
+    assert split(tmp_path, entries)[0] == {
+        "train": ["day/1.jpg", "2 a.jpg"],
+        "validation": [],
+        "test": ["night/1.jpg", "3.jpg"],
+    }
+    # The labels of a split are not left out in silence.
+    entries["ImageSets/Main/val.txt"] = b"4\n5\n"
+    with pytest.raises(InputError, match=r"2 of 6 .* e\.g\. Annotations/4\.xml, Ann"):
+        split(tmp_path, entries)
+
+
+def test_a_damaged_yaml_and_one_that_contradicts_a_list(tmp_path, caplog):
+    entries = roboflow(("train", "test")) | {"classes.txt": b"dog\n"}
+    open_data(tmp_path, entries).close()
+    assert "have different class names: those of data.yaml are used" in caplog.text
+    entries["data.yaml"] = b"names: [cat\ntrain: train\n"
+    with pytest.raises(InputError, match=r"data\.yaml"):
+        open_data(tmp_path, entries)
+
+
+def test_a_listed_image_is_not_that_of_another_folder(tmp_path):
+    # Without its image, `cam1/0.jpg` is not `cam2/0.jpg`.
+    for folder in ("cam1", "cam2"):
+        entries = {"classes.txt": b"cat"}
+        for name in ("cam2/1", "cam2/2", f"{folder}/0"):
+            entries[f"images/{name}.jpg"] = image(len(entries))
+            entries[f"labels/{name}.txt"] = LINE
+        entries["train.txt"] = b"data/cam1/0.jpg\ndata/cam2/1.jpg\n"
+        entries["val.txt"] = b"data/cam2/2.jpg\n"
+        if folder == "cam1":
+            assert len(split(tmp_path, entries)[0]["train"]) == 2
+        else:
+            with pytest.raises(InputError, match="1 of 4 .* data/cam1/0.jpg"):
+                split(tmp_path, entries)

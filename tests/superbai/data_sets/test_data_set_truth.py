@@ -15,7 +15,7 @@ from annotated_data import (
 )
 from PIL import Image
 from project import SHARED
-from suite_export import ODD_EXIF, box, labelled, write_zip
+from suite_export import ODD_EXIF, box, encoded_image, labelled, write_zip
 
 from superbai import formats, splits
 from yolov3_tf2.errors import InputError
@@ -148,7 +148,7 @@ def test_image_entries_listed_twice(tmp_path):
         "images without a label": 1,
     }
     assert data.notes.changed == {
-        "boxes that an image has in several lists: used once": 1
+        "boxes that several label files have for an image: used once": 1
     }
     file["images"][-1] = {**file["images"][0], "file_name": "south.jpg"}
     with pytest.raises(InputError, match="expected a unique id, got 7"):
@@ -388,3 +388,77 @@ def split_records(export):
         export.items, 0.2, export.name, source=export.split_source
     )
     return {split: list(map(export.read, items)) for split, items in by_split.items()}
+
+
+def labels_of(kind, names):
+    """The labels of one image in COCO, YOLO or VOC form, and its name."""
+    if kind == "COCO":
+        listed = [(f"{name}.jpg", 640, 480) for name in names]
+        boxes = [(n, 0, 1, 2, 30, 40) for n in range(len(names))]
+        return {"labels.json": as_json(coco_json(listed, boxes))}
+    if kind == "YOLO":
+        return {f"{name}.txt": b"0 .5 .5 .1 .1" for name in names}
+    objects = [("valve", (1, 2, 30, 40), False)]
+    return {f"{n}.xml": voc_xml(f"{n}.jpg", (640, 480), objects) for n in names}
+
+
+@pytest.mark.parametrize("kind", ["COCO", "YOLO", "VOC"])
+def test_archives_of_two_cameras_with_equal_names(tmp_path, kind):
+    """Of one camera, images are forgotten: they are not those of the other one."""
+    images = {"1.jpg": NORTH, "2.jpg": SOUTH}
+    names = {"classes.txt": b"valve\ngauge\n"} if kind == "YOLO" else {}
+    first = labels_of(kind, ("1",)) | names
+    second = labels_of(kind, ("1", "2")) | names
+    for apart in (False, True):
+        parts = [first | images, second] if not apart else [first, second]
+        labels = [
+            write_zip(tmp_path / f"cam{n}.zip", part) for n, part in enumerate(parts)
+        ]
+        given = []
+        if apart:
+            (tmp_path / "images").mkdir()
+            given = [write_zip(tmp_path / "images" / "cam0.zip", images)]
+        with pytest.raises(InputError, match="2 of 3 labelled images are not in"):
+            formats.open_export(given, labels)
+    # With the images of both, each label has its own.
+    other = encoded_image((7, 7, 7), size=(640, 480))
+    content = {"1.jpg": other, "2.jpg": NORTH}
+    given.append(write_zip(tmp_path / "images" / "cam1.zip", content))
+    with formats.open_export(given, labels) as data:
+        found = {i.source_id: data.read(i) for i in data.items}
+    with_boxes = {name for name, each in found.items() if each.boxes_px}
+    assert with_boxes == {"cam0/1.jpg", "cam1/1.jpg", "cam1/2.jpg"}
+    assert found["cam1/1.jpg"].encoded == other
+
+
+@pytest.mark.parametrize(
+    ("label", "there"),
+    [
+        ("train/Annotations/2.xml", "valid/JPEGImages/2.jpg"),
+        ("cam1/Annotations/2.xml", "cam2/JPEGImages/2.jpg"),
+        ("labels/train/day/2.txt", "images/val/day/2.jpg"),
+        ("cam1/labels.json", "cam2/images/2.jpg"),
+    ],
+)
+def test_images_of_another_split_or_camera_with_the_same_folders(
+    tmp_path, label, there
+):
+    kind = {"xml": "VOC", "txt": "YOLO", "json": "COCO"}[label.rpartition(".")[2]]
+
+    def labels_at(path, name):
+        ((_, content),) = labels_of(kind, (name,)).items()
+        return {path: content}
+
+    # Another label of the same camera and one of the other have their images.
+    entries = labels_at(label, "2") | {there: NORTH}
+    other = label
+    for a, b in (("train", "val"), ("cam1", "cam2")):
+        other = other.replace(a, b)
+    if there.startswith("valid"):
+        other = other.replace("val/", "valid/")
+    other = other.replace("2.", "3.") if kind != "COCO" else other
+    entries |= labels_at(other, "3") | {there.replace("2.jpg", "3.jpg"): SOUTH}
+    if kind == "YOLO":
+        entries["classes.txt"] = b"valve\ngauge\n"
+    with pytest.raises(InputError, match="1 of 2 labelled images are not in"):
+        open_data(tmp_path, entries)

@@ -4,6 +4,7 @@ import io
 import tarfile
 
 import pytest
+import suite_export
 from annotated_data import (
     NORTH,
     SOUTH,
@@ -205,3 +206,23 @@ def test_folders_tars_and_loose_files(tmp_path, name):
     for given in ([tmp_path / "data"], [tmp_path / "data.tar.gz"], paths):
         with formats.open_export([], given) as data:
             check({item.source_id: data.read(item) for item in data.items}, data)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("cp949", "사진"), ("cp932", "写真表"), ("cp1252", "Straße")]
+)
+def test_names_of_windows(tmp_path, encoding, name):
+    image = suite_export.encoded_image(size=(640, 480))
+    boxes = [(0, 0, 1, 2, 30, 40)]
+    listed = [(f"{name}.jpg", 640, 480)]
+    objects = [("valve", (1, 2, 30, 40), False)]
+    for labels in (
+        {"labels.json": as_json(coco_json(listed, boxes))},
+        {f"{name}.txt": b"0 .5 .5 .1 .1", "classes.txt": b"valve"},
+        {f"{name}.xml": voc_xml(f"{name}.jpg", (640, 480), objects)},
+    ):
+        labels = suite_export.write_zip(tmp_path / "labels.zip", labels)
+        raw = {f"{name}.jpg".encode(encoding): image}
+        images = suite_export.write_raw_zip(tmp_path / "images.zip", raw)
+        with formats.open_export([images], [labels]) as data:
+            assert [item.source_id for item in data.items] == [f"{name}.jpg"]
