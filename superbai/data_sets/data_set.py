@@ -79,7 +79,7 @@ class DataSet:
         found = find_images(labels.labelled, files, labels.key)
         self._check_missing(labels, found, skip_missing)
         if found.by_name:
-            reason = "images found by file name only, in another folder"
+            reason = "images found by name, in another folder than that of their labels"
             notes.assumed[reason] += found.by_name
         self._read_items(labels, found)
         self.num_labelled = len(self.items) + len(notes.unreadable)
@@ -141,7 +141,7 @@ class DataSet:
         labels_of, files = defaultdict(list), self._files
         for index, file in found.images.items():
             labels_of[file.number].append(labels.labelled[index])
-        folders = {file.folder for file in found.images.values()}
+        folders = {(id(f.archive), f.folder) for f in found.images.values()}
         # The same image may also be in an archive of all images.
         copies = {labels.key(file.path) for file in found.images.values()}
         self.items = []
@@ -151,7 +151,14 @@ class DataSet:
                 self.notes.leave_out(UNLISTED, file.path)
                 continue
             if here is None:
-                is_listed = labels.split_of is not None or file.folder in folders
+                is_listed = (
+                    labels.split_of is not None
+                    or (
+                        id(file.archive),
+                        file.folder,
+                    )
+                    in folders
+                )
                 is_copy = labels.key(file.path) in copies
                 if is_copy or not is_listed or not labels.empty_unlabelled:
                     self.notes.leave_out("images without a label", file.path)

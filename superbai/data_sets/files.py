@@ -15,6 +15,9 @@ from yolov3_tf2.names import normalise_path
 LABEL_ENDINGS = frozenset(
     f".{name}" for name in ("txt", "xml", "json", "yaml", "yml", "names", "data", "csv")
 )
+_ARCHIVE_ENDING = re.compile(
+    r"\.(zip|tgz|txz|tbz2?|tzst|tar(\.(gz|xz|bz2|zst))?)$", re.IGNORECASE
+)
 
 
 class File(NamedTuple):
@@ -104,7 +107,7 @@ class DataSetFiles:
     def identity(self, file):
         """Returns a path that no other image has."""
         if self._name_counts:
-            return f"{PurePath(file.archive.name).stem}/{file.path}"
+            return f"{archive_stem(file.archive.name)}/{file.path}"
         return file.path
 
     def split_of(self, file):
@@ -115,6 +118,16 @@ class DataSetFiles:
         """
         folders = self.identity(file).split("/")[:-1]
         return next(filter(None, map(split_of_name, reversed(folders))), None)
+
+
+def archive_stem(name):
+    """Returns the name of an archive without folders and extension.
+
+    Example:
+        >>> archive_stem("/data/train.tar.gz"), archive_stem("v1.2")
+        ('train', 'v1.2')
+    """
+    return _ARCHIVE_ENDING.sub("", PurePath(name).name)
 
 
 def split_of_name(name):

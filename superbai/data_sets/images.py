@@ -3,20 +3,25 @@
 A label says where its image is: by a path in the file of labels, or by its own place.
 
 1. The image lies there: beside the label, or in the folder that the format has for it;
-   or there below other folders, which an archive may have around everything.
-2. Otherwise it is the file with the same name, and as many of the same folders before
-   it as there are. It is not the image of another label, not in the folder of another
-   split, and not in a folder that other labels name. If different files fit, or one
-   file fits different labels, nothing is guessed.
+   in the archive of the label, or in one without labels.
+2. It lies there below other folders, which an archive may have around everything.
+3. Otherwise it is the file with the same name, and as many of the same folders before
+   it as there are.
+
+The third only if there is no folder where it should be. Except for the first in its own
+archive, no label takes an image from a folder or archive that other labels name, or
+that is of another split; see `FolderWords`. If different files fit, or one file fits
+different labels, nothing is guessed.
 """
 
+import hashlib
 from collections import defaultdict
-from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
 
-from superbai.data_sets.files import File, split_of_name
+from superbai.data_sets.files import File, archive_stem
+from superbai.data_sets.folder_words import FolderWords
 from yolov3_tf2.errors import InputError
 
 
@@ -54,7 +59,10 @@ class Labelled(NamedTuple):
 
     @property
     def place(self):
-        """What tells it from other labels: those of equal places have one image."""
+        """What tells it from other labels: those of equal places have one image.
+
+        The same file in two archives is about two images, or is its correction.
+        """
         return (self.file.folder, self.source, self.name)
 
 
@@ -63,7 +71,7 @@ class Found(NamedTuple):
 
     Attributes:
         images: dict from the index of a `Labelled` to its `File`.
-        by_name: how many were found by their file name alone, in another folder.
+        by_name: how many are in other folders than their labels name.
     """
 
     images: dict[int, File]
@@ -87,24 +95,36 @@ def find_images(labelled, files, key):
     by_path = defaultdict(list)
     for file in files.images:
         by_path[key(file.path)].append(file)
-    images = {}
+    words, only, images, by_name = FolderWords(labelled, files), _Only(), {}, set()
     rest = _find_each(
         range(len(labelled)),
-        lambda index: _at_its_place(labelled[index], by_path, files),
+        lambda index: _at_its_place(labelled[index], by_path, words, only),
         images,
     )
-    by_base = _free_by_base(by_path, images) if rest else {}
-    rest = _find_each(
-        rest, lambda index: _below_folders(labelled[index], by_base, files), images
-    )
-    by_base = _free_by_base(by_path, images) if rest else {}
-    folders = {_folder(each.name) for each in labelled} - {""} if rest else set()
-    by_name = []
-    _find_each(
-        rest,
-        lambda index: _by_name(labelled[index], by_base, folders, files, by_name),
-        images,
-    )
+    folders = {_folder(path) for path in by_path} if rest else set()
+    for find in (_below_folders, _by_name):
+        if not rest:
+            break
+        bases = {_base(labelled[index].name) for index in rest}
+        endings = _by_ending(by_path, bases, images, words)
+        found = {}
+        rest = _find_each(
+            rest,
+            lambda index, find=find, endings=endings: find(
+                labelled[index], endings, words, only
+            ),
+            found,
+        )
+        for index, file in found.items():
+            each = labelled[index]
+            if words.is_certain(each, file):
+                images[index] = file
+            elif any(_folder(path) in folders for path in each.paths):
+                # The folder where it should be is there, so it is missing in it.
+                rest.append(index)
+            else:
+                images[index] = file
+                by_name.add(index)
     _check_claims(labelled, images)
     return Found(images, len(by_name))
 
@@ -121,94 +141,103 @@ def _find_each(indices, find, images):
     return rest
 
 
-def _free_by_base(by_path, images):
-    """Returns the images of no label, (path, file) by their names without folders."""
-    taken, by_base = {file.number for file in images.values()}, defaultdict(list)
+def _by_ending(by_path, bases, images, words):
+    """Returns the images of no label by each ending of their paths.
+
+    A dict from `a/1.png` and `1.png` to a dict from `FolderWords.group` to a list. So
+    the many images of one name are not looked at for each label.
+    """
+    taken = {file.number for file in images.values()}
+    endings = defaultdict(lambda: defaultdict(list))
     for path, found in by_path.items():
-        by_base[_base(path)] += [(path, f) for f in found if f.number not in taken]
-    return by_base
+        if _base(path) not in bases:
+            continue
+        for file in found:
+            if file.number not in taken:
+                group = words.group(file)
+                for ending in _endings(path):
+                    endings[ending][group].append(file)
+    return endings
 
 
-def _at_its_place(labelled, by_path, files):
+def _at_its_place(labelled, by_path, words, only):
     """Returns the image at one of the paths of a `Labelled`; None if there is none."""
-    for path in labelled.paths:
-        found = by_path.get(path, ())
-        own = [file for file in found if file.archive is labelled.file.archive]
-        found = own or _of_split(found, labelled, files)
-        if found:
-            return _only(found, labelled)
+    archive = labelled.file.archive
+    places = [found for path in labelled.paths if (found := by_path.get(path))]
+    for found in places:
+        own = [file for file in found if file.archive is archive]
+        if own:
+            return only(labelled, [own])
+    for found in places:
+        allowed = [file for file in found if words.allows(labelled, words.group(file))]
+        if allowed:
+            return only(labelled, [allowed])
     return None
 
 
-def _below_folders(labelled, by_base, files):
+def _below_folders(labelled, endings, words, only):
     """Returns the image at its place below folders around everything."""
-    candidates = _candidates(labelled, by_base, files)
-    for place in labelled.paths if candidates else ():
+    for place in labelled.paths:
         # A name without folders would fit any folder.
-        found = [f for path, f in candidates if path.endswith(f"/{place}")]
-        if found and "/" in place:
-            return _only(found, labelled)
+        found = _allowed(labelled, place, endings, words) if "/" in place else None
+        if found:
+            return only(labelled, found)
     return None
 
 
-def _by_name(labelled, by_base, folders, files, by_name):
-    """Returns the image whose path ends most like a name.
-
-    It is added to the list `by_name` where only its own name is equal.
-    """
-    name = labelled.name
-    candidates = [
-        (_num_shared(path, name), path, file)
-        for path, file in _candidates(labelled, by_base, files)
-    ]
-    most = max((number for number, _, _ in candidates), default=0)
-    best = [(path, file) for number, path, file in candidates if number == most]
-    if most == 1 and "/" in name:
-        # A folder that other labels name is not another word for that of this one.
-        best = [(path, file) for path, file in best if _folder(path) not in folders]
-    if not best:
-        return None
-    found = _only([file for _, file in best], labelled)
-    if most == 1:
-        by_name.append(found)
-    return found
+def _by_name(labelled, endings, words, only):
+    """Returns the image whose path ends most like a name."""
+    for ending in _endings(labelled.name):
+        found = _allowed(labelled, ending, endings, words)
+        if found:
+            return only(labelled, found)
+    return None
 
 
-def _candidates(labelled, by_base, files):
-    """Returns the free images with a name, and in no folder of another split."""
-    candidates = by_base.get(_base(labelled.name), ())
-    allowed = _of_split([file for _, file in candidates], labelled, files)
-    numbers = {file.number for file in allowed}
-    return [(path, file) for path, file in candidates if file.number in numbers]
+def _allowed(labelled, ending, endings, words):
+    """Returns lists of the images with an ending that a label may have."""
+    groups = endings.get(ending, {})
+    return [files for group, files in groups.items() if words.allows(labelled, group)]
 
 
-def _of_split(found, labelled, files):
-    """Leaves out the files in folders of another split than that of a label.
+class _Only:
+    """Takes the one of several images that fit, if all are equal; reads each once."""
 
-    So are those of an archive `train.zip` for labels of `val`, even if it is the only
-    one: the other may have been forgotten.
-    """
-    if labelled.split is None:
-        return found
-    allowed, kept = (None, labelled.split), []
-    for file in found:
-        split = files.split_of(file)
-        if split is None and file.archive is not labelled.file.archive:
-            split = split_of_name(PurePath(file.archive.name).stem)
-        if split in allowed:
-            kept.append(file)
-    return kept
+    def __init__(self):
+        self._digests = {}
+
+    def __call__(self, labelled, lists):
+        """Returns the first image of lists of those that fit a label.
+
+        Raises:
+            InputError: they are not equal.
+        """
+        files = lists[0] if len(lists) == 1 else [f for each in lists for f in each]
+        if len(files) > 1:
+            files = _nearest(labelled, files)
+            first = self._digest(files[0])
+            if any(self._digest(file) != first for file in files):
+                different = list({self._digest(f): f for f in files}.values())
+                listed = ", ".join(file.where for file in different[:10])
+                raise InputError(
+                    f"{labelled.where}: expected one image, got {len(different)} "
+                    f"different ones that fit: {listed}; remove those that are not "
+                    "meant."
+                )
+        return files[0]
+
+    def _digest(self, file):
+        if file.number not in self._digests:
+            self._digests[file.number] = hashlib.sha256(file.read()).digest()
+        return self._digests[file.number]
 
 
-def _only(found, labelled):
-    """Returns the first of several equal files."""
-    if len(found) > 1 and len({file.read() for file in found}) > 1:
-        listed = ", ".join(file.where for file in found[:10])
-        raise InputError(
-            f"{labelled.where}: expected one image, got {len(found)} different ones "
-            f"that fit: {listed}; remove those that are not meant."
-        )
-    return found[0]
+def _nearest(labelled, files):
+    """Returns the files in the archive of a label, else in one of the same name."""
+    archive = labelled.file.archive
+    own = [file for file in files if file.archive is archive]
+    stem = archive_stem(archive.name)
+    return own or [f for f in files if archive_stem(f.archive.name) == stem] or files
 
 
 def _check_claims(labelled, images):
@@ -217,28 +246,32 @@ def _check_claims(labelled, images):
     for index, file in images.items():
         each = labelled[index]
         first = first_of.setdefault(file.number, each)
-        if first.place != each.place:
+        if first is not each and not _is_one_image(first, each):
             raise InputError(
                 f"{file.where} fits both {first.where} and {each.where}: expected one "
                 "image for each; is an image missing, or are there two labels for one?"
             )
 
 
-def _num_shared(path, name):
-    """Returns how many of the last parts of two paths are equal."""
-    number = 0
-    pairs = zip(reversed(path.split("/")), reversed(name.split("/")), strict=False)
-    for a, b in pairs:
-        if a != b:
-            break
-        number += 1
-    return number
+def _is_one_image(first, second):
+    """Returns whether two labels are about the same image."""
+    if first.place != second.place:
+        return False
+    # Files for different tasks may be in archives of their own, two files of one name
+    # are those of two cameras, or of before and after a correction.
+    is_apart = first.file.archive is not second.file.archive
+    return not is_apart or first.file.base != second.file.base
+
+
+def _endings(path):
+    """Returns a path, and what is left of it without one folder more each time."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _folder(path):
+    return path.rpartition("/")[0]
 
 
 def _base(path):
     return path.rpartition("/")[2]
-
-
-def _folder(path):
-    """Returns the name of the innermost folder; empty if there is none."""
-    return path.rpartition("/")[0].rpartition("/")[2]

@@ -1,0 +1,122 @@
+"""Whether the names of folders and archives allow an image for a label.
+
+`cam1/labels/1.txt` and `cam2/images/1.png` have different words. If other labels are
+those of `cam2`, the image is theirs. If nothing else has that word, it may be another
+name for the same folder.
+"""
+
+import re
+from functools import cache
+from pathlib import PurePath
+
+from superbai.data_sets.files import archive_stem, split_of_name
+
+# What a folder holds, not which images these are.
+_KINDS = frozenset(
+    ("image", "images", "img", "imgs", "jpegimages", "label", "labels")
+    + ("annotation", "annotations", "ann", "anns", "json", "coco")
+)
+
+
+class FolderWords:
+    """The words by which labels and images are told apart.
+
+    Archives count as folders around what they hold, where labels and images are in
+    different ones. An archive of other labels holds the images of these.
+    """
+
+    def __init__(self, labelled, files):
+        """Collects the words of all labels.
+
+        Args:
+            labelled: list of `Labelled`.
+            files: the `DataSetFiles` with their images.
+        """
+        self._files = files
+        self._label_archives = {id(each.file.archive) for each in labelled}
+        self._split_of = cache(files.split_of)
+        places = {_label_place(each): each for each in labelled}
+        self._named = frozenset().union(
+            *(_label_words(each) for each in places.values())
+        )
+        if len(self._label_archives) > 1:
+            archives = {id(e.file.archive): e.file.archive for e in places.values()}
+            self._named |= frozenset().union(
+                *(_archive_words(archive.name) for archive in archives.values())
+            )
+        self._hot = {}
+
+    def group(self, file):
+        """Returns what of the place of an image counts: a key for `allows`."""
+        key = (id(file.archive), file.folder)
+        if key not in self._hot:
+            inside = _words(file.folder)
+            outside = inside | _archive_words(file.archive.name)
+            split = self._split_of(file)
+            own = split or split_of_name(archive_stem(file.archive.name))
+            self._hot[key] = (
+                id(file.archive),
+                inside & self._named,
+                outside & self._named,
+                split,
+                own,
+            )
+        return self._hot[key]
+
+    def allows(self, labelled, group):
+        """Returns whether a label may have an image of a group.
+
+        Not of an archive with other labels, nor of a folder or archive that other
+        labels name, nor of another split: even if it is the only one, as the other may
+        have been forgotten.
+        """
+        archive, inside, outside, split, split_apart = group
+        own = id(labelled.file.archive)
+        label_split = labelled.split or self._split_of(labelled.file)
+        if archive == own:
+            return _fits(split, label_split) and inside <= _label_words(labelled)
+        if archive in self._label_archives:
+            return False
+        words = _label_words(labelled)
+        if len(self._label_archives) > 1:
+            words = words | _archive_words(labelled.file.archive.name)
+        if label_split is None:
+            label_split = split_of_name(archive_stem(labelled.file.archive.name))
+        return _fits(split_apart, label_split) and outside <= words
+
+    def is_certain(self, labelled, file):
+        """Returns whether all folders that a label names are those of an image too."""
+        name_folder = labelled.name[: labelled.name.rfind("/") + 1]
+        words = _words(labelled.file.folder) | _words(name_folder)
+        return words <= _words(file.folder) | _archive_words(file.archive.name)
+
+
+def _fits(image_split, label_split):
+    return label_split is None or image_split in (None, label_split)
+
+
+def _label_place(labelled):
+    name_folder = labelled.name.rpartition("/")[0]
+    own = labelled.source if labelled.file.ending == ".json" else ""
+    return (id(labelled.file.archive), labelled.file.folder, own, name_folder)
+
+
+def _label_words(labelled):
+    """Returns the words of the folders of a label, of its name, and of a JSON's own."""
+    words = _words(labelled.file.folder) | _words(labelled.name.rpartition("/")[0])
+    if labelled.file.ending == ".json":
+        words |= _words(labelled.source)
+    return words
+
+
+@cache
+def _archive_words(name):
+    return _words(archive_stem(name))
+
+
+@cache
+def _words(path):
+    """Returns the words of the folders of a path, whole and in parts, a frozenset."""
+    folders = [part.lower() for part in PurePath(path).parts if ":" not in part]
+    parts = [part for folder in folders for part in re.split(r"[\W_]+", folder)]
+    return frozenset((*folders, *parts)) - _KINDS - {"", "/", ".", ".."}

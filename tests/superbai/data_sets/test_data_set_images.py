@@ -1,0 +1,161 @@
+"""Which image a label gets where folders, splits and archives have equal names."""
+
+import time
+
+import pytest
+import suite_export
+from annotated_data import as_json, coco_json, open_data, read_data, voc_xml, yolo_lines
+from suite_export import write_zip
+
+from superbai import formats
+from yolov3_tf2.errors import InputError
+
+SIZE = (64, 48)
+BOX = (1.0, 2.0, 30.0, 40.0)
+LINE = yolo_lines([(0, BOX)], SIZE)
+MISSING = "labelled images are not in"
+
+
+def image(number):
+    return suite_export.encoded_image((number % 256, number // 256, 0), "PNG")
+
+
+def coco(*names):
+    boxes = [(n, 0, 8, 8, 16, 16) for n in range(len(names))]
+    return as_json(coco_json([(name, *SIZE) for name in names], boxes, ["cat"]))
+
+
+def xml(name):
+    return voc_xml(name, SIZE, [("cat", BOX, False)])
+
+
+LABELS = {
+    "coco": lambda *n: {"_annotations.coco.json": coco(*(f"{each}.png" for each in n))},
+    "yolo": lambda *n: {f"labels/{each}.txt": LINE for each in n},
+    "voc": lambda *n: {f"Annotations/{each}.xml": xml(f"{each}.png") for each in n},
+}
+FOLDERS = {"coco": "", "yolo": "images/", "voc": "JPEGImages/"}
+
+
+def zips(folder, **archives):
+    return [write_zip(folder / f"{name}.zip", each) for name, each in archives.items()]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("numbers", [(1, 2), (3,)])
+def test_archives_of_two_cameras(tmp_path, kind, numbers):
+    """The images of the second were forgotten; the first may have unlabelled ones."""
+    images = {f"{FOLDERS[kind]}{n}.png": image(n) for n in (1, 2, 3)}
+    others = {"classes.txt": b"cat"} if kind == "yolo" else {}
+    first, second = LABELS[kind](1, 2) | others, LABELS[kind](*numbers) | others
+    given = zips(tmp_path, cam1=first | images, cam2=second)
+    words = f"{len(numbers)} of {2 + len(numbers)} {MISSING}"
+    with pytest.raises(InputError, match=words):
+        formats.open_export([], given)
+    # The images apart.
+    given = zips(tmp_path, cam1=first, cam2=second)
+    apart = tmp_path / "images"
+    apart.mkdir()
+    only = zips(apart, cam1=images)
+    with pytest.raises(InputError, match=words):
+        formats.open_export(only, given)
+    both = only + zips(apart, cam2={n: image(9 + i) for i, n in enumerate(images)})
+    with formats.open_export(both, given) as data:
+        found = {item.source_id: data.read(item) for item in data.items}
+    labelled = [r.encoded for r in found.values() if r.boxes_px]
+    assert labelled == [image(1), image(2), *(image(8 + n) for n in numbers)]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_old_and_corrected_labels(tmp_path, kind):
+    others = {"classes.txt": b"cat"} if kind == "yolo" else {}
+    labels = LABELS[kind](1, 2) | others
+    images = {f"{FOLDERS[kind]}{n}.png": image(n) for n in (1, 2)}
+    given = zips(tmp_path, data=labels | images, labels_fixed=labels)
+    with pytest.raises(InputError, match=f"2 of 4 {MISSING}"):
+        formats.open_export([], given)
+    given = zips(tmp_path, data=labels, labels_fixed=labels)
+    with pytest.raises(InputError, match="fits both"):
+        formats.open_export(zips(tmp_path, images=images), given)
+
+
+OTHERS = {
+    "voc, split": (
+        {"train/Annotations/1.xml": xml("1.png"), "train/Annotations/2.xml": xml("2")}
+        | {"valid/Annotations/3.xml": xml("3.png")},
+        ("train/JPEGImages/1", "valid/JPEGImages/3", "valid/JPEGImages/2"),
+    ),
+    "voc, split without labels": (
+        {"train/Annotations/2.xml": xml("2.png"), "pics/Annotations/3.xml": xml("3")},
+        ("pics/JPEGImages/3", "valid/JPEGImages/2"),
+    ),
+    "yolo, split": (
+        {f"labels/train/day/{n}.txt": LINE for n in (1, 2)}
+        | {"labels/val/day/3.txt": LINE, "classes.txt": b"cat"},
+        ("images/train/day/1", "images/val/day/2", "images/val/day/3"),
+    ),
+    "coco, cameras": (
+        {"cam1/annotations/a.json": coco("1.png", "2.png")}
+        | {"cam2/annotations/a.json": coco("3.png")},
+        ("cam1/images/1", "cam2/images/2", "cam2/images/3"),
+    ),
+    "coco, names": (
+        {"a.json": coco("cam1/day/1.png", "cam1/day/2.png", "cam2/day/3.png")},
+        ("cam1/day/1", "cam2/day/2", "cam2/day/3"),
+    ),
+    "coco, a camera without labels": (
+        {"cam1/a.json": coco("1.png", "2.png")},
+        ("cam1/1", "cam2/2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_image_of_another_split_or_camera(tmp_path, name):
+    labels, names = OTHERS[name]
+    images = {f"{each}.png": image(n) for n, each in enumerate(names)}
+    with pytest.raises(InputError, match=f"1 of . {MISSING}"):
+        read_data(tmp_path, labels | images)
+    with pytest.raises(InputError, match=f"1 of . {MISSING}"):
+        read_data(tmp_path, labels, images)
+
+
+def test_the_folders_of_annotations_are_those_of_images(tmp_path):
+    entries = {}
+    for number in (1, 2):
+        place = f"annotations/cam{number}/_annotations.coco.json"
+        entries[place] = coco("1.png", "2.png")
+        entries |= {
+            f"images/cam{number}/{n}.png": image(10 * number + n) for n in (1, 2)
+        }
+    records, data = read_data(tmp_path, entries)
+    assert [record.encoded for record in records.values()] == list(
+        map(image, (11, 12, 21, 22))
+    )
+    assert not data.notes.assumed
+
+
+def test_images_without_labels_in_another_archive(tmp_path):
+    """Only those in a folder with labelled ones have no objects."""
+    labels = {"classes.txt": b"cat"} | LABELS["yolo"](1, 2)
+    images = [{f"images/{n}.png": image(n)} for n in (1, 2, 3)]
+    data = zips(tmp_path, labels=labels)
+    given = zips(tmp_path, cam1=images[0] | images[1], cam2=images[2])
+    with formats.open_export(given, data) as found:
+        assert [item.source_id for item in found.items] == ["1.png", "2.png"]
+        assert found.notes.left_out == {"images without a label": 1}
+
+
+def test_many_images_of_one_name(tmp_path):
+    """No image is compared with each label."""
+    names = [f"x/f{n}/img.png" for n in range(1500)]
+    labels = {"ann/a.json": coco(*names)}
+    images = {f"W/{name}": image(n) for n, name in enumerate(names)}
+    start = time.monotonic()
+    with open_data(tmp_path, labels | images) as data:
+        assert len(data.items) == 1500
+    assert time.monotonic() - start < 5
+    others = {f"W/x/g{n}/img.png": image(0) for n in range(1500)}
+    with pytest.raises(InputError, match="fits both"):
+        open_data(tmp_path, labels | others)
+    assert time.monotonic() - start < 10
