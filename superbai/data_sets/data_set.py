@@ -141,9 +141,9 @@ class DataSet:
         labels_of, files = defaultdict(list), self._files
         for index, file in found.images.items():
             labels_of[file.number].append(labels.labelled[index])
-        folders = {(id(f.archive), f.folder) for f in found.images.values()}
         # The same image may also be in an archive of all images.
-        copies = {labels.key(file.path) for file in found.images.values()}
+        copies = {labels.key(file.path): file for file in found.images.values()}
+        folders = _labelled_folders(files, copies, labels.key)
         self.items = []
         for file in files.images:
             here = labels_of.get(file.number)
@@ -151,14 +151,7 @@ class DataSet:
                 self.notes.leave_out(UNLISTED, file.path)
                 continue
             if here is None:
-                is_listed = (
-                    labels.split_of is not None
-                    or (
-                        id(file.archive),
-                        file.folder,
-                    )
-                    in folders
-                )
+                is_listed = labels.split_of is not None or _place(file) in folders
                 is_copy = labels.key(file.path) in copies
                 if is_copy or not is_listed or not labels.empty_unlabelled:
                     self.notes.leave_out("images without a label", file.path)
@@ -272,6 +265,30 @@ class DataSet:
         """Forgets the splits where all images are in one: there is nothing to keep."""
         if len(frozenset().union(*(item.tags for item in self.items))) == 1:
             self.items = [item._replace(tags=frozenset()) for item in self.items]
+
+
+def _place(file):
+    """Returns the folder of a file, which is another one in each archive."""
+    return (id(file.archive), file.folder)
+
+
+def _labelled_folders(files, labelled, key):
+    """Returns the folders, see `_place`, with labelled images or copies of them.
+
+    Args:
+        files: a `DataSetFiles`.
+        labelled: dict from the keys of the labelled images to their files.
+        key: see `Labels`.
+    """
+    folders = {_place(file) for file in labelled.values()}
+    paths, seen = {file.folder for file in labelled.values()}, set(folders)
+    for file in files.images:
+        other = labelled.get(key(file.path)) if file.folder in paths else None
+        if other is not None and _place(file) not in seen:
+            seen.add(_place(file))  # One image of a folder shows it.
+            if file.read() == other.read():
+                folders.add(_place(file))
+    return folders
 
 
 def _snap(fractions):

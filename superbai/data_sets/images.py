@@ -95,50 +95,27 @@ def find_images(labelled, files, key):
     by_path = defaultdict(list)
     for file in files.images:
         by_path[key(file.path)].append(file)
-    words, only, images, by_name = FolderWords(labelled, files), _Only(), {}, set()
-    rest = _find_each(
-        range(len(labelled)),
-        lambda index: _at_its_place(labelled[index], by_path, words, only),
-        images,
-    )
-    folders = {_folder(path) for path in by_path} if rest else set()
-    for find in (_below_folders, _by_name):
-        if not rest:
-            break
-        bases = {_base(labelled[index].name) for index in rest}
-        endings = _by_ending(by_path, bases, images, words)
-        found = {}
-        rest = _find_each(
-            rest,
-            lambda index, find=find, endings=endings: find(
-                labelled[index], endings, words, only
-            ),
-            found,
-        )
-        for index, file in found.items():
-            each = labelled[index]
-            if words.is_certain(each, file):
-                images[index] = file
-            elif any(_folder(path) in folders for path in each.paths):
-                # The folder where it should be is there, so it is missing in it.
-                rest.append(index)
-            else:
-                images[index] = file
-                by_name.add(index)
-    _check_claims(labelled, images)
-    return Found(images, len(by_name))
-
-
-def _find_each(indices, find, images):
-    """Adds the found images of some labels; returns the indices of the others."""
-    rest = []
-    for index in indices:
-        file = find(index)
-        if file is None:
-            rest.append(index)
-        else:
+    words, only, images, num_by_name = FolderWords(labelled, files), _Only(), {}, 0
+    for index, each in enumerate(labelled):
+        file = _at_its_place(each, by_path, words, only)
+        if file is not None:
             images[index] = file
-    return rest
+    folders = {_folder(path) for path in by_path}
+    for find in (_below_folders, _by_name):
+        rest = [index for index in range(len(labelled)) if index not in images]
+        bases = {_base(labelled[index].name) for index in rest}
+        endings = _by_ending(by_path, bases, images, words) if rest else {}
+        for index in rest:
+            each = labelled[index]
+            file = find(each, endings, words, only)
+            is_certain = file is None or words.is_certain(each, file)
+            # If the folder where it should be is there, it is missing in it.
+            is_gone = any(_folder(path) in folders for path in each.paths)
+            if file is not None and (is_certain or not is_gone):
+                images[index] = file
+                num_by_name += not is_certain
+    _check_claims(labelled, images)
+    return Found(images, num_by_name)
 
 
 def _by_ending(by_path, bases, images, words):
