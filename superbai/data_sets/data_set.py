@@ -262,9 +262,18 @@ class DataSet:
         ]
 
     def _drop_single_split(self):
-        """Forgets the splits where all images are in one: there is nothing to keep."""
-        if len(frozenset().union(*(item.tags for item in self.items))) == 1:
+        """Forgets the splits where all images are in one: there is nothing to keep.
+
+        If some are in none, they are for training, and those of a single split for
+        testing or validation are not.
+        """
+        splits = frozenset().union(*(item.tags for item in self.items))
+        num_without = sum(not item.tags for item in self.items)
+        if len(splits) == 1 and (not num_without or splits == {"train"}):
             self.items = [item._replace(tags=frozenset()) for item in self.items]
+        elif splits and num_without:
+            reason = "images in no split: for training, as others are in a split"
+            self.notes.assumed[reason] += num_without
 
 
 def _place(file):

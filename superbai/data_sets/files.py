@@ -15,6 +15,8 @@ from yolov3_tf2.names import normalise_path
 LABEL_ENDINGS = frozenset(
     f".{name}" for name in ("txt", "xml", "json", "yaml", "yml", "names", "data", "csv")
 )
+# Other words for the splits, as names of folders.
+_WORDS = {"training": "train", "testing": "test", "dev": "validation"}
 _ARCHIVE_ENDING = re.compile(
     r"\.(zip|tgz|txz|tbz2?|tzst|tar(\.(gz|xz|bz2|zst))?)$", re.IGNORECASE
 )
@@ -137,7 +139,8 @@ def split_of_name(name):
         >>> split_of_name("val2017"), split_of_name("images")
         ('validation', None)
     """
-    return SPLIT_OF_TAG.get(re.sub(r"_?[0-9]*$", "", name).lower())
+    word = re.sub(r"_?[0-9]*$", "", name).lower()
+    return SPLIT_OF_TAG.get(_WORDS.get(word, word))
 
 
 def split_of_words(name):

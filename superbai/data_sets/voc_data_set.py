@@ -2,14 +2,14 @@
 
 from collections import Counter, defaultdict
 
-from superbai.data_sets.files import split_of_name, without_ending
+from superbai.data_sets.files import without_ending
 from superbai.data_sets.images import Labelled
 from superbai.data_sets.labels import UNLISTED, Labels, box_array, keep_box, note_report
+from superbai.data_sets.voc_lists import read_lists
 from superbai.data_sets.yolo_description import is_name_list
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files import yolo_config
 from yolov3_tf2.files.voc_annotations import read_voc
-from yolov3_tf2.names import normalise_path
 
 _BACKGROUND = "background"  # In CVAT's labelmap.txt.
 
@@ -38,13 +38,14 @@ def read_voc_data_set(label_files, files, notes):
         notes: `Notes` to add to.
 
     Raises:
-        InputError: a list of class names lacks one that is used.
+        InputError: a list of class names lacks one that is used, or the lists of images
+            are wrong.
     """
-    listed = _read_lists(files)
+    listed = read_lists(label_files, files)
     read, report, num_annotations = [], Counter(), 0
     for file in label_files:
-        split = _split_of(file, listed)
-        if listed and split is None:
+        split = listed.split_of.get(file.number)
+        if listed.split_of and split is None:
             notes.leave_out(UNLISTED, file.path)
             continue
         image, found, reasons = None, Counter(), []
@@ -80,6 +81,7 @@ def read_voc_data_set(label_files, files, notes):
         len(label_files),
         num_annotations,
         len(class_names),
+        missing=listed.missing,
     )
 
 
@@ -174,38 +176,6 @@ def _places(file, name):
         )
     folders += ("JPEGImages/", "images/", "")
     return [folder + name for folder in dict.fromkeys(folders)]
-
-
-def _read_lists(files):
-    """Returns the splits of `ImageSets/Main`.
-
-    Returns:
-        A dict from (folder of the data set, stem of the image) to its split; empty
-        without such lists.
-    """
-    listed, whole = {}, {}
-    for file in files.labels:
-        root, is_list, base = f"/{file.path}".rpartition("/ImageSets/Main/")
-        if not is_list or "/" in base or file.ending != ".txt":
-            continue
-        split = split_of_name(without_ending(base))
-        if split is None and without_ending(base).lower() != "trainval":
-            continue  # Those of one class.
-        text = yolo_config.decode_text(
-            file.read(yolo_config.MAX_LIST_BYTES), file.where
-        )
-        for line in filter(str.strip, text.splitlines()):
-            stem = normalise_path(line.split()[0]).rpartition("/")[2]
-            # `trainval` has those of `train` and `val` together.
-            (listed if split else whole)[root, stem] = split or "train"
-    return {**whole, **listed}
-
-
-def _split_of(file, listed):
-    """Returns the split of an XML by the lists of the folder that it is in."""
-    root = f"/{file.folder}".rpartition("/Annotations/")[0]
-    stem = without_ending(file.base)
-    return listed.get((root, stem))
 
 
 def _class_names(used, files):

@@ -219,6 +219,21 @@ def test_archives_named_like_splits(tmp_path):
         formats.open_export(images[:1], labels)
 
 
+@pytest.mark.parametrize(("folder", "split_name"), [("test", "test"), ("val", "test")])
+def test_images_in_no_split_are_for_training(tmp_path, folder, split_name):
+    """Only a folder of test or validation images has the name of a split."""
+    entries = roboflow(("pics", "pics", folder, "pics"))
+    by_split, _ = split(tmp_path, entries)
+    assert by_split[split_name] == [f"{folder}/images/2.jpg"]
+    assert by_split["train"] == [f"pics/images/{n}.jpg" for n in (0, 1, 3)]
+    with open_data(tmp_path, entries) as data:
+        reason = "images in no split: for training, as others are in a split"
+        assert data.notes.assumed == {reason: 3}
+    # A single split for training is none.
+    entries = roboflow(("pics", "pics", "train", "pics"))
+    assert "the data set does not have several splits" in split(tmp_path, entries)[1]
+
+
 def test_voc_lists(tmp_path):
     entries = {}
     for number, name in enumerate(NAMES):
@@ -276,7 +291,10 @@ def test_one_file_with_the_folders_of_splits(tmp_path):
         ("test_2007", "test"),
         ("train2017", "train"),
         ("trainval", None),
-        ("testing", None),
+        ("Training", "train"),
+        ("testing", "test"),
+        ("dev", "validation"),
+        ("trains", None),
         ("2017", None),
         ("", None),
     ],
