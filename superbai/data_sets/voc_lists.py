@@ -40,23 +40,25 @@ def read_lists(label_files, files):
         InputError: an image is in the lists of two splits, or no image of a list has an
             XML.
     """
-    xmls = _by_ending(label_files, "Annotations")
-    images = {without_ending(image.base) for image in files.images}
+    xmls, images = _by_ending(label_files), None
     split_of, whole, missing = {}, {}, []
     for file, root, split in _find_lists(files):
         text = yolo_config.decode_text(
             file.read(yolo_config.MAX_LIST_BYTES), file.where
         )
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        found = [_find(line, xmls[root]) for line in lines]
+        endings = _xmls_of(file, root, xmls)
+        found = [_find(line, endings) for line in lines]
         if lines and not any(found):
             raise InputError(
                 f"{file.where}: expected images with an XML in Annotations, got none "
-                f"for its {len(lines)} lines, e.g. '{lines[0]}'; are the XMLs missing?"
+                f"for its {len(lines)} lines, e.g. '{lines[0]}'; add the XMLs, or "
+                "remove the list."
             )
         for line, xml in zip(lines, found, strict=True):
             if xml is None:
-                if without_ending(_base(line)) not in images | {_base(line)} & images:
+                images = _image_endings(files) if images is None else images
+                if images.isdisjoint(_paths(line)):
                     missing.append(f"{file.where}: {line}")
             elif split is None:
                 whole[xml.number] = "train"
@@ -79,41 +81,57 @@ def _find_lists(files):
         if is_list and "/" not in base and file.ending == ".txt":
             split = split_of_name(stem)
             if split or stem.lower() == "trainval":  # Others are those of one class.
-                yield file, (id(file.archive), root), split
+                yield file, root, split
 
 
-def _by_ending(label_files, folder):
-    """Returns for each root a dict from the endings of a path to XMLs below a folder.
+def _by_ending(label_files):
+    """Returns a dict from the archive and root of XMLs to a dict from endings to XMLs.
 
-    `cam1/1` and `1` for `Annotations/cam1/1.xml`; the whole path has a slash before it.
+    Those of `Annotations/cam1/1.xml` are `cam1/1` and `1`, and `/cam1/1` as the whole.
     """
     found = defaultdict(lambda: defaultdict(list))
     for file in label_files:
-        root, is_below, rest = f"/{file.path}".rpartition(f"/{folder}/")
-        if is_below:
-            parts = without_ending(rest).split("/")
-            endings = found[id(file.archive), root]
-            endings["/" + "/".join(parts)].append(file)
-            for start in range(len(parts)):
-                endings["/".join(parts[start:])].append(file)
+        root, is_below, rest = f"/{file.path}".rpartition("/Annotations/")
+        path = without_ending(rest if is_below else file.path)
+        endings = found[id(file.archive), root]
+        for ending in (f"/{path}", *_endings(path)):
+            endings[ending].append(file)
     return found
 
 
-def _find(line, endings):
-    """Returns the XML of a line, None if there is none.
+def _xmls_of(file, root, xmls):
+    """Returns the XMLs beside a list; those of another archive if only one has them."""
+    own = xmls.get((id(file.archive), root))
+    others = [each for (_, other), each in xmls.items() if other == root]
+    return own or (others[0] if len(others) == 1 else {})
+
+
+def _image_endings(files):
+    """Returns the endings of the paths of all images, without extension, a set."""
+    paths = (without_ending(image.path) for image in files.images)
+    return {ending for path in paths for ending in _endings(path)}
+
+
+def _paths(line):
+    """Returns the paths, without extension, that a line may stand for.
 
     The lists of VOC's classes have `1`, `0` or `-1` after each image.
     """
-    for name in dict.fromkeys((line, re.sub(r"\s+-?[01]$", "", line))):
-        path = normalise_path(name)
-        path = without_ending(path) if is_image_name(path) else path
-        parts = path.split("/")
+    paths = (normalise_path(line), normalise_path(re.sub(r"\s+-?[01]$", "", line)))
+    return [without_ending(path) if is_image_name(path) else path for path in paths]
+
+
+def _find(line, endings):
+    """Returns the XML of a line, None if there is none."""
+    for path in _paths(line):
         # All of the line's folders, or all of the XML's: `cam1/1` is not `cam2/1.xml`.
-        for key in (path, *("/" + "/".join(parts[n:]) for n in range(len(parts)))):
-            if len(endings[key]) == 1:
-                return endings[key][0]
+        for key in (path, *(f"/{ending}" for ending in _endings(path))):
+            found = endings.get(key, ())
+            if len(found) == 1:
+                return found[0]
     return None
 
 
-def _base(line):
-    return normalise_path(line).rpartition("/")[2]
+def _endings(path):
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]

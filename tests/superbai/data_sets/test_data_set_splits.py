@@ -258,6 +258,68 @@ def test_voc_lists(tmp_path):
         assert data.notes.left_out["images that the data set does not list"] == 3
 
 
+def voc(lists, xmls, images=None):
+    """A VOC data set with lists of the splits, and images as the XMLs if not given."""
+    entries = {f"V/ImageSets/Main/{name}.txt": each for name, each in lists.items()}
+    entries |= {f"V/Annotations/{x}.xml": xml(f"{x}.jpg") for x in xmls}
+    for number, name in enumerate(images or xmls):
+        entries[f"V/JPEGImages/{name}.jpg"] = image(number)
+    return entries
+
+
+CAMERAS = ("cam1/1", "cam1/2", "cam2/1", "cam2/2")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"cam1/1\ncam1/2\n", b"cam2/1\ncam2/2\n"),  # As CVAT.
+        (b"cam1/1.jpg\ncam1/2.jpg\n", b"JPEGImages/cam2/1.jpg\ncam2/2.jpg 1\n"),
+    ],
+)
+def test_voc_lists_with_folders(tmp_path, lines):
+    train, validation = lines
+    entries = voc({"Train": train, "Validation": validation}, CAMERAS)
+    by_split, _ = split(tmp_path, entries)
+    assert by_split == {
+        "train": ["cam1/1.jpg", "cam1/2.jpg"],
+        "validation": [],
+        "test": ["cam2/1.jpg", "cam2/2.jpg"],
+    }
+    # Without a label in one of the folders, that of the other is not it.
+    entries = voc({"Train": train, "Validation": validation}, CAMERAS[1:])
+    with pytest.raises(InputError, match="1 of 4 labelled images.*Train.txt: cam1/1"):
+        split(tmp_path, entries)
+
+
+def test_names_in_voc_lists(tmp_path):
+    names = ("frame 1", "frame 0", "3.5", "4")
+    lists = {"train": b"frame 1\n3.5.jpg\n", "test": b"frame 0\n4 -1\n"}
+    assert split(tmp_path, voc(lists, names))[0] == {
+        "train": ["frame 1.jpg", "3.5.jpg"],
+        "validation": [],
+        "test": ["frame 0.jpg", "4.jpg"],
+    }
+
+
+def test_voc_lists_of_what_is_not_there(tmp_path):
+    lists = {"train": b"1\n2\n3\n", "val": b"4\n5\n"}
+    entries = voc(lists, ("1", "2", "4"))
+    with pytest.raises(InputError, match=r"2 of 5 labelled.*train.txt: 3, .*txt: 5"):
+        split(tmp_path, entries)
+    by_split, _ = split(tmp_path, entries, skip_missing=True)
+    assert by_split["test"] == ["4.jpg"]
+    # An image without an XML has no label.
+    with open_data(
+        tmp_path, voc(lists, ("1", "2", "4"), ("1", "2", "3", "4", "5"))
+    ) as d:
+        assert d.notes.left_out == {"images without a label": 2}
+    with pytest.raises(InputError, match=r"val.txt: expected images with an XML"):
+        split(tmp_path, voc(lists, ("1", "2", "3"), ("1", "2", "3", "4", "5")))
+    with pytest.raises(InputError, match=r"test.txt: '2' is also in the list for tr"):
+        split(tmp_path, voc({"test": b"2\n", "train": b"1\n2\n"}, ("1", "2")))
+
+
 def test_voc_folders(tmp_path):
     entries = {}
     for number, folder in enumerate(("train", "train", "valid", "test")):
