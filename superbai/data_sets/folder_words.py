@@ -50,7 +50,7 @@ class FolderWords:
         """Returns what of the place of an image counts: a key for `allows`."""
         key = (id(file.archive), file.folder)
         if key not in self._hot:
-            inside = _words(file.folder)
+            inside = folder_words(file.folder)
             outside = inside | _archive_words(file.archive.name)
             split = self._split_of(file)
             own = split or split_of_name(archive_stem(file.archive.name))
@@ -87,8 +87,8 @@ class FolderWords:
     def is_certain(self, labelled, file):
         """Returns whether all folders that a label names are those of an image too."""
         name_folder = labelled.name[: labelled.name.rfind("/") + 1]
-        words = _words(labelled.file.folder) | _words(name_folder)
-        return words <= _words(file.folder) | _archive_words(file.archive.name)
+        words = folder_words(labelled.file.folder) | folder_words(name_folder)
+        return words <= folder_words(file.folder) | _archive_words(file.archive.name)
 
 
 def _fits(image_split, label_split):
@@ -103,20 +103,38 @@ def _label_place(labelled):
 
 def _label_words(labelled):
     """Returns the words of the folders of a label, of its name, and of a JSON's own."""
-    words = _words(labelled.file.folder) | _words(labelled.name.rpartition("/")[0])
+    words = folder_words(labelled.file.folder) | folder_words(
+        labelled.name.rpartition("/")[0]
+    )
     if labelled.file.ending == ".json":
-        words |= _words(labelled.source)
+        words |= folder_words(labelled.source)
     return words
 
 
 @cache
 def _archive_words(name):
-    return _words(archive_stem(name))
+    return folder_words(archive_stem(name))
 
 
 @cache
-def _words(path):
-    """Returns the words of the folders of a path, whole and in parts, a frozenset."""
+def folder_words(path):
+    """Returns the words of the folders of a path, whole and in parts, a frozenset.
+
+    Example:
+        >>> sorted(folder_words("images/cam1_day"))
+        ['cam1', 'cam1_day', 'day']
+    """
     folders = [part.lower() for part in PurePath(path).parts if ":" not in part]
     parts = [part for folder in folders for part in re.split(r"[\W_]+", folder)]
     return frozenset((*folders, *parts)) - _KINDS - {"", "/", ".", ".."}
+
+
+def endings_of(path):
+    """Returns a path, and what is left of it without one folder more each time.
+
+    Example:
+        >>> endings_of("a/b/1.png")
+        ['a/b/1.png', 'b/1.png', '1.png']
+    """
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from superbai.data_sets.files import File, archive_stem
-from superbai.data_sets.folder_words import FolderWords
+from superbai.data_sets.folder_words import FolderWords, endings_of
 from yolov3_tf2.errors import InputError
 
 
@@ -132,7 +132,7 @@ def _by_ending(by_path, bases, images, words):
         for file in found:
             if file.number not in taken:
                 group = words.group(file)
-                for ending in _endings(path):
+                for ending in endings_of(path):
                     endings[ending][group].append(file)
     return endings
 
@@ -164,7 +164,7 @@ def _below_folders(labelled, endings, words, only):
 
 def _by_name(labelled, endings, words, only):
     """Returns the image whose path ends most like a name."""
-    for ending in _endings(labelled.name):
+    for ending in endings_of(labelled.name):
         found = _allowed(labelled, ending, endings, words)
         if found:
             return only(labelled, found)
@@ -238,12 +238,6 @@ def _is_one_image(first, second):
     # are those of two cameras, or of before and after a correction.
     is_apart = first.file.archive is not second.file.archive
     return not is_apart or first.file.base != second.file.base
-
-
-def _endings(path):
-    """Returns a path, and what is left of it without one folder more each time."""
-    parts = path.split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _folder(path):

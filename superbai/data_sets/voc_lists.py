@@ -5,6 +5,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from superbai.data_sets.files import split_of_name, without_ending
+from superbai.data_sets.folder_words import endings_of
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files import yolo_config
 from yolov3_tf2.files.image_kinds import is_image_name
@@ -41,7 +42,7 @@ def read_lists(label_files, files):
             XML.
     """
     xmls, images = _by_ending(label_files), None
-    split_of, whole, missing = {}, {}, []
+    split_of, whole, missing = {}, {}, {}
     for file, root, split in _find_lists(files):
         text = yolo_config.decode_text(
             file.read(yolo_config.MAX_LIST_BYTES), file.where
@@ -59,7 +60,7 @@ def read_lists(label_files, files):
             if xml is None:
                 images = _image_endings(files) if images is None else images
                 if images.isdisjoint(_paths(line)):
-                    missing.append(f"{file.where}: {line}")
+                    missing.setdefault((root, line), f"{file.where}: {line}")
             elif split is None:
                 whole[xml.number] = "train"
             elif split_of.setdefault(xml.number, split) != split:
@@ -67,7 +68,7 @@ def read_lists(label_files, files):
                     f"{file.where}: '{line}' is also in the list for "
                     f"{split_of[xml.number]}; expected each image in one of the lists."
                 )
-    return Listed({**whole, **split_of}, tuple(dict.fromkeys(missing)))
+    return Listed({**whole, **split_of}, tuple(missing.values()))
 
 
 def _find_lists(files):
@@ -94,7 +95,7 @@ def _by_ending(label_files):
         root, is_below, rest = f"/{file.path}".rpartition("/Annotations/")
         path = without_ending(rest if is_below else file.path)
         endings = found[id(file.archive), root]
-        for ending in (f"/{path}", *_endings(path)):
+        for ending in (f"/{path}", *endings_of(path)):
             endings[ending].append(file)
     return found
 
@@ -109,7 +110,7 @@ def _xmls_of(file, root, xmls):
 def _image_endings(files):
     """Returns the endings of the paths of all images, without extension, a set."""
     paths = (without_ending(image.path) for image in files.images)
-    return {ending for path in paths for ending in _endings(path)}
+    return {ending for path in paths for ending in endings_of(path)}
 
 
 def _paths(line):
@@ -125,13 +126,8 @@ def _find(line, endings):
     """Returns the XML of a line, None if there is none."""
     for path in _paths(line):
         # All of the line's folders, or all of the XML's: `cam1/1` is not `cam2/1.xml`.
-        for key in (path, *(f"/{ending}" for ending in _endings(path))):
+        for key in (path, *(f"/{ending}" for ending in endings_of(path))):
             found = endings.get(key, ())
             if len(found) == 1:
                 return found[0]
     return None
-
-
-def _endings(path):
-    parts = path.split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]

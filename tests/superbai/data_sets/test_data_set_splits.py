@@ -316,7 +316,7 @@ def test_voc_lists_of_what_is_not_there(tmp_path):
         assert d.notes.left_out == {"images without a label": 2}
     with pytest.raises(InputError, match=r"val.txt: expected images with an XML"):
         split(tmp_path, voc(lists, ("1", "2", "3"), ("1", "2", "3", "4", "5")))
-    with pytest.raises(InputError, match=r"test.txt: '2' is also in the list for tr"):
+    with pytest.raises(InputError, match="'2' is also in the list for"):
         split(tmp_path, voc({"test": b"2\n", "train": b"1\n2\n"}, ("1", "2")))
 
 
