@@ -188,6 +188,7 @@ def _class_names(used, files):
         if len(lines) < len(text.splitlines()):
             lines = [line.partition(":")[0] for line in lines]
             lines = [name for name in lines if name != _BACKGROUND or name in used]
+        lines = filter(str.strip, lines)
         names = yolo_config.read_name_list("\n".join(lines).encode(), file.where)
         unknown = sorted(used - set(names))
         if unknown:

@@ -157,24 +157,24 @@ class _Places:
         if self._by_ending is None:
             self._by_ending = defaultdict(list)
             for image in self._files.images:
-                for each in endings_of(image.path):
-                    self._by_ending[each].append(image)
-                stem = without_ending(image.path)
-                for each in endings_of(stem):
-                    self._by_ending[each].append(image)
+                for name in {image.path, without_ending(image.path)}:
+                    for each in endings_of(name):
+                        self._by_ending[each].append(image)
         words = folder_words(path.rpartition("/")[0])
         others, split = self._named - words, _split_of(path)
         for each in endings_of(path):
             found = self._by_ending.get(each, ())
-            paths = {image.path: image for image in found}
+            # Of equal paths, that in the archive of the list.
+            own = sorted(found, key=lambda image: image.archive is file.archive)
+            paths = {image.path: image for image in own}
             nearest = paths.get(file.folder + each) or paths.get(each)
             if nearest is None and len(paths) == 1:
                 (nearest,) = paths.values()
-            if nearest is not None and (
-                each == path
-                or others.isdisjoint(folder_words(nearest.folder))
-                and _split_of(nearest.path) in (None, split)
-            ):
+            if nearest is None:
+                continue
+            is_others = not others.isdisjoint(folder_words(nearest.folder))
+            is_of_split = _split_of(nearest.path) in (None, split)
+            if each == path or (is_of_split and not is_others):
                 return nearest
         return None
 

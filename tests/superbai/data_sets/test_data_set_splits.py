@@ -1,5 +1,7 @@
 """The splits of data sets: from folders, file names and lists."""
 
+import time
+
 import pytest
 import suite_export
 from annotated_data import as_json, coco_json, open_data, voc_xml
@@ -173,6 +175,97 @@ def test_lists_of_images(tmp_path, extra):
     with pytest.raises(InputError, match=r"1 of 4 labelled images are not in .*3\.jpg"):
         split(tmp_path, entries)
     assert split(tmp_path, entries, skip_missing=True)[0]["test"] == ["a/1.jpg"]
+
+
+def listed(train, validation, **others):
+    """A YOLO data set of three images, with lists."""
+    entries = {"classes.txt": b"cat", "train.txt": train, "val.txt": validation}
+    for number in (1, 2, 3):
+        entries[f"images/{number}.jpg"] = image(number)
+        entries[f"labels/{number}.txt"] = LINE
+    return entries | others
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("images/1.jpg\r\nimages/2.jpg\r\n", "images/3.jpg"),
+        ("# mine\n\nimages/1.jpg\nimages/2.jpg", "# mine\nimages/3.jpg\n"),
+        ("1\n2\n", "3\n"),
+        ("/a/b/images/2\n/a/b/images/1", "/a/b/images/3"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_forms_of_lists(tmp_path, lines, encoding):
+    entries = listed(*(each.encode(encoding) for each in lines))
+    by_split, _ = split(tmp_path, entries)
+    assert by_split == {
+        "train": ["1.jpg", "2.jpg"],
+        "validation": [],
+        "test": ["3.jpg"],
+    }
+
+
+def test_a_list_does_not_take_the_image_of_another_folder(tmp_path):
+    entries = {
+        "classes.txt": b"cat",
+        "train.txt": b"data/cam1/1.jpg\ndata/cam2/2.jpg\n",
+        "val.txt": b"data/cam2/3.jpg\n",
+    }
+    for number in (1, 2, 3):
+        entries[f"images/cam2/{number}.jpg"] = image(number)
+        entries[f"labels/cam2/{number}.txt"] = LINE
+    with pytest.raises(InputError, match=r"1 of 4 labelled images.*data/cam1/1.jpg"):
+        split(tmp_path, entries)
+    # Nothing else has its folder.
+    entries["train.txt"] = b"data/all/1.jpg\ndata/all/2.jpg\n"
+    entries["val.txt"] = b"data/all/3.jpg\n"
+    assert split(tmp_path, entries)[0]["test"] == ["3.jpg"]
+
+
+def test_long_lists(tmp_path):
+    """No line is compared with each image."""
+    entries = {"classes.txt": b"cat", "labels/f0/img.txt": LINE}
+    names = [f"f{number}/img.jpg" for number in range(3000)]
+    entries |= {f"images/{name}": image(0) for name in names}
+    lines = [f"/home/me/images/{name}" for name in names]
+    entries["train.txt"] = "\n".join(lines[:-1]).encode()
+    entries["val.txt"] = lines[-1].encode()
+    entries["labels/f2999/img.txt"] = LINE
+    start = time.monotonic()
+    with open_data(tmp_path, entries) as data:
+        assert len(data.items) == 3000
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("yaml", [b"train: x\n\tnames: [cat]\n", b"names: [cat\nnc: 1"])
+def test_a_damaged_yaml_is_refused(tmp_path, yaml):
+    entries = listed(b"1", b"2\n3", **{"data.yaml": yaml})
+    with pytest.raises(InputError, match="data.yaml: malformed YAML"):
+        split(tmp_path, entries)
+    # That of another program is not about the data set.
+    del entries["data.yaml"]
+    assert split(tmp_path, entries | {"ci.yml": b"on: [push\n\tx: 1"})
+
+
+def test_a_list_of_names_that_contradicts_the_yaml(tmp_path, caplog):
+    yaml = b"names: [dog, cat]\n"
+    entries = roboflow(("train", "test"), yaml) | {"classes.txt": b"cat\ndog"}
+    entries["data.yaml"] = yaml
+    with open_data(tmp_path, entries) as data:
+        assert data.class_names == ["dog", "cat"]
+    (message,) = [m for m in caplog.messages if "other class names" in m]
+    assert "classes.txt has other" in message and message.endswith(": dog, cat")
+    open_data(tmp_path, entries | {"classes.txt": b"dog\ncat\n\n"}).close()
+    assert len([m for m in caplog.messages if "other class names" in m]) == 1
+
+
+@pytest.mark.parametrize("names", [b"\ncat\ndog", b"cat\r\n \r\ndog\r\n"])
+def test_a_blank_line_between_class_names(tmp_path, names):
+    """Programs count it: another number for each class after it."""
+    entries = listed(b"1", b"2\n3", **{"classes.txt": names})
+    with pytest.raises(InputError, match="classes.txt: line .: expected a class name"):
+        split(tmp_path, entries)
 
 
 @pytest.mark.parametrize(
