@@ -131,7 +131,9 @@ def _read_labels(files, notes, polygons_as_boxes):
     if kinds == ["COCO"]:
         raise_collected(damaged, f"{files.name}: of its JSON files")
         note_report(report, notes)
-        return coco.finish(files.name, notes)
+        labels = coco.finish(files.name, notes)
+        files.choose_encodings([each.name for each in labels.labelled])
+        return labels
     if kinds == ["YOLO"]:
         return yolo_data_set.read_yolo_data_set(yolo, files, notes, polygons_as_boxes)
     return voc_data_set.read_voc_data_set(voc, files, notes)

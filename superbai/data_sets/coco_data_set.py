@@ -225,9 +225,13 @@ def _places(file, raw_name):
     # The folder `train2017` of `instances_train2017.json`.
     words = re.split(r"[^A-Za-z0-9]+", without_ending(file.base))
     named = [f"{above}{place}{w}/{name}" for w in words for place in ("", "images/")]
+    # `images/cam1` of `annotations/cam1/a.json`.
+    before, is_below, rest = f"/{file.folder}".rpartition("/annotations/")
+    below = [f"{before}/images/{rest}{name}"[1:]] * bool(is_below)
     places = (
         *named,
         beside,
+        *below,
         f"{file.folder}images/{name}",
         f"{above}images/{name}",
         above + name,

@@ -87,6 +87,24 @@ class DataSetFiles:
             images: the same of what is given as images; may be empty.
         """
         self.name, self._archives = name, [*labels, *images]
+        self._labels, self._images = labels, images
+        # Each archive has its own encoding; names are compared in different ones.
+        declared = [a for a in self._archives if not a.has_undeclared_names]
+        known = [name for archive in declared for name in archive.files]
+        if not all(map(str.isascii, known)):
+            archives.choose_encodings(self._archives, known)
+        self._list_files()
+
+    def choose_encodings(self, paths):
+        """Decodes the names of files anew, as paths are known from the labels.
+
+        See `archives.choose_encodings`; the lists of files are new ones.
+        """
+        if not all(map(str.isascii, paths)):
+            archives.choose_encodings(self._archives, paths)
+            self._list_files()
+
+    def _list_files(self):
         numbers = itertools.count()
         self.labels, self.given_as_images = (
             [
@@ -94,7 +112,7 @@ class DataSetFiles:
                 for a in opened
                 for name in a.files
             ]
-            for opened in (labels, images)
+            for opened in (self._labels, self._images)
         )
         everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
