@@ -5,7 +5,7 @@ from collections import Counter
 
 from absl import logging
 
-from superbai.data_sets import voc_data_set, yolo_data_set
+from superbai.data_sets import voc_data_set, yolo_data_set, yolo_description
 from superbai.data_sets.claims import check_claims
 from superbai.data_sets.coco_data_set import MAX_COCO_BYTES, CocoReader
 from superbai.data_sets.data_set import DataSet
@@ -113,6 +113,10 @@ def _read_labels(files, notes, polygons_as_boxes):
     damaged = _read_jsons(files, coco, report)
     voc = voc_data_set.find_label_files(files)
     yolo = yolo_data_set.find_label_files(files)
+    if yolo and (voc or coco.first_file) and not yolo_description.has_names(files):
+        reason = "texts with numbers, and no class names for them: no YOLO labels"
+        notes.left_out[reason] += len(yolo)
+        yolo = []
     found = {
         "COCO": coco.first_file,
         "Pascal VOC": voc and voc[0],

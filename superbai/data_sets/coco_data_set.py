@@ -31,6 +31,7 @@ class CocoReader:
         self._polygons_as_boxes = polygons_as_boxes
         self._images = []  # (file, split, AnnotatedImage, reason, is_models)
         self._categories = []  # For each file a dict from id to (name, parent).
+        self._predicted = set()  # Numbers of the files that only a model has labelled.
         self._used = set()  # Names of the categories that annotations have.
         self._num_annotations = 0
 
@@ -71,6 +72,8 @@ class CocoReader:
             else:
                 of_models.add(str(each.get("image_id")))
         coco["annotations"] = truth
+        if annotations and not truth:
+            self._predicted.add(file.number)
         unusable = {}
         images = coco_annotations.read_images(
             coco, file.where, report, fit=keep_box, unusable=unusable
@@ -101,6 +104,7 @@ class CocoReader:
                 f"{name}: expected COCO labels with classes, got no 'categories'."
             )
         index = {name: number for number, name in enumerate(class_names)}
+        has_truth = len(self._predicted) < self.num_files
         labelled = [
             Labelled(
                 file,
@@ -114,7 +118,9 @@ class CocoReader:
                     for box in image.boxes
                 ),
                 reason,
-                is_models,
+                # Beside a file of truth, one of predictions is not about all objects,
+                # also where it has none.
+                is_models or (has_truth and file.number in self._predicted),
             )
             for file, split, image, reason, is_models in self._images
         ]

@@ -175,6 +175,7 @@ class DataSet:
         self._drop_single_split()
 
     def _add_item(self, file, here, labels):
+        here = [each for each in here if not each.is_models] or here
         identity = self._files.identity(file)
         reasons = [each.reason for each in here if each.reason]
         if reasons:

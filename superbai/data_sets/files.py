@@ -91,6 +91,7 @@ class DataSetFiles:
         # Each archive has its own encoding; names are compared in different ones.
         declared = [a for a in self._archives if not a.has_undeclared_names]
         known = [name for archive in declared for name in archive.files]
+        known += map(without_ending, known[:])
         if not all(map(str.isascii, known)):
             archives.choose_encodings(self._archives, known)
         self._list_files()

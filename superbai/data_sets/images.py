@@ -222,6 +222,8 @@ def _check_claims(labelled, images):
     first_of = {}
     for index, file in images.items():
         each = labelled[index]
+        if each.is_models:
+            continue  # It is not used, whosever it is.
         first = first_of.setdefault(file.number, each)
         if first is not each and not _is_one_image(first, each):
             raise InputError(

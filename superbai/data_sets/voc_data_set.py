@@ -124,13 +124,13 @@ class _Images:
 
     def __init__(self, files):
         self._paths = {image.path for image in files.images}
-        self._bases = {image.base for image in files.images}
         self._by_stem = defaultdict(list)
         for path in sorted(self._paths):
             self._by_stem[without_ending(path)].append(path)
-        self._by_stem_base = defaultdict(list)
+        self._by_base, self._by_stem_base = defaultdict(list), defaultdict(list)
         for image in files.images:
-            self._by_stem_base[without_ending(image.base)].append(image.base)
+            self._by_base[image.base].append(image)
+            self._by_stem_base[without_ending(image.base)].append(image)
 
     def find(self, file, filename):
         """Finds the image of an XML.
@@ -148,18 +148,31 @@ class _Images:
             path for place in _places(file, stem) for path in self._by_stem[place]
         ]
         if named and beside and named[0] != beside[0] and filename != stem:
-            conflict = (
-                f"{file.where}: expected the name of its image, got filename "
-                f"'{filename}', but {named[0]} and {beside[0]} both exist; correct the "
-                "filename."
-            )
+            conflict = _describe_conflict(file, filename, named[0], beside[0])
             return stem, beside[:1], conflict
         if named or beside:
             return filename, named or beside[:1], ""
-        if filename.rpartition("/")[2] not in self._bases:
-            others = self._by_stem_base.get(stem, ())
-            filename = others[0] if others else filename
+        own, others = (
+            self._by_base.get(filename.rpartition("/")[2], ()),
+            self._by_stem_base.get(stem, ()),
+        )
+        # In one folder, either could be meant, as above.
+        folders = {(id(image.archive), image.folder): image for image in own}
+        for other in others:
+            first = folders.get((id(other.archive), other.folder), other)
+            if first.base != other.base:
+                conflict = _describe_conflict(file, filename, first.path, other.path)
+                return stem, [other.path], conflict
+        if others and not own:
+            filename = others[0].base
         return filename, _places(file, filename), ""
+
+
+def _describe_conflict(file, filename, named, beside):
+    return (
+        f"{file.where}: expected the name of its image, got filename '{filename}', but "
+        f"{named} and {beside} both exist; correct the filename."
+    )
 
 
 def _places(file, name):

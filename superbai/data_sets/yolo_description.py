@@ -72,6 +72,13 @@ def find_data_files(files):
     ]
 
 
+def has_names(files):
+    """Returns whether anything in a data set may be a list of YOLO's class names."""
+    yamls, messages, _ = find_yamls(files)
+    has_yaml = bool(messages) or any("names" in value for _, value in yamls)
+    return has_yaml or any(map(is_name_list, files.others))
+
+
 def describe(files, num_labels):
     """Returns the `Description` of a YOLO data set.
 

@@ -159,3 +159,72 @@ def test_many_images_of_one_name(tmp_path):
     with pytest.raises(InputError, match="fits both"):
         open_data(tmp_path, labels | others)
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("cp1252", "façade"), ("cp932", "表の写真"), ("cp437", "é")]
+)
+def test_the_encoding_of_names(tmp_path, encoding, name):
+    """Programs of Windows do not say in which encoding the names of a zip are."""
+    images = {f"images/{name}{n}.png": image(n) for n in (1, 2)}
+    raw = {n.encode(encoding): content for n, content in images.items()}
+    zipped = suite_export.write_raw_zip(tmp_path / "images.zip", raw)
+    labels = [
+        {"a.json": coco(*(f"{name}{n}.png" for n in (1, 2)))},
+        {"classes.txt": b"cat", **{f"labels/{name}{n}.txt": LINE for n in (1, 2)}},
+        {f"Annotations/{name}{n}.xml": xml(f"{name}{n}.png") for n in (1, 2)},
+    ]
+    for each in labels:
+        with formats.open_export([zipped], zips(tmp_path, labels=each)) as data:
+            found = {item.source_id: data.read(item).encoded for item in data.items}
+        assert found == {n.rpartition("/")[2]: content for n, content in images.items()}
+    # The JSON in the zip itself.
+    raw[b"a.json"] = labels[0]["a.json"]
+    zipped = suite_export.write_raw_zip(tmp_path / "data.zip", raw)
+    with formats.open_export([], [zipped]) as data:
+        assert [data.read(item).encoded for item in data.items] == [image(1), image(2)]
+
+
+def test_an_xml_with_the_name_of_another_image(tmp_path):
+    entries = {"xml/a.xml": xml("b.png"), "xml/c.xml": xml("c.png")}
+    entries |= {f"img/{name}.png": image(n) for n, name in enumerate("abc")}
+    with open_data(tmp_path, entries) as data:
+        ((name, reason),) = data.notes.unreadable
+        assert [item.source_id for item in data.items] == ["c.png"]
+    assert name.endswith("a.png")
+    assert "'b.png', but img/b.png and img/a.png both exist" in reason
+    # An image of that name somewhere else says nothing.
+    entries["other/a.png"] = entries.pop("img/a.png")
+    records, _ = read_data(tmp_path, entries)
+    assert sorted(record.encoded for record in records.values()) == sorted(
+        map(image, (1, 2))
+    )
+
+
+def test_predictions_beside_the_truth(tmp_path):
+    names = [("1.png", *SIZE), ("2.png", *SIZE)]
+    truth = coco_json(names, [(0, 0, 8, 8, 16, 16), (1, 0, 8, 8, 9, 9)], ["cat"])
+    predicted = coco_json(names, [(0, 0, 1, 1, 16, 16)], ["cat"])
+    predicted["annotations"][0]["score"] = 0.5
+    entries = {"truth.json": as_json(truth), "predictions.json": as_json(predicted)}
+    entries |= {f"{n}.png": image(n) for n in (1, 2)}
+    records, data = read_data(tmp_path, entries)
+    assert [record.boxes_px for record in records.values()] == [
+        [(8, 8, 24, 24)],
+        [(8, 8, 17, 17)],
+    ]
+    assert data.notes.left_out == {
+        "boxes of a model (source 'model' or with a score)": 1
+    }
+
+
+def test_numbers_beside_images_with_other_labels(tmp_path):
+    """Five numbers may be a calibration; without class names they are no labels."""
+    entries = {"a.json": coco("1.png", "2.png"), "1.txt": b"1 2 3 4 5", "2.txt": b"x"}
+    entries |= {f"{n}.png": image(n) for n in (1, 2)}
+    records, data = read_data(tmp_path, entries)
+    assert len(records) == 2
+    reason = "texts with numbers, and no class names for them: no YOLO labels"
+    assert data.notes.left_out[reason] == 2
+    with pytest.raises(InputError, match=r"got COCO \(.*\) and YOLO"):
+        read_data(tmp_path, entries | {"classes.txt": b"cat"})
