@@ -44,6 +44,12 @@ class FolderWords:
             self._named |= frozenset().union(
                 *(_archive_words(archive.name) for archive in archives.values())
             )
+        # `images/cam1.zip` for `labels/cam1.zip`: no other archive is for its labels.
+        self._stems_apart = {
+            archive_stem(file.archive.name)
+            for file in files.images
+            if id(file.archive) not in self._label_archives
+        }
         self._hot = {}
 
     def group(self, file):
@@ -53,13 +59,15 @@ class FolderWords:
             inside = folder_words(file.folder)
             outside = inside | _archive_words(file.archive.name)
             split = self._split_of(file)
-            own = split or split_of_name(archive_stem(file.archive.name))
+            stem = archive_stem(file.archive.name)
+            own = split or split_of_name(stem)
             self._hot[key] = (
                 id(file.archive),
                 inside & self._named,
                 outside & self._named,
                 split,
                 own,
+                stem,
             )
         return self._hot[key]
 
@@ -70,18 +78,21 @@ class FolderWords:
         labels name, nor of another split: even if it is the only one, as the other may
         have been forgotten.
         """
-        archive, inside, outside, split, split_apart = group
+        archive, inside, outside, split, split_apart, stem = group
         own = id(labelled.file.archive)
         label_split = labelled.split or self._split_of(labelled.file)
         if archive == own:
             return _fits(split, label_split) and inside <= _label_words(labelled)
-        if archive in self._label_archives:
+        own_stem = archive_stem(labelled.file.archive.name)
+        if archive in self._label_archives or (
+            own_stem in self._stems_apart and stem != own_stem
+        ):
             return False
         words = _label_words(labelled)
         if len(self._label_archives) > 1:
             words = words | _archive_words(labelled.file.archive.name)
         if label_split is None:
-            label_split = split_of_name(archive_stem(labelled.file.archive.name))
+            label_split = split_of_name(own_stem)
         return _fits(split_apart, label_split) and outside <= words
 
     def is_certain(self, labelled, file):

@@ -95,11 +95,21 @@ def find_images(labelled, files, key):
     by_path = defaultdict(list)
     for file in files.images:
         by_path[key(file.path)].append(file)
-    words, only, images, num_by_name = FolderWords(labelled, files), _Only(), {}, 0
+    words, images, num_by_name = FolderWords(labelled, files), {}, 0
+    only = _Only(words)
+    own = {
+        (id(file.archive), _folder(path))
+        for path, found in by_path.items()
+        for file in found
+    }
     for index, each in enumerate(labelled):
         file = _at_its_place(each, by_path, words, only)
         if file is not None:
             images[index] = file
+            # The others of its folder are in the archive of the label.
+            num_by_name += file.archive is not each.file.archive and any(
+                (id(each.file.archive), _folder(path)) in own for path in each.paths
+            )
     folders = {_folder(path) for path in by_path}
     for find in (_below_folders, _by_name):
         rest = [index for index in range(len(labelled)) if index not in images]
@@ -180,8 +190,8 @@ def _allowed(labelled, ending, endings, words):
 class _Only:
     """Takes the one of several images that fit, if all are equal; reads each once."""
 
-    def __init__(self):
-        self._digests = {}
+    def __init__(self, words):
+        self._words, self._digests = words, {}
 
     def __call__(self, labelled, lists):
         """Returns the first image of lists of those that fit a label.
@@ -192,8 +202,10 @@ class _Only:
         files = lists[0] if len(lists) == 1 else [f for each in lists for f in each]
         if len(files) > 1:
             files = _nearest(labelled, files)
-            first = self._digest(files[0])
-            if any(self._digest(file) != first for file in files):
+            if not self._are_equal(files):
+                certain = [f for f in files if self._words.is_certain(labelled, f)]
+                files = certain or files
+            if not self._are_equal(files):
                 different = list({self._digest(f): f for f in files}.values())
                 listed = ", ".join(file.where for file in different[:10])
                 raise InputError(
@@ -202,6 +214,12 @@ class _Only:
                     "meant."
                 )
         return files[0]
+
+    def _are_equal(self, files):
+        if len(files) == 1:
+            return True
+        first = self._digest(files[0])
+        return all(self._digest(file) == first for file in files)
 
     def _digest(self, file):
         if file.number not in self._digests:

@@ -287,7 +287,7 @@ def test_names_with_folders(tmp_path):
     records, data = read_data(tmp_path, {"a/b.json": only}, images)
     assert (
         data.notes.assumed[
-            "images found by name, in another folder than that of their labels"
+            "images found by name, in another folder or archive than that of their labels"
         ]
         == 1
     )
