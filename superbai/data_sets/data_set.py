@@ -79,7 +79,9 @@ class DataSet:
         found = find_images(labels.labelled, files, labels.key)
         self._check_missing(labels, found, skip_missing)
         if found.by_name:
-            reason = "images found by name, in another folder or archive than that of their labels"
+            reason = (
+                "images found by name, in another folder or archive than their labels"
+            )
             notes.assumed[reason] += found.by_name
         self._read_items(labels, found)
         self.num_labelled = len(self.items) + len(notes.unreadable)

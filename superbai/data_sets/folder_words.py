@@ -50,6 +50,7 @@ class FolderWords:
             for file in files.images
             if id(file.archive) not in self._label_archives
         }
+        self._image_folders = {(id(f.archive), f.folder) for f in files.images}
         self._hot = {}
 
     def group(self, file):
@@ -94,6 +95,22 @@ class FolderWords:
         if label_split is None:
             label_split = split_of_name(own_stem)
         return _fits(split_apart, label_split) and outside <= words
+
+    def is_doubtful(self, labelled, file):
+        """Returns whether another archive than expected has the image of a label.
+
+        Others of its folder are in the archive of the label; or there are several
+        archives of labels, and nothing says that this one is about the image.
+        """
+        archive = labelled.file.archive
+        if file.archive is archive:
+            return False
+        folders = {path[: path.rfind("/") + 1] for path in labelled.paths}
+        if any((id(archive), folder) in self._image_folders for folder in folders):
+            return True
+        words = folder_words(file.folder) | _archive_words(file.archive.name)
+        is_one = len(self._label_archives) == 1
+        return not is_one and words.isdisjoint(_archive_words(archive.name))
 
     def is_certain(self, labelled, file):
         """Returns whether all folders that a label names are those of an image too."""

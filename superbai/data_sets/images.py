@@ -97,19 +97,11 @@ def find_images(labelled, files, key):
         by_path[key(file.path)].append(file)
     words, images, num_by_name = FolderWords(labelled, files), {}, 0
     only = _Only(words)
-    own = {
-        (id(file.archive), _folder(path))
-        for path, found in by_path.items()
-        for file in found
-    }
     for index, each in enumerate(labelled):
         file = _at_its_place(each, by_path, words, only)
         if file is not None:
             images[index] = file
-            # The others of its folder are in the archive of the label.
-            num_by_name += file.archive is not each.file.archive and any(
-                (id(each.file.archive), _folder(path)) in own for path in each.paths
-            )
+            num_by_name += words.is_doubtful(each, file)
     folders = {_folder(path) for path in by_path}
     for find in (_below_folders, _by_name):
         rest = [index for index in range(len(labelled)) if index not in images]
