@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from superbai.data_sets.images import find_images
 from superbai.data_sets.labels import MODEL, UNLISTED
@@ -16,6 +17,7 @@ from yolov3_tf2.files import archives
 from yolov3_tf2.files.coco_annotations import WITHOUT_BBOX
 from yolov3_tf2.files.yolo_annotations import POLYGONS
 
+BY_NAME = "images found by name, in another folder or archive than their labels"
 SPLIT_BY_DATA_SET = SplitSource(
     method="split as the data set is, by its folders and lists",
     without="the data set does not have several splits",
@@ -171,6 +173,9 @@ class DataSet:
                 f"{self.name}: none of its {len(labels.labelled)} labelled images can "
                 f"be used ({', '.join(reasons) or 'no image is listed'})."
             )
+        if len(self.items) == 1:
+            for _, reason in self.notes.unreadable[:10]:
+                logging.warning("%s", reason)  # What asks for two says nothing of it.
         self._check_boxes()
         self._check_splits()
         self._shorten_identities()

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import PurePath
 
 from superbai.data_sets.files import archive_stem, split_of_name
+from yolov3_tf2.names import normalise_path
 
 # What a folder holds, not which images these are.
 _KINDS = frozenset(
@@ -33,14 +34,15 @@ class FolderWords:
             files: the `DataSetFiles` with their images.
         """
         self._files = files
-        self._label_archives = {id(each.file.archive) for each in labelled}
+        archives = {id(each.file.archive): each.file.archive for each in labelled}
+        self._label_archives = set(archives)
+        self._are_parts = _are_parts(list(archives.values()))
         self._split_of = cache(files.split_of)
         places = {_label_place(each): each for each in labelled}
         self._named = frozenset().union(
             *(_label_words(each) for each in places.values())
         )
-        if len(self._label_archives) > 1:
-            archives = {id(e.file.archive): e.file.archive for e in places.values()}
+        if len(archives) > 1 and not self._are_parts:
             self._named |= frozenset().union(
                 *(_archive_words(archive.name) for archive in archives.values())
             )
@@ -82,7 +84,7 @@ class FolderWords:
         archive, inside, outside, split, split_apart, stem = group
         own = id(labelled.file.archive)
         label_split = labelled.split or self._split_of(labelled.file)
-        if archive == own:
+        if archive == own or (self._are_parts and archive in self._label_archives):
             return _fits(split, label_split) and inside <= _label_words(labelled)
         own_stem = archive_stem(labelled.file.archive.name)
         if archive in self._label_archives or (
@@ -117,6 +119,21 @@ class FolderWords:
         name_folder = labelled.name[: labelled.name.rfind("/") + 1]
         words = folder_words(labelled.file.folder) | folder_words(name_folder)
         return words <= folder_words(file.folder) | _archive_words(file.archive.name)
+
+
+def _are_parts(archives):
+    """Returns whether archives are the parts of one folder, as cloud drives zip them.
+
+    `set-001.zip` and `set-002.zip`: all is in one and the same folder, and no file is
+    in both.
+    """
+    names = {re.sub(r"[0-9]+$", "", archive_stem(each.name)) for each in archives}
+    if len(archives) < 2 or len(names) > 1:
+        return False
+    paths = [path for each in archives for path in map(normalise_path, each.files)]
+    tops = {path.partition("/")[0].lower() for path in paths}
+    is_whole = len(tops) == 1 and all("/" in path for path in paths)
+    return is_whole and not tops & _KINDS and len(set(paths)) == len(paths)
 
 
 def _fits(image_split, label_split):

@@ -8,6 +8,7 @@ from annotated_data import as_json, coco_json, open_data, read_data, voc_xml, yo
 from suite_export import write_zip
 
 from superbai import formats
+from superbai.data_sets.data_set import BY_NAME
 from yolov3_tf2.errors import InputError
 
 SIZE = (64, 48)
@@ -64,6 +65,23 @@ def test_archives_of_two_cameras(tmp_path, kind, numbers):
         found = {item.source_id: data.read(item) for item in data.items}
     labelled = [r.encoded for r in found.values() if r.boxes_px]
     assert labelled == [image(1), image(2), *(image(8 + n) for n in numbers)]
+
+
+def test_the_parts_of_one_folder(tmp_path):
+    """Cloud drives zip a large folder in parts, each with some of all files."""
+    first = {f"set/Annotations/{n}.xml": xml(f"{n}.png") for n in (1, 2)}
+    first |= {f"set/JPEGImages/{n}.png": image(n) for n in (2, 3)}
+    second = {f"set/Annotations/{n}.xml": xml(f"{n}.png") for n in (3, 4)}
+    second |= {f"set/JPEGImages/{n}.png": image(n) for n in (1, 4)}
+    given = zips(tmp_path, **{"set-T1-001": first, "set-T1-002": second})
+    with formats.open_export([], given) as data:
+        assert len(data.items) == 4 and not data.notes.left_out
+        assert data.notes.assumed[BY_NAME] == 2
+    # With a file in both they are two sets.
+    second["set/Annotations/1.xml"] = xml("1.png")
+    given = zips(tmp_path, **{"set-T1-001": first, "set-T1-002": second})
+    with pytest.raises(InputError, match=f"2 of 5 {MISSING}"):
+        formats.open_export([], given)
 
 
 @pytest.mark.parametrize("kind", LABELS)
