@@ -29,7 +29,7 @@ class CocoReader:
     def __init__(self, polygons_as_boxes):
         self.num_files, self.first_file = 0, None
         self._polygons_as_boxes = polygons_as_boxes
-        self._images = []  # (file, split, AnnotatedImage, reason, is_models)
+        self._images = []  # (file, split, AnnotatedImage, reason, is_models, raw name)
         self._categories = []  # For each file a dict from id to (name, parent).
         self._predicted = set()  # Numbers of the files that only a model has labelled.
         self._used = set()  # Names of the categories that annotations have.
@@ -81,7 +81,9 @@ class CocoReader:
         for entry, image in zip(coco["images"], images, strict=True):
             is_models = str(entry["id"]) in of_models and not image.boxes
             reason = unusable.get(image.name, "")
-            self._images.append((file, split, image, reason, is_models))
+            self._images.append(
+                (file, split, image, reason, is_models, entry["file_name"])
+            )
 
     def finish(self, name, notes):
         """Returns the `Labels` of all files.
@@ -121,8 +123,9 @@ class CocoReader:
                 # Beside a file of truth, one of predictions is not about all objects,
                 # also where it has none.
                 is_models or (has_truth and file.number in self._predicted),
+                raw_name,
             )
-            for file, split, image, reason, is_models in self._images
+            for file, split, image, reason, is_models, raw_name in self._images
         ]
         return Labels(
             "COCO",

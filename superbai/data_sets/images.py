@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from superbai.data_sets.files import File, archive_stem
+from superbai.data_sets.files import File, archive_stem, without_ending
 from superbai.data_sets.folder_words import FolderWords, endings_of
 from yolov3_tf2.errors import InputError
+from yolov3_tf2.names import normalise_slashes
 
 
 class Labelled(NamedTuple):
@@ -40,6 +41,8 @@ class Labelled(NamedTuple):
             another shape.
         reason: why the labels cannot be used; empty if they can.
         is_models: whether all of its boxes were those of a model, and so left out.
+        raw_name: the name of the image in the Unicode form that the labels have; empty
+            if it is that of the file of labels.
     """
 
     file: File
@@ -51,6 +54,7 @@ class Labelled(NamedTuple):
     boxes: np.ndarray
     reason: str = ""
     is_models: bool = False
+    raw_name: str = ""
 
     @property
     def where(self):
@@ -63,7 +67,7 @@ class Labelled(NamedTuple):
 
         The same file in two archives is about two images, or is its correction.
         """
-        return (self.file.folder, self.source, self.name)
+        return (self.file.folder, self.source, self.raw_name or self.name)
 
 
 class Found(NamedTuple):
@@ -220,11 +224,20 @@ class _Only:
 
 
 def _nearest(labelled, files):
-    """Returns the files in the archive of a label, else in one of the same name."""
+    """Returns the files in the archive of a label, else in one of the same name.
+
+    Of these, the ones whose names are in the same Unicode form as that of the label.
+    """
     archive = labelled.file.archive
     own = [file for file in files if file.archive is archive]
     stem = archive_stem(archive.name)
-    return own or [f for f in files if archive_stem(f.archive.name) == stem] or files
+    same = own or [f for f in files if archive_stem(f.archive.name) == stem]
+    raw = _raw_stem(labelled.raw_name or labelled.file.name)
+    return [f for f in same or files if _raw_stem(f.name) == raw] or same or files
+
+
+def _raw_stem(name):
+    return without_ending(_base(normalise_slashes(name)))
 
 
 def _check_claims(labelled, images):

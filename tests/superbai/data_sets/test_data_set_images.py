@@ -246,3 +246,29 @@ def test_numbers_beside_images_with_other_labels(tmp_path):
     assert data.notes.left_out[reason] == 2
     with pytest.raises(InputError, match=r"got COCO \(.*\) and YOLO"):
         read_data(tmp_path, entries | {"classes.txt": b"cat"})
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_names_in_two_unicode_forms(tmp_path, kind):
+    """They are one name, but where there are two, their exact bytes tell them apart."""
+    names = ["caf\u00e9", "cafe\u0301"]
+    entries = {"classes.txt": b"cat"} if kind == "yolo" else {}
+    entries |= LABELS[kind](*names)
+    images = {f"{FOLDERS[kind]}{name}.png": image(n) for n, name in enumerate(names)}
+    with open_data(tmp_path, entries | images) as data:
+        found = {item.meta_name: data.read(item) for item in data.items}
+    for number, name in enumerate(names):
+        if kind != "coco":
+            (record,) = (r for where, r in found.items() if f"{name}." in where)
+            assert record.encoded == image(number)
+    assert sorted(r.encoded for r in found.values()) == sorted(images.values())
+    # One image for both is refused.
+    del images[f"{FOLDERS[kind]}{names[1]}.png"]
+    with pytest.raises(InputError, match="fits both"):
+        read_data(tmp_path, entries | images)
+    # For one label alone it is the image.
+    entries = {k: v for k, v in entries.items() if names[0] not in k}
+    if kind == "coco":
+        entries = LABELS[kind](names[1])
+    with open_data(tmp_path, entries | images) as data:
+        assert [data.read(item).encoded for item in data.items] == [image(0)]
