@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from superbai.splits import SPLIT_OF_TAG
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.image_kinds import is_image, is_image_name
-from yolov3_tf2.names import normalise_path
+from yolov3_tf2.names import normalise_path, normalise_slashes
 
 # Files of labels and what describes them: no image, without a look inside.
 LABEL_ENDINGS = frozenset(
@@ -118,6 +119,9 @@ class DataSetFiles:
         everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
         self.others = [file for file in everything if not file.is_image]
+        # Paths that differ in the Unicode form alone.
+        numbers = Counter((id(file.archive), file.path) for file in self.images)
+        self._in_two_forms = {path for path, number in numbers.items() if number > 1}
         self._name_counts = len({id(file.archive) for file in self.images}) > 1
 
     def close(self):
@@ -127,9 +131,11 @@ class DataSetFiles:
 
     def identity(self, file):
         """Returns a path that no other image has."""
+        is_twice = (id(file.archive), file.path) in self._in_two_forms
+        path = normalise_slashes(file.name) if is_twice else file.path
         if self._name_counts:
-            return f"{archive_stem(file.archive.name)}/{file.path}"
-        return file.path
+            return f"{archive_stem(file.archive.name)}/{path}"
+        return path
 
     def split_of(self, file):
         """Returns the split that a folder of a file names; None without such a folder.

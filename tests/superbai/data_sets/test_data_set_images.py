@@ -254,14 +254,17 @@ def test_names_in_two_unicode_forms(tmp_path, kind):
     names = ["caf\u00e9", "cafe\u0301"]
     entries = {"classes.txt": b"cat"} if kind == "yolo" else {}
     entries |= LABELS[kind](*names)
+    # The first has a box.
+    if kind == "yolo":
+        entries[f"labels/{names[1]}.txt"] = b""
     images = {f"{FOLDERS[kind]}{name}.png": image(n) for n, name in enumerate(names)}
     with open_data(tmp_path, entries | images) as data:
-        found = {item.meta_name: data.read(item) for item in data.items}
-    for number, name in enumerate(names):
-        if kind != "coco":
-            (record,) = (r for where, r in found.items() if f"{name}." in where)
-            assert record.encoded == image(number)
-    assert sorted(r.encoded for r in found.values()) == sorted(images.values())
+        found = {item.source_id: data.read(item) for item in data.items}
+    assert {name: record.encoded for name, record in found.items()} == {
+        f"{name}.png": image(n) for n, name in enumerate(names)
+    }
+    if kind == "yolo":
+        assert [bool(found[f"{name}.png"].boxes_px) for name in names] == [True, False]
     # One image for both is refused.
     del images[f"{FOLDERS[kind]}{names[1]}.png"]
     with pytest.raises(InputError, match="fits both"):
