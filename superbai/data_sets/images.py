@@ -67,7 +67,8 @@ class Labelled(NamedTuple):
 
         The same file in two archives is about two images, or is its correction.
         """
-        return (self.file.folder, self.source, self.raw_name or self.name)
+        raw = _raw_stem(self.raw_name or self.file.name)
+        return (self.file.folder, self.source, self.name, raw)
 
 
 class Found(NamedTuple):
