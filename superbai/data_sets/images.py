@@ -14,16 +14,15 @@ that is of another split; see `FolderWords`. If different files fit, or one file
 different labels, nothing is guessed.
 """
 
-import hashlib
 from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
 
-from superbai.data_sets.files import File, archive_stem, without_ending
+from superbai.data_sets.files import File
 from superbai.data_sets.folder_words import FolderWords, endings_of
+from superbai.data_sets.only_image import OnlyImage, raw_stem
 from yolov3_tf2.errors import InputError
-from yolov3_tf2.names import normalise_slashes
 
 
 class Labelled(NamedTuple):
@@ -67,7 +66,7 @@ class Labelled(NamedTuple):
 
         The same file in two archives is about two images, or is its correction.
         """
-        raw = _raw_stem(self.raw_name or self.file.name)
+        raw = raw_stem(self.raw_name or self.file.name)
         return (self.file.folder, self.source, self.name, raw)
 
 
@@ -101,7 +100,7 @@ def find_images(labelled, files, key):
     for file in files.images:
         by_path[key(file.path)].append(file)
     words, images, num_by_name = FolderWords(labelled, files), {}, 0
-    only = _Only(words)
+    only = OnlyImage(words)
     for index, each in enumerate(labelled):
         file = _at_its_place(each, by_path, words, only)
         if file is not None:
@@ -182,63 +181,6 @@ def _allowed(labelled, ending, endings, words):
     """Returns lists of the images with an ending that a label may have."""
     groups = endings.get(ending, {})
     return [files for group, files in groups.items() if words.allows(labelled, group)]
-
-
-class _Only:
-    """Takes the one of several images that fit, if all are equal; reads each once."""
-
-    def __init__(self, words):
-        self._words, self._digests = words, {}
-
-    def __call__(self, labelled, lists):
-        """Returns the first image of lists of those that fit a label.
-
-        Raises:
-            InputError: they are not equal.
-        """
-        files = lists[0] if len(lists) == 1 else [f for each in lists for f in each]
-        if len(files) > 1:
-            files = _nearest(labelled, files)
-            if not self._are_equal(files):
-                certain = [f for f in files if self._words.is_certain(labelled, f)]
-                files = certain or files
-            if not self._are_equal(files):
-                different = list({self._digest(f): f for f in files}.values())
-                listed = ", ".join(file.where for file in different[:10])
-                raise InputError(
-                    f"{labelled.where}: expected one image, got {len(different)} "
-                    f"different ones that fit: {listed}; remove those that are not "
-                    "meant."
-                )
-        return files[0]
-
-    def _are_equal(self, files):
-        if len(files) == 1:
-            return True
-        first = self._digest(files[0])
-        return all(self._digest(file) == first for file in files)
-
-    def _digest(self, file):
-        if file.number not in self._digests:
-            self._digests[file.number] = hashlib.sha256(file.read()).digest()
-        return self._digests[file.number]
-
-
-def _nearest(labelled, files):
-    """Returns the files in the archive of a label, else in one of the same name.
-
-    Of these, the ones whose names are in the same Unicode form as that of the label.
-    """
-    archive = labelled.file.archive
-    own = [file for file in files if file.archive is archive]
-    stem = archive_stem(archive.name)
-    same = own or [f for f in files if archive_stem(f.archive.name) == stem]
-    raw = _raw_stem(labelled.raw_name or labelled.file.name)
-    return [f for f in same or files if _raw_stem(f.name) == raw] or same or files
-
-
-def _raw_stem(name):
-    return without_ending(_base(normalise_slashes(name)))
 
 
 def _check_claims(labelled, images):

@@ -271,7 +271,6 @@ def test_names_in_two_unicode_forms(tmp_path, kind):
         read_data(tmp_path, entries | images)
     # For one label alone it is the image.
     entries = {k: v for k, v in entries.items() if names[0] not in k}
-    if kind == "coco":
-        entries = LABELS[kind](names[1])
+    entries |= LABELS[kind](names[1])
     with open_data(tmp_path, entries | images) as data:
         assert [data.read(item).encoded for item in data.items] == [image(0)]
