@@ -274,3 +274,31 @@ def test_names_in_two_unicode_forms(tmp_path, kind):
     entries |= LABELS[kind](names[1])
     with open_data(tmp_path, entries | images) as data:
         assert [data.read(item).encoded for item in data.items] == [image(0)]
+
+
+def test_why_only_one_image_is_left(tmp_path, caplog):
+    entries = {"classes.txt": b"cat", "1.png": image(1), "2.png": image(2)}
+    entries |= {"1.txt": b"0 .5 .5 .1", "2.txt": LINE}
+    with open_data(tmp_path, entries) as data:
+        assert len(data.items) == 1
+    assert any("1.txt: line 1: expected" in message for message in caplog.messages)
+
+
+def test_images_found_in_an_archive_that_may_be_another(tmp_path):
+    """They are counted, as the others of their folder are beside the labels."""
+    labels = LABELS["voc"](1, 2)
+    given = zips(tmp_path, data=labels | {"JPEGImages/1.png": image(1)})
+    more = zips(tmp_path, more={"JPEGImages/2.png": image(2)})
+    with formats.open_export(more, given) as data:
+        assert len(data.items) == 2 and data.notes.assumed[BY_NAME] == 1
+    # Of two archives, that of the same name is meant.
+    given = zips(tmp_path, cam1=labels)
+    apart = tmp_path / "images"
+    apart.mkdir()
+    both = zips(
+        apart,
+        cam1={"JPEGImages/1.png": image(1)},
+        cam2={"JPEGImages/2.png": image(2)},
+    )
+    with pytest.raises(InputError, match=f"1 of 2 {MISSING}"):
+        formats.open_export(both, given)
