@@ -126,7 +126,7 @@ class DataSet:
         missing = [
             each.where
             for index, each in enumerate(labels.labelled)
-            if index not in found.images
+            if index not in found.images and not each.is_models
         ]
         missing = list(dict.fromkeys([*missing, *labels.missing]))
         if missing and not skip_missing:

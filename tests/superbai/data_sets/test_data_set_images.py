@@ -234,6 +234,10 @@ def test_predictions_beside_the_truth(tmp_path):
     assert data.notes.left_out == {
         "boxes of a model (source 'model' or with a score)": 1
     }
+    # Predictions of images that are not there are of no use, and no harm.
+    predicted["images"].append(dict(predicted["images"][0], id=99, file_name="3.png"))
+    entries["predictions.json"] = as_json(predicted)
+    assert list(read_data(tmp_path, entries)[0]) == ["1.png", "2.png"]
 
 
 def test_numbers_beside_images_with_other_labels(tmp_path):
