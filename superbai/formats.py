@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import logging
 
 from superbai import summary
-from superbai.data_sets import voc_data_set, yolo_data_set
+from superbai.data_sets import voc_data_set, yolo_data_set, yolo_description
 from superbai.data_sets.claims import check_claims
 from superbai.data_sets.coco_data_set import MAX_COCO_BYTES, CocoReader
 from superbai.data_sets.data_set import DataSet
@@ -15,14 +15,12 @@ from superbai.data_sets.files import (
     LABEL_ENDINGS,
     DataSetFiles,
     open_archives,
-    without_ending,
 )
 from superbai.data_sets.labels import note_report
 from superbai.download_archive import find_sample
 from superbai.export import Export
 from superbai.notes import Notes
 from yolov3_tf2.errors import InputError, collecting, raise_collected
-from yolov3_tf2.files import archives
 from yolov3_tf2.files.archive_entries import describe_nested
 from yolov3_tf2.files.coco_annotations import is_coco, parse_coco
 
@@ -71,9 +69,6 @@ def open_export(
             with open_archives(images) as opened_images:
                 files, notes = DataSetFiles(name, opened, opened_images), Notes()
                 found = _read_labels(files, notes, polygons_as_boxes)
-                if _choose_encodings([*opened, *opened_images], found):
-                    files, notes = DataSetFiles(name, opened, opened_images), Notes()
-                    found = _read_labels(files, notes, polygons_as_boxes)
                 _log_format(
                     labels,
                     found.kind,
@@ -109,27 +104,6 @@ def _log_format(paths, kind, *counts):
     names = ", ".join(path.name for path in paths[:3]) + ", ..." * (len(paths) > 3)
     numbers = ", ".join(summary.format_number(*count) for count in counts)
     logging.info("%s: %s, %s", names, kind, numbers)
-
-
-def _choose_encodings(opened, labels):
-    """Decodes the names of files by those in labels and in other archives.
-
-    Returns:
-        Whether any has changed.
-    """
-    if not any(archive.has_undeclared_names for archive in opened):
-        return False
-    before = [list(archive.files) for archive in opened]
-    paths = [each.name for each in labels.labelled]
-    for archive in opened:
-        if not archive.has_undeclared_names:
-            paths += archive.files
-    # Images and their labels have different extensions, names in labels may have none.
-    stems = {without_ending(path) for path in paths} | set(paths)
-    archives.choose_encodings(
-        opened, (f"{stem}{end}" for stem in stems for end in _ENDINGS)
-    )
-    return before != [list(archive.files) for archive in opened]
 
 
 def _warn_of_suite_options(include_unsubmitted, find_images_by):
@@ -205,6 +179,9 @@ def _read_labels(files, notes, polygons_as_boxes):
     coco, report = CocoReader(polygons_as_boxes), Counter()
     damaged = _read_jsons(files, coco, report)
     found = _find_label_files(files, coco)
+    if len(found) > 1 and "YOLO" in found and not yolo_description.has_names(files):
+        reason = "texts with numbers, and no class names for them: no YOLO labels"
+        notes.left_out[reason] += len(found.pop("YOLO"))
     _check_one_format(files.name, {k: each[0].where for k, each in found.items()})
     if "YOLO" in found:
         return yolo_data_set.read_yolo_data_set(
@@ -216,7 +193,9 @@ def _read_labels(files, notes, polygons_as_boxes):
     if not found:
         raise _unknown_format(files)
     note_report(report, notes)
-    return coco.finish(files.name, notes)
+    labels = coco.finish(files.name, notes)
+    files.choose_encodings([each.name for each in labels.labelled])
+    return labels
 
 
 def _read_jsons(files, coco, report):

@@ -31,8 +31,9 @@ class CocoReader:
     def __init__(self, polygons_as_boxes):
         self.num_files, self.first_file = 0, None
         self._polygons_as_boxes = polygons_as_boxes
-        self._images = []  # (file, split, AnnotatedImage, reason, is_models)
+        self._images = []  # (file, split, AnnotatedImage, reason, is_models, raw name)
         self._categories = []  # For each file a dict from id to (name, parent).
+        self._predicted = set()  # Numbers of the files that only a model has labelled.
         self._used = set()  # Names of the categories that annotations have.
         self._num_annotations = 0
         self._ids = {}  # Known ids of annotations of each place.
@@ -74,6 +75,8 @@ class CocoReader:
             else:
                 of_models.add(str(each.get("image_id")))
         coco["annotations"] = truth
+        if annotations and not truth:
+            self._predicted.add(file.number)
         unusable = {}
         images = coco_annotations.read_images(
             coco, file.where, report, fit=keep_box, unusable=unusable
@@ -81,7 +84,9 @@ class CocoReader:
         for entry, image in zip(coco["images"], images, strict=True):
             is_models = str(entry["id"]) in of_models and not image.boxes
             reason = unusable.get(image.name, "")
-            self._images.append((file, split, image, reason, is_models))
+            self._images.append(
+                (file, split, image, reason, is_models, entry["file_name"])
+            )
 
     def finish(self, name, notes):
         """Returns the `Labels` of all files.
@@ -104,6 +109,7 @@ class CocoReader:
                 f"{name}: expected COCO labels with classes, got no 'categories'."
             )
         index = {name: number for number, name in enumerate(class_names)}
+        has_truth = len(self._predicted) < self.num_files
         labelled = [
             Labelled(
                 file,
@@ -117,9 +123,12 @@ class CocoReader:
                     for box in image.boxes
                 ),
                 reason,
-                is_models,
+                # Beside a file of truth, one of predictions is not about all objects,
+                # also where it has none.
+                is_models or (has_truth and file.number in self._predicted),
+                raw_name,
             )
-            for file, split, image, reason, is_models in self._images
+            for file, split, image, reason, is_models, raw_name in self._images
         ]
         return Labels(
             "COCO",
@@ -241,9 +250,13 @@ def _places(file, raw_name):
     # The folder `train2017` of `instances_train2017.json`.
     words = re.split(r"[^A-Za-z0-9]+", without_ending(file.base))
     named = [f"{above}{place}{w}/{name}" for w in words for place in ("", "images/")]
+    # `images/cam1` of `annotations/cam1/a.json`.
+    before, is_below, rest = f"/{file.folder}".rpartition("/annotations/")
+    below = [f"{before}/images/{rest}{name}"[1:]] * bool(is_below)
     places = (
         *named,
         beside,
+        *below,
         f"{file.folder}images/{name}",
         f"{above}images/{name}",
         above + name,

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from superbai.data_sets.images import find_images
 from superbai.data_sets.labels import MODEL, UNLISTED
@@ -16,6 +17,7 @@ from yolov3_tf2.files import archives
 from yolov3_tf2.files.coco_annotations import WITHOUT_BBOX
 from yolov3_tf2.files.yolo_annotations import POLYGONS
 
+BY_NAME = "images found by name, in another folder or archive than their labels"
 SPLIT_BY_DATA_SET = SplitSource(
     method="the splits are those of the data set, by its folders, files or lists",
     without="the data set does not have several splits",
@@ -79,17 +81,7 @@ class DataSet:
         found = find_images(labels.labelled, files, labels.key)
         self._check_missing(labels, found, skip_missing)
         if found.by_name:
-            reason = "images found by file name only, in another folder"
-            notes.assumed[reason] += found.by_name
-        holders = {id(each.file.archive) for each in labels.labelled}
-        elsewhere = sum(
-            file.archive is not labels.labelled[index].file.archive
-            and id(file.archive) in holders
-            for index, file in found.images.items()
-        )
-        if elsewhere:
-            reason = "images in another archive than their labels, which has labels too"
-            notes.assumed[reason] += elsewhere
+            notes.assumed[BY_NAME] += found.by_name
         self._read_items(labels, found)
         self.num_labelled = len(self.items) + len(notes.unreadable)
 
@@ -131,7 +123,7 @@ class DataSet:
         missing = [
             each.short_where
             for index, each in enumerate(labels.labelled)
-            if index not in found.images
+            if index not in found.images and not each.is_models
         ]
         missing = list(dict.fromkeys([*missing, *labels.missing]))
         if missing and not skip_missing:
@@ -154,9 +146,9 @@ class DataSet:
         labels_of, files = defaultdict(list), self._files
         for index, file in found.images.items():
             labels_of[file.number].append(labels.labelled[index])
-        folders = {file.folder for file in found.images.values()}
         # The same image may also be in an archive of all images.
-        copies = {labels.key(file.path) for file in found.images.values()}
+        copies = {labels.key(file.path): file for file in found.images.values()}
+        folders = _labelled_folders(files, copies, labels.key)
         self.items = []
         for file in files.images:
             here = labels_of.get(file.number)
@@ -164,7 +156,7 @@ class DataSet:
                 self.notes.leave_out(UNLISTED, file.path)
                 continue
             if here is None:
-                is_listed = labels.split_of is not None or file.folder in folders
+                is_listed = labels.split_of is not None or _place(file) in folders
                 is_copy = labels.key(file.path) in copies
                 if is_copy or not is_listed or not labels.empty_unlabelled:
                     self.notes.leave_out("images without a label", file.path)
@@ -182,12 +174,16 @@ class DataSet:
                 f"{self.name}: none of its {len(labels.labelled)} labelled images can "
                 f"be used ({', '.join(reasons) or 'no image is listed'})."
             )
+        if len(self.items) == 1:
+            for _, reason in self.notes.unreadable[:10]:
+                logging.warning("%s", reason)  # What asks for two says nothing of it.
         self._check_boxes()
         self._check_splits()
         self._shorten_identities()
         self._drop_single_split()
 
     def _add_item(self, file, here, labels):
+        here = [each for each in here if not each.is_models] or here
         identity = self._files.identity(file)
         reasons = [each.reason for each in here if each.reason]
         if reasons:
@@ -275,13 +271,42 @@ class DataSet:
         ]
 
     def _drop_single_split(self):
-        """Forgets the splits where all images are in one: there is nothing to keep."""
-        kinds = {item.tags for item in self.items}
-        if len(kinds) == 1 or kinds == {frozenset(), frozenset({"train"})}:
+        """Forgets the splits where all images are in one: there is nothing to keep.
+
+        If some are in none, they are for training, and those of a single split for
+        testing or validation are not.
+        """
+        splits = frozenset().union(*(item.tags for item in self.items))
+        num_without = sum(not item.tags for item in self.items)
+        if len(splits) == 1 and (not num_without or splits == {"train"}):
             self.items = [item._replace(tags=frozenset()) for item in self.items]
-        elif frozenset() in kinds:
-            reason = "images in no split: used for training"
-            self.notes.assumed[reason] += sum(not item.tags for item in self.items)
+        elif splits and num_without:
+            reason = "images in no split: for training, as others are in a split"
+            self.notes.assumed[reason] += num_without
+
+
+def _place(file):
+    """Returns the folder of a file, which is another one in each archive."""
+    return (id(file.archive), file.folder)
+
+
+def _labelled_folders(files, labelled, key):
+    """Returns the folders, see `_place`, with labelled images or copies of them.
+
+    Args:
+        files: a `DataSetFiles`.
+        labelled: dict from the keys of the labelled images to their files.
+        key: see `Labels`.
+    """
+    folders = {_place(file) for file in labelled.values()}
+    paths, seen = {file.folder for file in labelled.values()}, set(folders)
+    for file in files.images:
+        other = labelled.get(key(file.path)) if file.folder in paths else None
+        if other is not None and _place(file) not in seen:
+            seen.add(_place(file))  # One image of a folder shows it.
+            if file.read() == other.read():
+                folders.add(_place(file))
+    return folders
 
 
 def _snap(fractions):

@@ -1,8 +1,8 @@
 """The files of an annotated data set, wherever they lie: archives, folders, files."""
 
-import hashlib
 import itertools
 import re
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from typing import NamedTuple
@@ -10,11 +10,16 @@ from typing import NamedTuple
 from superbai.splits import SPLIT_OF_TAG
 from yolov3_tf2.files import archives
 from yolov3_tf2.files.image_kinds import is_image, is_image_name
-from yolov3_tf2.names import normalise_path
+from yolov3_tf2.names import normalise_path, normalise_slashes
 
 # Files of labels and what describes them: no image, without a look inside.
 LABEL_ENDINGS = frozenset(
     f".{name}" for name in ("txt", "xml", "json", "yaml", "yml", "names", "data", "csv")
+)
+# Other words for the splits, as names of folders.
+_WORDS = {"training": "train", "testing": "test", "dev": "validation"}
+_ARCHIVE_ENDING = re.compile(
+    r"\.(zip|tgz|txz|tbz2?|tzst|tar(\.(gz|xz|bz2|zst))?)$", re.IGNORECASE
 )
 
 
@@ -83,6 +88,25 @@ class DataSetFiles:
             images: the same of what is given as images; may be empty.
         """
         self.name, self._archives = name, [*labels, *images]
+        self._labels, self._images = labels, images
+        # Each archive has its own encoding; names are compared in different ones.
+        declared = [a for a in self._archives if not a.has_undeclared_names]
+        known = [name for archive in declared for name in archive.files]
+        known += map(without_ending, known[:])
+        if not all(map(str.isascii, known)):
+            archives.choose_encodings(self._archives, known)
+        self._list_files()
+
+    def choose_encodings(self, paths):
+        """Decodes the names of files anew, as paths are known from the labels.
+
+        See `archives.choose_encodings`; the lists of files are new ones.
+        """
+        if not all(map(str.isascii, paths)):
+            archives.choose_encodings(self._archives, paths)
+            self._list_files()
+
+    def _list_files(self):
         numbers = itertools.count()
         self.labels, self.given_as_images = (
             [
@@ -90,12 +114,15 @@ class DataSetFiles:
                 for a in opened
                 for name in a.files
             ]
-            for opened in (labels, images)
+            for opened in (self._labels, self._images)
         )
         everything = [*self.labels, *self.given_as_images]
         self.images = [file for file in everything if file.is_image]
         self.others = [file for file in everything if not file.is_image]
-        self._splits, self._digests = {}, {}
+        self._splits = {}
+        # Paths that differ in the Unicode form alone.
+        numbers = Counter((id(file.archive), file.path) for file in self.images)
+        self._in_two_forms = {path for path, number in numbers.items() if number > 1}
         self._name_counts = len({id(file.archive) for file in self.images}) > 1
 
     def close(self):
@@ -105,16 +132,11 @@ class DataSetFiles:
 
     def identity(self, file):
         """Returns a path that no other image has."""
+        is_twice = (id(file.archive), file.path) in self._in_two_forms
+        path = normalise_slashes(file.name) if is_twice else file.path
         if self._name_counts:
-            return f"{PurePath(file.archive.name).stem}/{file.path}"
-        return file.path
-
-    def digest(self, file):
-        """Returns the same bytes for equal files, each of which is read once."""
-        if file.number not in self._digests:
-            content = hashlib.blake2b(file.read(), digest_size=16)
-            self._digests[file.number] = content.digest()
-        return self._digests[file.number]
+            return f"{archive_stem(file.archive.name)}/{path}"
+        return path
 
     def split_of(self, file):
         """Returns the split that a folder of a file names; None without such a folder.
@@ -129,6 +151,16 @@ class DataSetFiles:
         return self._splits[folders]
 
 
+def archive_stem(name):
+    """Returns the name of an archive without folders and extension.
+
+    Example:
+        >>> archive_stem("/data/train.tar.gz"), archive_stem("v1.2")
+        ('train', 'v1.2')
+    """
+    return _ARCHIVE_ENDING.sub("", PurePath(name).name)
+
+
 def split_of_name(name):
     """Returns the split that a name stands for, with or without a year; None if none.
 
@@ -136,7 +168,8 @@ def split_of_name(name):
         >>> split_of_name("val2017"), split_of_name("images")
         ('validation', None)
     """
-    return SPLIT_OF_TAG.get(re.sub(r"_?[0-9]*$", "", name).lower())
+    word = re.sub(r"_?[0-9]*$", "", name).lower()
+    return SPLIT_OF_TAG.get(_WORDS.get(word, word))
 
 
 def split_of_words(name):

@@ -2,16 +2,14 @@
 
 from collections import Counter, defaultdict
 
-from superbai.data_sets.files import split_of_name, without_ending
+from superbai.data_sets.files import without_ending
 from superbai.data_sets.images import Labelled
 from superbai.data_sets.labels import UNLISTED, Labels, box_array, keep_box, note_report
+from superbai.data_sets.voc_lists import read_lists
 from superbai.data_sets.yolo_description import is_name_list
-from superbai.splits import join_splits
 from yolov3_tf2.errors import InputError, collecting
 from yolov3_tf2.files import yolo_config
-from yolov3_tf2.files.image_kinds import is_image_name
 from yolov3_tf2.files.voc_annotations import read_voc
-from yolov3_tf2.names import normalise_path
 
 _BACKGROUND = "background"  # In CVAT's labelmap.txt.
 
@@ -40,13 +38,14 @@ def read_voc_data_set(label_files, files, notes):
         notes: `Notes` to add to.
 
     Raises:
-        InputError: a list of class names lacks one that is used.
+        InputError: a list of class names lacks one that is used, or the lists of images
+            are wrong.
     """
-    listed = _read_lists(files, notes)
+    listed = read_lists(label_files, files, notes)
     read, report, num_annotations = [], Counter(), 0
     for file in label_files:
-        split = _split_of(file, listed)
-        if listed and split is None:
+        split = listed.split_of.get(file.number)
+        if listed.split_of and split is None:
             notes.leave_out(UNLISTED, file.path)
             continue
         image, found, reasons = None, Counter(), []
@@ -82,20 +81,7 @@ def read_voc_data_set(label_files, files, notes):
         len(label_files),
         num_annotations,
         len(class_names),
-        missing=_find_missing(listed, label_files),
-    )
-
-
-def _find_missing(listed, label_files):
-    """Returns the listed images that have no XML, a tuple of their paths."""
-    there = set()
-    for file in label_files:
-        root, _, name = f"/{without_ending(file.path)}".rpartition("/Annotations/")
-        there |= {(root, name), (root, without_ending(file.base))}
-    return tuple(
-        f"{root}/Annotations/{name}.xml"[1:]
-        for root, name in listed
-        if (root, name) not in there
+        missing=listed.missing,
     )
 
 
@@ -138,13 +124,13 @@ class _Images:
 
     def __init__(self, files):
         self._paths = {image.path for image in files.images}
-        self._bases = {image.base for image in files.images}
         self._by_stem = defaultdict(list)
         for path in sorted(self._paths):
             self._by_stem[without_ending(path)].append(path)
-        self._by_stem_base = defaultdict(list)
+        self._by_base, self._by_stem_base = defaultdict(list), defaultdict(list)
         for image in files.images:
-            self._by_stem_base[without_ending(image.base)].append(image.base)
+            self._by_base[image.base].append(image)
+            self._by_stem_base[without_ending(image.base)].append(image)
 
     def find(self, file, filename):
         """Finds the image of an XML.
@@ -162,23 +148,27 @@ class _Images:
             path for place in _places(file, stem) for path in self._by_stem[place]
         ]
         if named and beside and named[0] != beside[0] and filename != stem:
-            return (
-                stem,
-                beside[:1],
-                _conflict(file, filename, named[0], beside[0]),
-            )
+            conflict = _describe_conflict(file, filename, named[0], beside[0])
+            return stem, beside[:1], conflict
         if named or beside:
             return filename, named or beside[:1], ""
-        others = self._by_stem_base.get(stem, ())
-        base = filename.rpartition("/")[2]
-        if base not in self._bases:
-            filename = others[0] if others else filename
-        elif others and without_ending(base) != stem:
-            return stem, [], _conflict(file, filename, base, others[0])
+        own, others = (
+            self._by_base.get(filename.rpartition("/")[2], ()),
+            self._by_stem_base.get(stem, ()),
+        )
+        # In one folder, either could be meant, as above.
+        folders = {(id(image.archive), image.folder): image for image in own}
+        for other in others:
+            first = folders.get((id(other.archive), other.folder), other)
+            if first.base != other.base:
+                conflict = _describe_conflict(file, filename, first.path, other.path)
+                return stem, [other.path], conflict
+        if others and not own:
+            filename = others[0].base
         return filename, _places(file, filename), ""
 
 
-def _conflict(file, filename, named, beside):
+def _describe_conflict(file, filename, named, beside):
     return (
         f"{file.where}: expected the name of its image, got filename '{filename}', but "
         f"{named} and {beside} both exist; correct the filename."
@@ -201,48 +191,6 @@ def _places(file, name):
     return [folder + name for folder in dict.fromkeys(folders)]
 
 
-def _read_lists(files, notes):
-    """Returns the splits of `ImageSets/Main`.
-
-    Returns:
-        A dict from (folder of the data set, name of the image without extension) to
-        its split, empty without such lists. A name may have folders, as CVAT's.
-
-    Raises:
-        InputError: two lists share some of their images.
-    """
-    listed, whole, first = defaultdict(lambda: defaultdict(set)), {}, {}
-    for file in files.labels:
-        root, is_list, base = f"/{file.path}".rpartition("/ImageSets/Main/")
-        if not is_list or "/" in base or file.ending != ".txt":
-            continue
-        split = split_of_name(without_ending(base))
-        if split is None and without_ending(base).lower() != "trainval":
-            continue  # Those of one class.
-        text = yolo_config.decode_text(
-            file.read(yolo_config.MAX_LIST_BYTES), file.where
-        )
-        for line in filter(None, map(str.strip, text.splitlines())):
-            stem = normalise_path(line)
-            stem = without_ending(stem) if is_image_name(stem) else stem
-            # `trainval` has those of `train` and `val` together.
-            if split:
-                listed[root][root, stem].add(split)
-                first.setdefault(root, file.where)
-            else:
-                whole[root, stem] = "train"
-    for root, splits_of in listed.items():
-        joined = join_splits(splits_of, first[root], lambda place: place[1], notes)
-        whole |= {place: min(splits) for place, splits in joined.items()}
-    return whole
-
-
-def _split_of(file, listed):
-    """Returns the split of an XML by the lists of the folder that it is in."""
-    root, _, name = f"/{without_ending(file.path)}".rpartition("/Annotations/")
-    return listed.get((root, name), listed.get((root, without_ending(file.base))))
-
-
 def _class_names(used, files):
     """Returns the class names of a list in the data set; else the used ones, sorted."""
     for file in filter(is_name_list, files.others):
@@ -253,6 +201,7 @@ def _class_names(used, files):
         if len(lines) < len(text.splitlines()):
             lines = [line.partition(":")[0] for line in lines]
             lines = [name for name in lines if name != _BACKGROUND or name in used]
+        lines = filter(str.strip, lines)
         names = yolo_config.read_name_list("\n".join(lines).encode(), file.where)
         unknown = sorted(used - set(names))
         if unknown:

@@ -25,13 +25,13 @@ def find_label_files(files):
     Args:
         files: a `DataSetFiles`.
     """
-    images = {without_ending(file.base) for file in files.images}
+    images = yolo_splits.stems(files)
     texts = [
         file
         for file in files.labels
         if file.ending == ".txt"
         and not yolo_description.is_name_list(file)
-        and not yolo_splits.is_image_list(file)
+        and not yolo_splits.is_image_list(file, images)
     ]
     found = [
         file

@@ -1,12 +1,13 @@
 """What a YOLO data set says of itself: its classes, and which images are for what."""
 
 import math
+import re
 from typing import NamedTuple
 
 from absl import logging
 
 from superbai.data_sets.files import File, split_of_name
-from yolov3_tf2.errors import InputError, collecting
+from yolov3_tf2.errors import InputError, collecting, raise_collected
 from yolov3_tf2.files import yolo_config
 from yolov3_tf2.files.yolo_annotations import is_yolo
 
@@ -14,6 +15,8 @@ from yolov3_tf2.files.yolo_annotations import is_yolo
 # `_darknet.labels`, CVAT and Label Studio the others.
 _NAME_LISTS = frozenset(("classes.txt", "labels.txt", "labelmap.txt"))
 _NAME_ENDINGS = frozenset((".names", ".labels"))
+# A YAML with one of these is about a data set, even if it cannot be read.
+_SETTINGS = re.compile(r"^\s*(names|nc|train|val)\s*:", re.MULTILINE)
 
 
 class Description(NamedTuple):
@@ -42,17 +45,22 @@ def is_name_list(file):
 def find_yamls(files):
     """Returns the YAMLs of a data set that hold a map, as pairs of file and map.
 
-    Those that cannot be read are not among them; their messages are the second result.
+    Those that cannot be read are not among them; their messages are the second result,
+    and those of files with a setting of data sets the third.
     """
-    found, messages = [], []
+    found, messages, serious = [], [], []
     for file in files.others:
         if file.ending in (".yaml", ".yml"):
-            with collecting(messages):
+            content, value, reasons = b"", None, []
+            with collecting(reasons):
                 content = file.read(yolo_config.MAX_YAML_BYTES)
                 value = yolo_config.load_yaml(content, file.where)
-                if isinstance(value, dict):
-                    found.append((file, value))
-    return found, messages
+            if isinstance(value, dict):
+                found.append((file, value))
+            messages += reasons
+            if reasons and _SETTINGS.search(yolo_config.decode_start(content)):
+                serious += reasons
+    return found, messages, serious
 
 
 def find_data_files(files):
@@ -62,6 +70,13 @@ def find_data_files(files):
         for file in files.others
         if file.ending == ".data"
     ]
+
+
+def has_names(files):
+    """Returns whether anything in a data set may be a list of YOLO's class names."""
+    yamls, messages, _ = find_yamls(files)
+    has_yaml = bool(messages) or any("names" in value for _, value in yamls)
+    return has_yaml or any(map(is_name_list, files.others))
 
 
 def describe(files, num_labels):
@@ -74,10 +89,9 @@ def describe(files, num_labels):
     Raises:
         InputError: nothing has the class names, or two files have different ones.
     """
-    yamls, messages = find_yamls(files)
+    yamls, messages, serious = find_yamls(files)
+    raise_collected(serious, f"{files.name}: of its YAML files")
     yamls = [(file, value) for file, value in yamls if "names" in value]
-    if messages and not yamls:
-        raise InputError(messages[0])  # It may name the classes and the splits.
     data_files = find_data_files(files)
     named = [
         (file, yolo_config.read_names(value["names"], file.where))
@@ -89,8 +103,6 @@ def describe(files, num_labels):
             (file, yolo_config.read_name_list(_read(file), file.where))
             for file in lists
         ]
-    else:
-        _compare_lists(named[0], lists)
     if not named:
         named_files = [each["names"] for _, each in data_files if "names" in each]
         also = f" ({named_files[0]} is missing)" if named_files else ""
@@ -106,6 +118,8 @@ def describe(files, num_labels):
                 f"{first.where} and {other.where} have different class names: expected "
                 "one data set; remove the file that does not belong to it."
             )
+    if yamls:
+        _compare_lists(first, class_names, files)
     settings = yamls or data_files
     shape = yamls[0][1].get("kpt_shape") if yamls else None
     is_shape = isinstance(shape, list) and all(str(n).isdecimal() for n in shape)
@@ -116,19 +130,19 @@ def describe(files, num_labels):
     )
 
 
-def _compare_lists(named, lists):
-    """Warns where a list of class names contradicts a YAML, which counts."""
-    first, class_names = named
-    for file in lists:
-        names = class_names
+def _compare_lists(first, class_names, files):
+    """Warns where a list has other class names than the YAML, which counts."""
+    for file in filter(is_name_list, files.others):
+        others = None
         with collecting([]):
-            names = yolo_config.read_name_list(_read(file), file.where)
-        if names != class_names:
+            others = yolo_config.read_name_list(_read(file), file.where)
+        if others is not None and others != class_names:
             logging.warning(
-                "%s and %s have different class names: those of %s are used",
-                first.where,
+                "%s has other class names than %s, or another order; those of the "
+                "latter are used: %s",
                 file.where,
-                first.base,
+                first.where,
+                ", ".join(class_names[:10]) + ", ..." * (len(class_names) > 10),
             )
 
 

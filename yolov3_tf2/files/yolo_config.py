@@ -1,6 +1,5 @@
 """What a YOLO data set says of itself: its YAML, darknet's `.data`, lists of names."""
 
-import codecs
 import re
 from collections import Counter
 
@@ -57,16 +56,22 @@ def read_names(value, where):
 
 
 def read_name_list(content, where):
-    """Returns the class names of a text file, one a line; blank lines are ignored.
+    """Returns the class names of a text file, one a line; blank lines may follow them.
 
     Raises:
-        InputError: it has none, or one twice.
+        InputError: it has none, or one twice, or a blank line between them: darknet
+            counts it as a class, other programs do not.
     """
-    lines = decode_text(content, where).splitlines()
-    names = [line for line in lines if line.strip()]
-    if not names:
+    lines = decode_text(content, where).rstrip().splitlines()
+    if not lines:
         raise InputError(f"{where}: expected one class name a line, got none.")
-    return _checked_names(names, where)
+    blank = next((n for n, line in enumerate(lines, 1) if not line.strip()), None)
+    if blank:
+        raise InputError(
+            f"{where}: line {blank}: expected a class name, got a blank line, which "
+            "darknet counts as a class; remove it, or write a name there."
+        )
+    return _checked_names(lines, where)
 
 
 def read_data(content, where):
@@ -77,14 +82,24 @@ def read_data(content, where):
 
 def decode_text(content, where):
     """Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark."""
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        return content.decode(_encoding(content))
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: expected a text in UTF-8, got byte "
             f"{content[error.start]:#04x} at {error.start:,}; save it as UTF-8."
         ) from error
+
+
+def decode_start(content):
+    """Returns the text of the first bytes of a file, which may end within a letter."""
+    return content.decode(_encoding(content), "replace")
+
+
+def _encoding(content):
+    # The `>` of Windows PowerShell writes UTF-16.
+    is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return "utf-16" if is_utf16 else "utf-8-sig"
 
 
 def _checked_names(names, where):

@@ -1,5 +1,7 @@
 """The splits of data sets: from folders, file names and lists."""
 
+import time
+
 import pytest
 import suite_export
 from annotated_data import as_json, coco_json, open_data, voc_xml
@@ -215,6 +217,97 @@ def test_lists_of_images(tmp_path, extra):
     assert split(tmp_path, entries, skip_missing=True)[0]["test"] == ["a/1.jpg"]
 
 
+def listed(train, validation, **others):
+    """A YOLO data set of three images, with lists."""
+    entries = {"classes.txt": b"cat", "train.txt": train, "val.txt": validation}
+    for number in (1, 2, 3):
+        entries[f"images/{number}.jpg"] = image(number)
+        entries[f"labels/{number}.txt"] = LINE
+    return entries | others
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("images/1.jpg\r\nimages/2.jpg\r\n", "images/3.jpg"),
+        ("# mine\n\nimages/1.jpg\nimages/2.jpg", "# mine\nimages/3.jpg\n"),
+        ("1\n2\n", "3\n"),
+        ("/a/b/images/2\n/a/b/images/1", "/a/b/images/3"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_forms_of_lists(tmp_path, lines, encoding):
+    entries = listed(*(each.encode(encoding) for each in lines))
+    by_split, _ = split(tmp_path, entries)
+    assert by_split == {
+        "train": ["1.jpg", "2.jpg"],
+        "validation": [],
+        "test": ["3.jpg"],
+    }
+
+
+def test_a_list_does_not_take_the_image_of_another_folder(tmp_path):
+    entries = {
+        "classes.txt": b"cat",
+        "train.txt": b"data/cam1/1.jpg\ndata/cam2/2.jpg\n",
+        "val.txt": b"data/cam2/3.jpg\n",
+    }
+    for number in (1, 2, 3):
+        entries[f"images/cam2/{number}.jpg"] = image(number)
+        entries[f"labels/cam2/{number}.txt"] = LINE
+    with pytest.raises(InputError, match=r"1 of 4 labelled images.*data/cam1/1.jpg"):
+        split(tmp_path, entries)
+    # Nothing else has its folder.
+    entries["train.txt"] = b"data/all/1.jpg\ndata/all/2.jpg\n"
+    entries["val.txt"] = b"data/all/3.jpg\n"
+    assert split(tmp_path, entries)[0]["test"] == ["3.jpg"]
+
+
+def test_long_lists(tmp_path):
+    """No line is compared with each image."""
+    entries = {"classes.txt": b"cat", "labels/f0/img.txt": LINE}
+    names = [f"f{number}/img.jpg" for number in range(3000)]
+    entries |= {f"images/{name}": image(0) for name in names}
+    lines = [f"/home/me/images/{name}" for name in names]
+    entries["train.txt"] = "\n".join(lines[:-1]).encode()
+    entries["val.txt"] = lines[-1].encode()
+    entries["labels/f2999/img.txt"] = LINE
+    start = time.monotonic()
+    with open_data(tmp_path, entries) as data:
+        assert len(data.items) == 3000
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("yaml", [b"train: x\n\tnames: [cat]\n", b"names: [cat\nnc: 1"])
+def test_a_damaged_yaml_is_refused(tmp_path, yaml):
+    entries = listed(b"1", b"2\n3", **{"data.yaml": yaml})
+    with pytest.raises(InputError, match="data.yaml: malformed YAML"):
+        split(tmp_path, entries)
+    # That of another program is not about the data set.
+    del entries["data.yaml"]
+    assert split(tmp_path, entries | {"ci.yml": b"on: [push\n\tx: 1"})
+
+
+def test_a_list_of_names_that_contradicts_the_yaml(tmp_path, caplog):
+    yaml = b"names: [dog, cat]\n"
+    entries = roboflow(("train", "test"), yaml) | {"classes.txt": b"cat\ndog"}
+    entries["data.yaml"] = yaml
+    with open_data(tmp_path, entries) as data:
+        assert data.class_names == ["dog", "cat"]
+    (message,) = [m for m in caplog.messages if "other class names" in m]
+    assert "classes.txt has other" in message and message.endswith(": dog, cat")
+    open_data(tmp_path, entries | {"classes.txt": b"dog\ncat\n\n"}).close()
+    assert len([m for m in caplog.messages if "other class names" in m]) == 1
+
+
+@pytest.mark.parametrize("names", [b"\ncat\ndog", b"cat\r\n \r\ndog\r\n"])
+def test_a_blank_line_between_class_names(tmp_path, names):
+    """Programs count it: another number for each class after it."""
+    entries = listed(b"1", b"2\n3", **{"classes.txt": names})
+    with pytest.raises(InputError, match="classes.txt: line .: expected a class name"):
+        split(tmp_path, entries)
+
+
 @pytest.mark.parametrize(
     "place", ["{split}/_annotations.coco.json", "{split}2017.json"]
 )
@@ -259,6 +352,21 @@ def test_archives_named_like_splits(tmp_path):
         formats.open_export(images[:1], labels)
 
 
+@pytest.mark.parametrize(("folder", "split_name"), [("test", "test"), ("val", "test")])
+def test_images_in_no_split_are_for_training(tmp_path, folder, split_name):
+    """Only a folder of test or validation images has the name of a split."""
+    entries = roboflow(("pics", "pics", folder, "pics"))
+    by_split, _ = split(tmp_path, entries)
+    assert by_split[split_name] == [f"{folder}/images/2.jpg"]
+    assert by_split["train"] == [f"pics/images/{n}.jpg" for n in (0, 1, 3)]
+    with open_data(tmp_path, entries) as data:
+        reason = "images in no split: for training, as others are in a split"
+        assert data.notes.assumed == {reason: 3}
+    # A single split for training is none.
+    entries = roboflow(("pics", "pics", "train", "pics"))
+    assert "the data set does not have several splits" in split(tmp_path, entries)[1]
+
+
 def test_voc_lists(tmp_path):
     entries = {}
     for number, name in enumerate(NAMES):
@@ -281,6 +389,68 @@ def test_voc_lists(tmp_path):
     }
     with open_data(tmp_path, entries) as data:
         assert data.notes.left_out["images that the data set does not list"] == 3
+
+
+def voc(lists, xmls, images=None):
+    """A VOC data set with lists of the splits, and images as the XMLs if not given."""
+    entries = {f"V/ImageSets/Main/{name}.txt": each for name, each in lists.items()}
+    entries |= {f"V/Annotations/{x}.xml": xml(f"{x}.jpg") for x in xmls}
+    for number, name in enumerate(images or xmls):
+        entries[f"V/JPEGImages/{name}.jpg"] = image(number)
+    return entries
+
+
+CAMERAS = ("cam1/1", "cam1/2", "cam2/1", "cam2/2")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"cam1/1\ncam1/2\n", b"cam2/1\ncam2/2\n"),  # As CVAT.
+        (b"cam1/1.jpg\ncam1/2.jpg\n", b"JPEGImages/cam2/1.jpg\ncam2/2.jpg 1\n"),
+    ],
+)
+def test_voc_lists_with_folders(tmp_path, lines):
+    train, validation = lines
+    entries = voc({"Train": train, "Validation": validation}, CAMERAS)
+    by_split, _ = split(tmp_path, entries)
+    assert by_split == {
+        "train": ["cam1/1.jpg", "cam1/2.jpg"],
+        "validation": [],
+        "test": ["cam2/1.jpg", "cam2/2.jpg"],
+    }
+    # Without a label in one of the folders, that of the other is not it.
+    entries = voc({"Train": train, "Validation": validation}, CAMERAS[1:])
+    with pytest.raises(InputError, match="1 of 4 labelled images.*Train.txt: cam1/1"):
+        split(tmp_path, entries)
+
+
+def test_names_in_voc_lists(tmp_path):
+    names = ("frame 1", "frame 0", "3.5", "4")
+    lists = {"train": b"frame 1\n3.5.jpg\n", "test": b"frame 0\n4 -1\n"}
+    assert split(tmp_path, voc(lists, names))[0] == {
+        "train": ["frame 1.jpg", "3.5.jpg"],
+        "validation": [],
+        "test": ["frame 0.jpg", "4.jpg"],
+    }
+
+
+def test_voc_lists_of_what_is_not_there(tmp_path):
+    lists = {"train": b"1\n2\n3\n", "val": b"4\n5\n"}
+    entries = voc(lists, ("1", "2", "4"))
+    with pytest.raises(InputError, match=r"2 of 5 labelled.*train.txt: 3, .*txt: 5"):
+        split(tmp_path, entries)
+    by_split, _ = split(tmp_path, entries, skip_missing=True)
+    assert by_split["test"] == ["4.jpg"]
+    # An image without an XML has no label.
+    with open_data(
+        tmp_path, voc(lists, ("1", "2", "4"), ("1", "2", "3", "4", "5"))
+    ) as d:
+        assert d.notes.left_out == {"images without a label": 2}
+    with pytest.raises(InputError, match=r"val.txt: expected images with an XML"):
+        split(tmp_path, voc(lists, ("1", "2", "3"), ("1", "2", "3", "4", "5")))
+    with pytest.raises(InputError, match="1 image in train and test, e.g. 2;"):
+        split(tmp_path, voc({"test": b"2\n", "train": b"1\n2\n"}, ("1", "2")))
 
 
 def test_voc_folders(tmp_path):
@@ -316,7 +486,10 @@ def test_one_file_with_the_folders_of_splits(tmp_path):
         ("test_2007", "test"),
         ("train2017", "train"),
         ("trainval", None),
-        ("testing", None),
+        ("Training", "train"),
+        ("testing", "test"),
+        ("dev", "validation"),
+        ("trains", None),
         ("2017", None),
         ("", None),
     ],
@@ -337,14 +510,6 @@ def test_names_of_splits(name, expected):
 )
 def test_words_of_files(name, expected):
     assert split_of_words(name) == expected
-
-
-def test_images_in_no_split_are_for_training(tmp_path):
-    entries = roboflow(("pics", "pics", "test"))
-    by_split, _ = split(tmp_path, entries)
-    assert by_split["test"] == ["test/images/2.jpg"] and len(by_split["train"]) == 2
-    with open_data(tmp_path, entries) as data:
-        assert data.notes.assumed["images in no split: used for training"] == 2
 
 
 @pytest.mark.parametrize(
@@ -376,14 +541,14 @@ def test_voc_lists_with_folders_spaces_and_extensions(tmp_path):
     }
     # The labels of a split are not left out in silence.
     entries["ImageSets/Main/val.txt"] = b"4\n5\n"
-    with pytest.raises(InputError, match=r"2 of 6 .* e\.g\. Annotations/4\.xml, Ann"):
+    with pytest.raises(InputError, match=r"val\.txt: expected images with an XML"):
         split(tmp_path, entries)
 
 
 def test_a_damaged_yaml_and_one_that_contradicts_a_list(tmp_path, caplog):
     entries = roboflow(("train", "test")) | {"classes.txt": b"dog\n"}
     open_data(tmp_path, entries).close()
-    assert "have different class names: those of data.yaml are used" in caplog.text
+    assert "has other class names than" in caplog.text
     entries["data.yaml"] = b"names: [cat\ntrain: train\n"
     with pytest.raises(InputError, match=r"data\.yaml"):
         open_data(tmp_path, entries)

@@ -285,7 +285,8 @@ def test_names_with_folders(tmp_path):
         read_data(tmp_path, {"a/b.json": file}, images)
     only = as_json(coco_json(names[:1], [(0, 0, 8, 8, 16, 16)]))
     records, data = read_data(tmp_path, {"a/b.json": only}, images)
-    assert data.notes.assumed["images found by file name only, in another folder"] == 1
+    reason = "images found by name, in another folder or archive than their labels"
+    assert data.notes.assumed[reason] == 1
 
 
 def test_different_images_that_fit_are_refused(tmp_path):
