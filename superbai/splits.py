@@ -142,7 +142,7 @@ def join_splits(splits_of, where, name, notes):
             )
         chosen[kind] = {"train" if "train" in kind else "test"}
         notes.assumed[
-            f"the splits {' and '.join(names)} have the same images: taken as one, "
+            f"{' and '.join(names)} name the same images: taken as one split, "
             f"{min(chosen[kind])}"
         ] += 1
     return {image: chosen[frozenset(each)] for image, each in splits_of.items()}

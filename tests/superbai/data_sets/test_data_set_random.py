@@ -1,6 +1,7 @@
-"""Random data sets whose names collide: no label ever gets another one's image.
+r"""Random data sets whose names collide: no label ever gets another one's image.
 
-python tests/superbai/data_sets/test_data_set_random.py 100000
+cd tests/helpers && PYTHONPATH=.:../.. python \
+    ../superbai/data_sets/test_data_set_random.py 100000
 """
 
 import random

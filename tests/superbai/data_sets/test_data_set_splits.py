@@ -124,7 +124,7 @@ def test_the_same_images_in_all_splits(tmp_path):
     with open_data(tmp_path, entries) as data:
         assert [item.tags for item in data.items] == [frozenset()] * 2
         assert list(data.notes.assumed) == [
-            "the splits train and validation have the same images: taken as one, train"
+            "train and validation name the same images: taken as one split, train"
         ]
 
 
@@ -145,7 +145,7 @@ def test_two_splits_with_the_same_images(tmp_path, yaml, expected, names):
     assert by_split == {"train": [train], "validation": [], "test": [test]}
     with open_data(tmp_path, entries) as data:
         (reason,) = data.notes.assumed
-    assert reason.startswith(f"the splits {names} have the same images: taken as one,")
+    assert reason.startswith(f"{names} name the same images: taken as one split,")
 
 
 def test_two_voc_lists_with_the_same_images(tmp_path):
