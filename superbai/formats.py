@@ -175,7 +175,7 @@ def _holds_project(archive):
 
 
 def _read_labels(files, notes, polygons_as_boxes):
-    """Returns the `data_set_labels.Labels` of a data set."""
+    """Returns the `labels.Labels` of a data set."""
     coco, report = CocoReader(polygons_as_boxes), Counter()
     damaged = _read_jsons(files, coco, report)
     found = _find_label_files(files, coco)

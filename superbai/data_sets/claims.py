@@ -24,7 +24,7 @@ def check_claims(labels, files):
     """Warns where a JSON or YAML of a data set states other counts than it has.
 
     Args:
-        labels: the `data_set_labels.Labels` of the data set.
+        labels: the `labels.Labels` of the data set.
         files: a `DataSetFiles`.
     """
     counts = {

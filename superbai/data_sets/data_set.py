@@ -40,7 +40,7 @@ class DataItem(NamedTuple):
         meta_name: what to call its labels in an error.
         tags: set of its splits.
         labelled_size: (width, height) when it was labelled, None if unknown.
-        boxes: [boxes, 6] float64, see `data_set_images.Labelled`.
+        boxes: [boxes, 6] float64, see `images.Labelled`.
         is_labelled: whether there are labels for it, even if empty.
     """
 
@@ -68,7 +68,7 @@ class DataSet:
 
         Args:
             files: the open `DataSetFiles`, which it closes.
-            labels: the `data_set_labels.Labels` in them.
+            labels: the `labels.Labels` in them.
             notes: `Notes` on reading them.
             skip_missing: leave out labelled images that are not among the files.
 
