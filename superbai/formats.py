@@ -29,7 +29,6 @@ _FORMATS = (
     "'annotations' and 'categories'), YOLO (a .txt for each image) or Pascal VOC (an "
     ".xml for each image)"
 )
-_ENDINGS = ("", ".jpg", ".JPG", ".jpeg", ".png", ".txt", ".xml")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from superbai.platform import platform_labels
 from superbai.platform.platform_errors import PlatformError
 from superbai.platform.platform_lookup import is_id
-from superbai.upload.upload_run import start_thread
+from superbai.upload.upload_run import complete, start_thread
 from yolov3_tf2.errors import InputError
 from yolov3_tf2.files.image_kinds import START_BYTES, image_kind
 from yolov3_tf2.files.images import open_image, read_orientation
@@ -215,12 +215,7 @@ def _work(tasks):
     while (task := tasks.get()) is not None:
         future, function, argument = task
         if future.set_running_or_notify_cancel():
-            try:
-                result = function(argument)
-            except BaseException as error:  # `Future.result` raises it.
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+            complete(future, function, argument)
 
 
 def _check_page(encoded, where):

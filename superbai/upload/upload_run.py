@@ -82,13 +82,16 @@ def start_thread(function, argument, when_done):
     future = Future()
     future.add_done_callback(when_done)
 
-    def call():
-        try:
-            result = function(argument)
-        except BaseException as error:  # `Future.result` raises it.
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=call, daemon=True).start()
+    arguments = (future, function, argument)
+    threading.Thread(target=complete, args=arguments, daemon=True).start()
     return future
+
+
+def complete(future, function, argument):
+    """Calls a function with an argument, and gives the outcome to a `Future`."""
+    try:
+        result = function(argument)
+    except BaseException as error:  # `Future.result` raises it.
+        future.set_exception(error)
+    else:
+        future.set_result(result)
